@@ -1,0 +1,263 @@
+//! The seam to a cluster: everything the library asks of Kafka, in a few small traits.
+//!
+//! ```text
+//!   stream thread ── Membership ── which tasks are mine, committed offsets, at-least-once commits
+//!              \ ─── Consumer   ── records of the partitions I say, from the offsets I say
+//!               \ ── Producer   ── records, transactions
+//!   restore ──────── Consumer
+//!   start ────────── Admin      ── topics: partition counts, creation, watermarks, purging
+//! ```
+//!
+//! Two clusters stand behind it: [`kafka`] (librdkafka) and [`embedded`] (in this process). `tests/broker/client.rs` and
+//! the embedded cluster's tests run the same suite of behaviour against both ([`conformance`]).
+//!
+//! Everything here is called by one thread at a time and may block only as long as its doc says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::membership::{Membership, TaskMap};
+use crate::record::{OffsetAndMetadata, ProducerRecord, RecordBatch, TopicPartition};
+
+pub(crate) mod embedded;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka;
+
+/// Opens clients of one cluster. Shared by all threads of an application.
+pub(crate) trait Cluster: Send + Sync + 'static {
+    /// A member of the application's group, and the consumer that reads what the group gives it.
+    fn join(&self, spec: &GroupSpec) -> Result<(Box<dyn Membership>, Box<dyn Consumer>)>;
+
+    /// A consumer outside of any group: restoring, global tables.
+    fn consumer(&self, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>>;
+
+    fn producer(&self, spec: &ProducerSpec) -> Result<Box<dyn Producer>>;
+
+    fn admin(&self) -> Result<Box<dyn Admin>>;
+}
+
+/// How a stream thread takes part in its group.
+#[derive(Clone)]
+pub(crate) struct GroupSpec {
+    /// The application id.
+    pub group: String,
+    pub client_id: String,
+    /// Static membership, when given.
+    pub instance_id: Option<String>,
+    /// The external and repartition source topics of all sub-topologies, full names.
+    pub topics: Vec<Arc<str>>,
+    pub isolation: Isolation,
+    /// Tells which tasks the partitions of a plain group assignment make up.
+    pub tasks: Arc<dyn TaskMap>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ConsumerSpec {
+    pub client_id: String,
+    pub isolation: Isolation,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ProducerSpec {
+    pub client_id: String,
+    /// Given: the producer is transactional (exactly once). None: idempotent.
+    pub transactional_id: Option<String>,
+    pub transaction_timeout: Duration,
+}
+
+/// Which records a consumer sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    ReadUncommitted,
+    /// Neither the records of aborted transactions nor what stands behind an open one.
+    ReadCommitted,
+}
+
+/// What a look at a partition's queue gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fetch {
+    /// Records were appended, maybe none.
+    Records,
+    /// The position is not in the log (any more): the caller assigns another one.
+    OutOfRange,
+}
+
+/// What is known about the records of a partition that have not been fetched (KIP-695).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lag {
+    /// No answer of the cluster yet since the partition was assigned.
+    Unknown,
+    /// The cluster holds records that have not been fetched.
+    Behind,
+    /// Everything that may be seen has been fetched, up to the consumer's position.
+    CaughtUp,
+}
+
+/// Reads partitions from explicit offsets. Never commits, never resets an offset by itself.
+pub(crate) trait Consumer: Send {
+    /// Adds partitions, each from an offset. A partition that is being read already is moved to the offset, and what was
+    /// fetched of it before is never seen again.
+    fn assign(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<()>;
+
+    /// Stops reading partitions; unknown ones are ignored.
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<()>;
+
+    /// Appends up to `records_max` records of one partition, in offset order. Never blocks. A partition that is not
+    /// fetched from is not read ahead without bound: the client stops at its own limit.
+    fn fetch(&mut self, partition: &TopicPartition, records_max: usize, batch: &mut RecordBatch) -> Result<Fetch>;
+
+    /// The offset after everything that `fetch` has given or skipped (control records, aborted records), as far as
+    /// known. None for a partition that is not assigned.
+    fn position(&self, partition: &TopicPartition) -> Option<i64>;
+
+    fn lag(&self, partition: &TopicPartition) -> Lag;
+
+    /// Waits until there may be something to fetch or a membership event, at most `timeout`. Spurious returns are allowed.
+    fn wait(&mut self, timeout: Duration) -> Result<()>;
+}
+
+/// Writes records. A transactional producer has one transaction open at most.
+pub(crate) trait Producer: Send {
+    /// Fences older producers of the same transactional id and ends their transaction. Blocks up to `timeout`.
+    fn init_transactions(&mut self, timeout: Duration) -> Result<()>;
+
+    fn begin_transaction(&mut self) -> Result<()>;
+
+    /// Hands over a record; bytes are copied. Blocks while the client's buffer is full, up to its delivery timeout.
+    ///
+    /// With `track`, the offset the record gets is remembered: see [`end_offset`](Producer::end_offset).
+    fn send(&mut self, record: ProducerRecord<'_>, track: bool) -> Result<()>;
+
+    /// Blocks until every record sent is acknowledged or has failed; the failures since the last call.
+    fn confirm(&mut self, timeout: Duration) -> Result<Vec<DeliveryFailure>>;
+
+    /// The offset after the last acknowledged tracked record of a partition.
+    fn end_offset(&self, partition: &TopicPartition) -> Option<i64>;
+
+    /// Adds the offsets to the open transaction under the member's generation.
+    fn send_offsets(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)], group: &GroupMetadata) -> Result<()>;
+
+    /// Ends the transaction. `Aborted`: it must be aborted. `Fenced`: this producer is dead. `Unavailable`: the outcome
+    /// is not known, and the same call may be repeated.
+    fn commit_transaction(&mut self, timeout: Duration) -> Result<()>;
+
+    /// Gives the transaction up; what was sent and not delivered is purged.
+    fn abort_transaction(&mut self, timeout: Duration) -> Result<()>;
+
+    /// The partitions of a topic. Asks the cluster the first time, blocking up to the request timeout.
+    ///
+    /// # Errors
+    /// `Invalid` for a topic that does not exist, `Unavailable` when the cluster does not answer.
+    fn partitions(&mut self, topic: &Arc<str>) -> Result<i32>;
+}
+
+/// A record that the cluster did not take.
+#[derive(Debug)]
+pub(crate) struct DeliveryFailure {
+    pub partition: TopicPartition,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub timestamp: Option<i64>,
+    pub error: Error,
+}
+
+/// Who commits: the broker refuses a commit of a member that has lost its place (KIP-447).
+///
+/// Never built without a member: a commit that names only the group is fenced by nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GroupMetadata {
+    pub group: String,
+    pub generation: i32,
+    pub member: String,
+    pub instance: Option<String>,
+}
+
+/// Topics and watermarks. Every call blocks up to the request timeout.
+pub(crate) trait Admin: Send {
+    /// What is known of each topic; none for one that does not exist.
+    fn topics(&mut self, names: &[Arc<str>]) -> Result<Vec<Option<TopicInfo>>>;
+
+    /// Creates topics; one that exists already is left alone.
+    fn create_topics(&mut self, topics: &[NewTopic]) -> Result<()>;
+
+    fn delete_topics(&mut self, names: &[Arc<str>]) -> Result<()>;
+
+    /// Log start and high watermark (read uncommitted) of each partition.
+    fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>>;
+
+    /// The first offset at or after a time (ms), the end where there is none.
+    fn offsets_for_time(&mut self, partitions: &[TopicPartition], timestamp: i64) -> Result<Vec<i64>>;
+
+    /// Deletes everything before the offsets.
+    fn delete_records(&mut self, before: &[(TopicPartition, i64)]) -> Result<()>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicInfo {
+    pub partitions: i32,
+    /// Changes when a topic is deleted and created again; none where the cluster cannot say.
+    pub id: Option<uuid::Uuid>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewTopic {
+    pub name: Arc<str>,
+    pub partitions: i32,
+    /// None: the cluster's default.
+    pub replication: Option<i32>,
+    pub config: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watermarks {
+    pub start: i64,
+    pub end: i64,
+}
+
+/// Java's default partitioner: the same key is in the same partition whoever writes it (W2 of the wire formats).
+pub(crate) fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
+    (murmur2(key) & 0x7fff_ffff) as i32 % partitions.max(1)
+}
+
+/// Java's `Utils.murmur2`.
+pub(crate) fn murmur2(key: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    #[expect(clippy::cast_possible_truncation, reason = "the hash takes the length modulo 2^32, as Java's int")]
+    let mut hash = 0x9747_b28c ^ key.len() as u32;
+    let mut chunks = key.chunks_exact(4);
+    for chunk in chunks.by_ref() {
+        let mut k = chunk.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)).wrapping_mul(M);
+        k = (k ^ (k >> 24)).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ k;
+    }
+    let rest = chunks.remainder();
+    if !rest.is_empty() {
+        hash ^= rest.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        hash = hash.wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_hash_as_in_java() {
+        let expected: [(&[u8], i32); 6] = [
+            (b"", 275_646_681),
+            (b"a", -1_563_381_124),
+            (b"ab", 316_155_434),
+            (b"abc", 479_470_107),
+            (b"abcd", -1_323_649_548),
+            (b"a-little-bit-long-string", -985_981_536),
+        ];
+        for (key, hash) in expected {
+            assert_eq!(murmur2(key).cast_signed(), hash, "{}", String::from_utf8_lossy(key));
+        }
+        assert_eq!(partition_for_key(b"foobar", 10), 6);
+    }
+}

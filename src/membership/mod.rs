@@ -1,0 +1,65 @@
+//! Who owns which task. A member hears of it as events between two steps, never in a callback.
+
+use std::collections::BTreeSet;
+
+use crate::client::GroupMetadata;
+use crate::error::Result;
+use crate::record::{OffsetAndMetadata, TopicPartition};
+use crate::topology::TaskId;
+
+/// One thread's place in the group.
+///
+/// ```text
+///   poll -> Revoked{tasks}:  commit, close them  -> acknowledge
+///        -> Lost{tasks}:     close without a commit -> acknowledge
+///        -> Assigned{tasks}: committed(..), restore, run
+/// ```
+pub(crate) trait Membership: Send {
+    /// The next event; none when there is nothing new. Never blocks.
+    ///
+    /// # Errors
+    /// `Fenced`: another process has this member's identity. `Invalid`: the group or the assignment cannot work, with the
+    /// remedy. `Unavailable`: not connected; call again.
+    fn poll(&mut self) -> Result<Option<MembershipEvent>>;
+
+    /// The tasks of the last `Revoked` or `Lost` are closed: the group may give them to somebody else.
+    fn acknowledge(&mut self) -> Result<()>;
+
+    /// The committed positions, waiting for pending transactional ones to be decided (`require_stable`).
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>>;
+
+    /// Commits positions without a transaction, as this member.
+    fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()>;
+
+    /// Who commits, for a transaction. None before the first assignment.
+    fn group_metadata(&mut self) -> Result<Option<GroupMetadata>>;
+
+    /// Ends the membership: the others get the tasks at once (`Leave`) or after the session timeout (`Stay`).
+    fn close(&mut self, mode: LeaveMode) -> Result<()>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MembershipEvent {
+    /// Tasks in addition to those owned.
+    Assigned { active: BTreeSet<TaskId> },
+    /// Asked back: commit first.
+    Revoked { tasks: BTreeSet<TaskId> },
+    /// Gone already: a commit would be refused.
+    Lost { tasks: BTreeSet<TaskId> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaveMode {
+    Leave,
+    Stay,
+}
+
+/// Which tasks a set of partitions makes up. A group protocol that only knows partitions asks it.
+pub(crate) trait TaskMap: Send + Sync {
+    /// The tasks of which every input partition is in the set.
+    ///
+    /// # Errors
+    /// `Invalid` when some input partitions of a task are in the set and others are not: the partitions of topics read
+    /// together were given to different members.
+    fn tasks(&self, partitions: &BTreeSet<TopicPartition>) -> Result<BTreeSet<TaskId>>;
+}
