@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 use crate::membership::{Membership, TaskMap};
 use crate::record::{OffsetAndMetadata, ProducerRecord, RecordBatch, TopicPartition};
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub(crate) mod embedded;
 #[cfg(feature = "kafka")]
 pub(crate) mod kafka;
