@@ -1,0 +1,155 @@
+//! A real Kafka for tests: one to three brokers on free ports of this machine, gone when the test is.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Output, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Brokers of `scripts/kafka/kafka`, and the folder of their data.
+///
+/// ```text
+///   test process --pipe--> watchdog: waits for the pipe's end, then kills the brokers and removes the folder
+/// ```
+///
+/// The pipe ends when this value is dropped and also when the test process dies in any way, so that no broker outlives a
+/// killed run.
+#[derive(Debug)]
+pub(crate) struct TestKafka {
+    dir: PathBuf,
+    port: u16,
+    brokers: u16,
+    watchdog: Child,
+}
+
+impl TestKafka {
+    /// One broker for all tests of this binary, as a start takes six seconds. Tests keep apart by the names of their topics.
+    ///
+    /// None when broker tests are off.
+    pub(crate) fn shared() -> Option<&'static TestKafka> {
+        static SHARED: OnceLock<Option<TestKafka>> = OnceLock::new();
+        SHARED.get_or_init(|| TestKafka::start(1)).as_ref()
+    }
+
+    /// Brokers of its own for a test that breaks them: one or three.
+    ///
+    /// None when broker tests are off.
+    ///
+    /// # Panics
+    /// When they are on, and the brokers do not start.
+    pub(crate) fn start(brokers: u16) -> Option<TestKafka> {
+        // One start at a time: two cores do not carry more, and ports stay free between the look and the use.
+        static STARTING: Mutex<u16> = Mutex::new(0);
+        let mut started = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if !enabled() {
+            return None;
+        }
+        *started += 1;
+        let dir = env::temp_dir().join(format!("kstreams-broker-{}-{started}", process::id()));
+        let mut failure = String::new();
+        // Another process may be quicker in taking the port.
+        for _ in 0..3 {
+            fs::create_dir_all(&dir).unwrap();
+            let kafka = TestKafka { port: free_port(brokers), brokers, watchdog: watch(&dir), dir: dir.clone() };
+            match kafka.script(&["start", &kafka.folder(), &kafka.port.to_string(), &brokers.to_string()]) {
+                Ok(_) => return Some(kafka),
+                Err(error) => failure = error,
+            }
+        }
+        panic!("no broker started: {failure}");
+    }
+
+    /// The addresses of all brokers, for `bootstrap.servers`.
+    pub(crate) fn bootstrap(&self) -> String {
+        let address = |n| format!("127.0.0.1:{}", self.port + 10 * n);
+        (0..self.brokers).map(address).collect::<Vec<_>>().join(",")
+    }
+
+    /// Ends broker `n`, counted from 1, as a power cut does.
+    pub(crate) fn kill(&self, n: u16) -> Result<(), String> {
+        self.script(&["kill", &self.folder(), &n.to_string()]).map(drop)
+    }
+
+    /// Starts broker `n` again on its data, after ending it cleanly if it runs.
+    pub(crate) fn restart(&self, n: u16) -> Result<(), String> {
+        self.script(&["restart", &self.folder(), &n.to_string()]).map(drop)
+    }
+
+    /// Runs Kafka's own topic tool and gives what it printed. A second client is the witness in tests.
+    pub(crate) fn topics(&self, arguments: &[&str]) -> Result<String, String> {
+        let bootstrap = self.bootstrap();
+        self.script(&[&["topics", "--bootstrap-server", &bootstrap], arguments].concat())
+    }
+
+    fn folder(&self) -> String {
+        self.dir.display().to_string()
+    }
+
+    fn script(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(script_path());
+        command.args(arguments).env("KAFKA_HEAP", env::var("KAFKA_HEAP").unwrap_or("256m".into()));
+        let Output { status, stdout, stderr } =
+            command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        if status.success() {
+            Ok(text(&stdout))
+        } else {
+            Err(format!("kafka {}: {status}\n{}{}", arguments.join(" "), text(&stdout), text(&stderr)))
+        }
+    }
+}
+
+impl Drop for TestKafka {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+fn script_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka/kafka")
+}
+
+/// A process of its own group, so that Ctrl-C in the terminal does not end it before its work.
+fn watch(dir: &Path) -> Child {
+    let script = r#"cat; "$0" kill "$1"; rm -rf "$1""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(script_path()).arg(dir);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.spawn().unwrap()
+}
+
+/// Whether broker tests run. Says once why not, past the test harness, which swallows what passing tests print.
+fn enabled() -> bool {
+    static ENABLED: OnceLock<bool> = OnceLock::new();
+    *ENABLED.get_or_init(|| {
+        let reason = if env::var_os("KSTREAMS_BROKER_TESTS").is_none_or(|value| value == "0") {
+            "KSTREAMS_BROKER_TESTS is not set"
+        } else if !(runs("java", "-version") && runs("mvn", "-version")) {
+            assert!(env::var_os("CI").is_none(), "CI tests on a real Kafka: install Java 17 and Maven");
+            "they need Java 17 and Maven"
+        } else {
+            return true;
+        };
+        let _ = writeln!(io::stderr(), "tests on a real Kafka are skipped: {reason}");
+        false
+    })
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    Command::new(program).arg(argument).output().is_ok_and(|Output { status, .. }| status.success())
+}
+
+/// A port with which `scripts/kafka/kafka` finds all ports free: PORT, PORT + 10 and PORT + 20, and the one after each.
+/// Below the range from which the system hands out ports to clients.
+fn free_port(brokers: u16) -> u16 {
+    let blocks = 300;
+    let first = u16::try_from(process::id() % u32::from(blocks)).unwrap();
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let port = (0..blocks).map(|block| 20_000 + (first + block) % blocks * 40);
+    let mut port = port.filter(|port| (0..brokers).all(|n| free(port + 10 * n) && free(port + 10 * n + 1)));
+    port.next().expect("no free block of ports between 20000 and 32000")
+}

@@ -1,0 +1,23 @@
+//! Tests on a real Kafka, which they start themselves. They run when `KSTREAMS_BROKER_TESTS` is set, as `make test` does.
+
+mod cluster;
+
+use cluster::TestKafka;
+
+#[test]
+fn a_topic_made_on_the_broker_is_listed() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    kafka.topics(&["--create", "--topic", "smoke", "--partitions", "3"]).unwrap();
+    let listed = kafka.topics(&["--list"]).unwrap();
+    assert!(listed.lines().any(|line| line == "smoke"), "{listed}");
+}
+
+#[test]
+fn a_killed_broker_comes_back_with_its_topics() {
+    let Some(kafka) = TestKafka::start(1) else { return };
+    kafka.topics(&["--create", "--topic", "kept", "--partitions", "1"]).unwrap();
+    kafka.kill(1).unwrap();
+    kafka.restart(1).unwrap();
+    let listed = kafka.topics(&["--list"]).unwrap();
+    assert!(listed.lines().any(|line| line == "kept"), "{listed}");
+}
