@@ -4,6 +4,8 @@ mod client;
 mod error;
 mod membership;
 mod record;
+mod serdes;
+mod state;
 mod topology;
 
 pub use error::{Error, ErrorKind, Result};
@@ -11,4 +13,14 @@ pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,
 };
-pub use topology::TaskId;
+#[cfg(feature = "bincode")]
+pub use serdes::Bincode;
+#[cfg(feature = "postcard")]
+pub use serdes::Postcard;
+pub use serdes::{Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn, Utf8, Uuid, serde_fn};
+pub use state::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
+pub use topology::{
+    Consumed, ErrorContext, ErrorHandler, HandlerResponse, Incoming, OffsetReset, Outgoing, Processor,
+    ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, TaskContext, TaskId,
+    TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
+};

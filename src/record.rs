@@ -211,6 +211,15 @@ pub struct RecordMetadata<'a> {
     pub offset: i64,
 }
 
+/// Where a record was read from, with the topic as a number: a name would cost a reference count per record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The input topic's place in the task's list.
+    pub topic: usize,
+    pub partition: i32,
+    pub offset: i64,
+}
+
 /// Records of one partition in offset order, bytes back to back in one piece of memory.
 ///
 /// A consumer fills it, a task reads it; cleared and filled again it allocates nothing, and no record pins a fetch

@@ -1,0 +1,21 @@
+//! What a task owns: its stores, on one path for every kind.
+//!
+//! ```text
+//!   KeyValueStore<K, V>  typed facade: serdes, scratch          (store)
+//!          | bytes
+//!   TaskStores           all stores of one task, by index       (task_stores)
+//!          |  cache?     holds back and merges updates          (cache)
+//!          |  changelog  pending records, in order
+//!          v  buffer     uncommitted rows                       (write_buffer)
+//!   Engine               committed rows: memory or RocksDB      (engine)
+//! ```
+//!
+//! An engine only ever holds committed rows, and with them the changelog offset that they correspond to.
+
+mod spec;
+mod store;
+mod task_stores;
+
+pub(crate) use spec::{Changelog, EngineKind, StoreKind, StoreSpec};
+pub use store::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
+pub(crate) use task_stores::{ChangelogRecord, DirtyRow, RecordContext, TaskStores};

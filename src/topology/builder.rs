@@ -1,0 +1,306 @@
+//! Grows a topology.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::io::{Consumed, Destination, Produced, SinkTopic};
+use super::node::{Duplicate, Made};
+use super::processor::{Processor, ProcessorInit};
+use super::{
+    FanOut, Maker, Node, NodeId, NodeKind, Parts, RecordType, RepartitionTopic, SinkName, Topology, checks, sink,
+    source, sub_topology,
+};
+use crate::error::{Error, Result};
+use crate::state::{StoreBuilder, StoreSpec};
+
+/// Grows a topology node by node, wired by name: Java's `Topology`. The typed handles of [`StreamsBuilder`] append to it
+/// as well.
+///
+/// Mistakes are kept until [`build`](TopologyBuilder::build), so that calls chain without a `?` each.
+///
+/// [`StreamsBuilder`]: crate::StreamsBuilder
+#[derive(Default)]
+pub struct TopologyBuilder {
+    pub(super) nodes: Vec<Node>,
+    /// One counter for the names of nodes and stores: Java's.
+    names: usize,
+    pub(super) stores: BTreeMap<Arc<str>, Arc<StoreSpec>>,
+    repartition_topics: BTreeMap<Arc<str>, RepartitionTopic>,
+    copartitions: Vec<BTreeSet<Arc<str>>>,
+    generated_names: Vec<String>,
+    mistakes: Vec<String>,
+}
+
+/// A node before it has a place: its name, its maker, its types.
+pub(crate) struct NodeSpec(Node);
+
+impl TopologyBuilder {
+    /// An empty topology.
+    pub fn new() -> TopologyBuilder {
+        TopologyBuilder::default()
+    }
+
+    /// Adds a source that reads topics.
+    pub fn add_source<K, V>(&mut self, name: &str, topics: &[&str], consumed: Consumed<K, V>) -> &mut Self
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        let id = self.append(NodeSpec::source(name, topics, consumed), &[]);
+        self.duplicate::<K, V>(id);
+        self
+    }
+
+    /// Adds a processor. Wired by name, so the compiler cannot check its edges: `build` does.
+    pub fn add_processor<K, V, P>(
+        &mut self,
+        name: &str,
+        make: impl Fn(&mut ProcessorInit<'_>) -> Result<P> + Send + Sync + 'static,
+        parents: &[&str],
+    ) -> &mut Self
+    where
+        K: 'static,
+        V: 'static,
+        P: Processor<K, V>,
+        P::KeyOut: Clone,
+        P::ValueOut: Clone,
+    {
+        let known = self.parents(name, parents);
+        let id = self.append(NodeSpec::processor(name, make), &known);
+        self.duplicate::<P::KeyOut, P::ValueOut>(id);
+        self
+    }
+
+    /// Adds a sink that writes to a topic, or to one chosen for each record.
+    pub fn add_sink<K: 'static, V: 'static>(
+        &mut self,
+        name: &str,
+        topic: impl Into<SinkTopic<K, V>>,
+        produced: Produced<K, V>,
+        parents: &[&str],
+    ) -> &mut Self {
+        let known = self.parents(name, parents);
+        self.append(NodeSpec::sink(name, topic.into(), produced), &known);
+        self
+    }
+
+    /// Adds a store and connects it to processors.
+    pub fn add_state_store<S>(&mut self, store: &StoreBuilder<S>, processors: &[&str]) -> &mut Self {
+        self.add_store(Arc::clone(&store.spec));
+        processors.iter().for_each(|processor| {
+            self.connect(processor, &[store.name()]);
+        });
+        self
+    }
+
+    /// Connects a processor to stores that have been added.
+    pub fn connect(&mut self, processor: &str, stores: &[&str]) -> &mut Self {
+        for store in stores {
+            if !self.stores.contains_key(*store) {
+                self.mistake(format!("store {store} is not added yet: add it before it is connected to {processor}"));
+            }
+        }
+        match self.nodes.iter_mut().find(|node| *node.name == *processor) {
+            Some(node) if matches!(node.kind, NodeKind::Processor) => {
+                stores.iter().for_each(|store| connect(node, (*store).into()));
+            }
+            Some(_) => self.mistake(format!("node {processor} is not a processor: only processors have stores")),
+            None => self.mistake(format!("processor {processor} is not added yet: add it before its stores")),
+        }
+        self
+    }
+
+    /// Checks everything and fixes the sub-topologies.
+    ///
+    /// # Errors
+    /// All mistakes at once, each with the names of its nodes.
+    pub fn build(mut self) -> Result<Topology> {
+        checks::check(&mut self);
+        if !self.mistakes.is_empty() {
+            self.mistakes.dedup();
+            return Err(Error::invalid(format!("invalid topology: {}", self.mistakes.join("; "))));
+        }
+        let sub_topologies = sub_topology::number(&self.nodes);
+        let TopologyBuilder { nodes, stores, repartition_topics, copartitions, generated_names, .. } = self;
+        let parts = Parts { nodes, sub_topologies, stores, repartition_topics, copartitions, generated_names };
+        Ok(Topology { parts: Arc::new(parts) })
+    }
+
+    pub(crate) fn append(&mut self, NodeSpec(mut node): NodeSpec, parents: &[NodeId]) -> NodeId {
+        let id = NodeId(self.nodes.len());
+        for parent in parents {
+            if let Some(parent) = self.nodes.get_mut(parent.0) {
+                parent.children.push(id);
+            }
+        }
+        node.parents = parents.to_vec();
+        if self.nodes.iter().any(|known| known.name == node.name) {
+            self.mistake(format!("two nodes are called {}: give one of them another name", node.name));
+        }
+        self.nodes.push(node);
+        id
+    }
+
+    pub(crate) fn add_store(&mut self, spec: Arc<StoreSpec>) {
+        if let Some(known) = self.stores.get(&spec.name)
+            && !Arc::ptr_eq(known, &spec)
+        {
+            self.mistake(format!("two stores are called {}: give one of them another name", spec.name));
+        }
+        self.check_name(&spec.name);
+        self.stores.insert(Arc::clone(&spec.name), spec);
+    }
+
+    /// Connects a node to a store that has been or will be added.
+    pub(crate) fn connect_node(&mut self, id: NodeId, store: &Arc<str>) {
+        if let Some(node) = self.nodes.get_mut(id.0) {
+            connect(node, Arc::clone(store));
+        }
+    }
+
+    /// Declares a topic of the library's own, by its name without the application's prefix.
+    pub(crate) fn add_repartition_topic(&mut self, name: &str, partitions: Option<i32>) {
+        self.repartition_topics.insert(name.into(), RepartitionTopic { partitions });
+    }
+
+    /// The topics must have the same number of partitions, because records of one key are looked up in one task.
+    pub(crate) fn copartition(&mut self, topics: BTreeSet<Arc<str>>) {
+        if topics.len() > 1 {
+            self.copartitions.push(topics);
+        }
+    }
+
+    /// The topics that a node's records come from: those of the sources before it.
+    pub(crate) fn source_topics_of(&self, id: NodeId) -> BTreeSet<Arc<str>> {
+        let Some(node) = self.nodes.get(id.0) else { return BTreeSet::new() };
+        let own = node.source_topics().iter().map(Arc::clone);
+        own.chain(node.parents.iter().flat_map(|parent| self.source_topics_of(*parent))).collect()
+    }
+
+    /// Marks a node as one that must send what a row was before.
+    pub(crate) fn send_old_values(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(id.0) {
+            node.sends_old_values = true;
+        }
+    }
+
+    /// Remembers a generated name of something that outlives the program (KIP-1111).
+    pub(crate) fn generated(&mut self, what: String) {
+        self.generated_names.push(what);
+    }
+
+    /// Lets a node have further children. Called where the types are known to be `Clone`, and only there.
+    pub(crate) fn duplicate<K: Clone + 'static, V: Clone + 'static>(&mut self, id: NodeId) {
+        let duplicate: Duplicate<K, V> = Clone::clone;
+        if let Some(node) = self.nodes.get_mut(id.0) {
+            node.fan_out = FanOut::Each(Arc::new(duplicate));
+        }
+    }
+
+    pub(crate) fn chooses(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(id.0) {
+            node.fan_out = FanOut::Chosen;
+        }
+    }
+
+    /// `KSTREAM-FILTER-` becomes `KSTREAM-FILTER-0000000003`.
+    pub(crate) fn name(&mut self, prefix: &str) -> String {
+        self.names += 1;
+        format!("{prefix}{:010}", self.names - 1)
+    }
+
+    /// Adds a sentence to the error of `build`.
+    pub(crate) fn mistake(&mut self, mistake: String) {
+        self.mistakes.push(mistake);
+    }
+
+    /// A name that becomes part of a topic's name has to be a legal one (Java's `Named`).
+    pub(crate) fn check_name(&mut self, name: &str) {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || name == "." || name == ".." || name.len() > 249 || !name.chars().all(legal) {
+            self.mistake(format!(
+                "\"{name}\" is no legal name: take at most 249 ASCII letters, digits, '.', '_' and '-'"
+            ));
+        }
+    }
+
+    fn parents(&mut self, child: &str, parents: &[&str]) -> Vec<NodeId> {
+        if parents.is_empty() {
+            self.mistake(format!("node {child} has no parent: name at least one"));
+        }
+        let mut known = Vec::new();
+        for parent in parents {
+            match self.nodes.iter().position(|node| *node.name == **parent) {
+                Some(id) => known.push(NodeId(id)),
+                None => self.mistake(format!("node {child} has an unknown parent {parent}: add the parent first")),
+            }
+        }
+        known
+    }
+}
+
+impl std::fmt::Debug for TopologyBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopologyBuilder").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+    }
+}
+
+fn connect(node: &mut Node, store: Arc<str>) {
+    if !node.stores.contains(&store) {
+        node.stores.push(store);
+    }
+}
+
+/// The three kinds of nodes, each with the maker that brings it to life.
+impl NodeSpec {
+    pub fn source<K: 'static, V: 'static>(name: &str, topics: &[&str], consumed: Consumed<K, V>) -> NodeSpec {
+        let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        let kind = NodeKind::Source { topics, reset: consumed.reset };
+        let make = move |init: &mut ProcessorInit<'_>| source::make(&consumed, init);
+        NodeSpec(Node { kind, output: Some(RecordType::of::<K, V>()), ..NodeSpec::new(name, Arc::new(make)) })
+    }
+
+    pub fn processor<K: 'static, V: 'static, P: Processor<K, V>>(
+        name: &str,
+        make: impl Fn(&mut ProcessorInit<'_>) -> Result<P> + Send + Sync + 'static,
+    ) -> NodeSpec {
+        let make = move |init: &mut ProcessorInit<'_>| -> Result<Made> {
+            let processor = make(init)?;
+            init.node(processor)
+        };
+        let output = Some(RecordType::of::<P::KeyOut, P::ValueOut>());
+        let input = Some(RecordType::of::<K, V>());
+        NodeSpec(Node { input, output, ..NodeSpec::new(name, Arc::new(make)) })
+    }
+
+    pub fn sink<K: 'static, V: 'static>(name: &str, topic: SinkTopic<K, V>, produced: Produced<K, V>) -> NodeSpec {
+        let known = match &topic.0 {
+            Destination::Fixed(topic) => SinkName::Fixed(Arc::clone(topic)),
+            Destination::Chosen(extractor) => SinkName::Chosen(extractor.label.clone()),
+        };
+        let make = move |init: &mut ProcessorInit<'_>| Ok(sink::Sink::new(&topic, &produced, init));
+        let NodeSpec(node) = NodeSpec::processor::<K, V, _>(name, make);
+        NodeSpec(Node { kind: NodeKind::Sink { topic: known }, output: None, ..node })
+    }
+
+    /// Connects the node to stores.
+    pub fn with_stores(mut self, stores: impl IntoIterator<Item = Arc<str>>) -> NodeSpec {
+        stores.into_iter().for_each(|store| connect(&mut self.0, store));
+        self
+    }
+
+    fn new(name: &str, make: Maker) -> Node {
+        Node {
+            name: name.into(),
+            kind: NodeKind::Processor,
+            parents: Vec::new(),
+            children: Vec::new(),
+            stores: Vec::new(),
+            input: None,
+            output: None,
+            fan_out: FanOut::Only,
+            make,
+            sends_old_values: false,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What all operators of a task share.
+
+use std::sync::Arc;
+
+use super::handlers::{ErrorContext, HandlerResponse, Handlers, dead_letter_headers};
+use super::output::Output;
+use super::schedules::{Punctuation, PunctuationType, Schedules};
+use super::{NodeId, TaskId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Headers, RecordMetadata};
+use crate::state::{RecordContext, StoreContext, TaskStores};
+
+/// Answers how many partitions a topic has; only asked by a sink with a partitioner of its own.
+pub(crate) type PartitionCounts = Arc<dyn Fn(&str) -> Result<i32> + Send + Sync>;
+
+/// What a task is told when it is made, and what stays the same through every re-make of its pipeline.
+#[derive(Clone)]
+pub(crate) struct TaskEnvironment {
+    pub application_id: Arc<str>,
+    pub task: TaskId,
+    pub handlers: Handlers,
+    pub partition_counts: PartitionCounts,
+}
+
+/// What all operators of a task share: stores, time, the record in hand, the way out.
+///
+/// Passed by `&mut` with every record. There is one owner at a time, so nothing here needs a cell or a global.
+pub struct TaskContext {
+    pub(crate) stores: TaskStores,
+    pub(crate) output: Output,
+    pub(crate) schedules: Schedules,
+    pub(crate) environment: TaskEnvironment,
+    pub(crate) stream_time: Option<i64>,
+    pub(crate) wall_clock_ms: i64,
+    /// Full names of the input topics; a position names its own by index.
+    pub(crate) topics: Vec<Arc<str>>,
+    /// Timestamp of the record at the node that works now; headers only where a node holds updates back.
+    pub(crate) record: RecordContext,
+    /// Headers of the source record in hand, for dead letters; only kept while there is a dead-letter topic.
+    pub(crate) source_headers: Headers,
+    pub(crate) dropped: u64,
+    pub(crate) commit_requested: bool,
+}
+
+impl TaskContext {
+    pub(crate) fn new(environment: TaskEnvironment, stores: TaskStores, topics: Vec<Arc<str>>) -> TaskContext {
+        TaskContext {
+            stores,
+            output: Output::default(),
+            schedules: Schedules::default(),
+            environment,
+            stream_time: None,
+            wall_clock_ms: 0,
+            topics,
+            record: RecordContext::default(),
+            source_headers: Headers::default(),
+            dropped: 0,
+            commit_requested: false,
+        }
+    }
+
+    /// The highest timestamp (ms) this task has processed; none before its first record.
+    pub fn stream_time(&self) -> Option<i64> {
+        self.stream_time
+    }
+
+    /// Time (ms) as the task was told it: a task never reads a clock.
+    pub fn wall_clock_ms(&self) -> i64 {
+        self.wall_clock_ms
+    }
+
+    /// Where the record in hand was read from; none inside a punctuation.
+    pub fn record_metadata(&self) -> Option<RecordMetadata<'_>> {
+        let position = self.record.position?;
+        let topic = self.topics.get(position.topic)?;
+        Some(RecordMetadata { topic, partition: position.partition, offset: position.offset })
+    }
+
+    /// This task.
+    pub fn task_id(&self) -> TaskId {
+        self.environment.task
+    }
+
+    /// The application this task belongs to.
+    pub fn application_id(&self) -> &str {
+        &self.environment.application_id
+    }
+
+    /// Asks for a commit once the record in hand is done. It is a request: the thread commits all its tasks together.
+    pub fn request_commit(&mut self) {
+        self.commit_requested = true;
+    }
+
+    pub(crate) fn schedule(&mut self, node: NodeId, kind: PunctuationType, interval_ms: i64) -> Punctuation {
+        let first = match kind {
+            PunctuationType::StreamTime => 0,
+            PunctuationType::WallClockTime => self.wall_clock_ms.saturating_add(interval_ms),
+        };
+        self.schedules.add(node, kind, interval_ms, first)
+    }
+
+    /// Counts and logs a record that is dropped on purpose, as Java's `dropped-records`.
+    #[cold]
+    pub(crate) fn drop_record(&mut self, node: &str, reason: &str) {
+        self.dropped += 1;
+        let place = self.record_metadata().map(|at| (at.topic.to_owned(), at.partition, at.offset));
+        let (topic, partition, offset) = place.unwrap_or_default();
+        tracing::warn!(task = %self.environment.task, node, topic, partition, offset, "record dropped: {reason}");
+    }
+
+    /// Decides about a failure of user code at a node. `Ok`: the record is dropped there and the parents go on.
+    #[cold]
+    pub(crate) fn processing_failed(&mut self, node: &Arc<str>, headers: &Headers, error: Error) -> Result<()> {
+        if error.node().is_some() {
+            return Err(error); // decided by an inner node
+        }
+        let error = error.at(node);
+        if !matches!(error.kind(), ErrorKind::User | ErrorKind::Corrupted) {
+            return Err(error);
+        }
+        let handler = self.environment.handlers.processing.clone();
+        let response = handler.decide(&self.error_context(node), &error);
+        self.dead_letter(headers, &error);
+        self.settle(response, node, error)
+    }
+
+    /// The same for a record that a sink cannot encode.
+    #[cold]
+    pub(crate) fn production_failed(&mut self, node: &Arc<str>, headers: &Headers, error: Error) -> Result<()> {
+        let error = error.at(node);
+        let handler = self.environment.handlers.production.clone();
+        let response = handler.decide(&self.error_context(node), &error);
+        self.dead_letter(headers, &error);
+        self.settle(response, node, error)
+    }
+
+    pub(crate) fn settle(&mut self, response: HandlerResponse, node: &str, error: Error) -> Result<()> {
+        match response {
+            HandlerResponse::Fail => Err(error),
+            HandlerResponse::Continue => {
+                self.drop_record(node, &error.report());
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts a dead letter in its place; the pipeline fills in the bytes of the source record.
+    pub(crate) fn dead_letter(&mut self, headers: &Headers, error: &Error) {
+        let Some(topic) = self.environment.handlers.dead_letter_topic.clone() else { return };
+        let place = self.record_metadata().map(|at| (at.topic, at.partition, at.offset));
+        let headers = dead_letter_headers(headers, error, place);
+        self.output.push_dead_letter(&topic, self.record.timestamp, headers);
+    }
+
+    fn error_context<'a>(&'a self, node: &'a str) -> ErrorContext<'a> {
+        let topic = self.record_metadata().map(|at| at.topic);
+        ErrorContext { task: self.environment.task, node, topic, record: None }
+    }
+}
+
+impl StoreContext for TaskContext {
+    fn stores(&mut self) -> (&mut TaskStores, &RecordContext) {
+        (&mut self.stores, &self.record)
+    }
+}
+
+impl std::fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskContext").field("task", &self.environment.task).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,44 @@
+//! Topics that the library makes for itself: names and settings are Java's, so that an application can move over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::state::{Changelog, StoreSpec};
+
+/// A topic that sends records to the task of their new key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RepartitionTopic {
+    /// Given by the user; none: as many as the topics before it have.
+    pub partitions: Option<i32>,
+}
+
+/// `<application>-<store>-changelog`
+pub(crate) fn changelog_topic(application_id: &str, store: &str) -> Arc<str> {
+    format!("{application_id}-{store}-changelog").into()
+}
+
+/// Java's settings of a changelog topic, then those of the store. None: the store has no topic of its own.
+pub(crate) fn changelog_topic_config(spec: &StoreSpec) -> Option<BTreeMap<String, String>> {
+    match &spec.changelog {
+        Changelog::Off => None,
+        Changelog::Topic { config } => {
+            let mut settings = settings([("cleanup.policy", "compact"), ("message.timestamp.type", "CreateTime")]);
+            settings.extend(config.clone());
+            Some(settings)
+        }
+    }
+}
+
+/// Never expires by time: records are deleted once they are committed.
+pub(crate) fn repartition_topic_config() -> BTreeMap<String, String> {
+    settings([
+        ("cleanup.policy", "delete"),
+        ("message.timestamp.type", "CreateTime"),
+        ("retention.ms", "-1"),
+        ("segment.bytes", "52428800"),
+    ])
+}
+
+fn settings<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}

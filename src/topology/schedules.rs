@@ -1,0 +1,81 @@
+//! When punctuations are due.
+
+use super::NodeId;
+
+/// A schedule, as the processor that made it knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Punctuation(usize);
+
+/// Which clock drives a punctuation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PunctuationType {
+    /// The timestamps of records. Aligned to zero, so first due with the first record. Without records it stands still.
+    StreamTime,
+    /// The clock of the machine. First due one interval after it was scheduled; checked between records.
+    WallClockTime,
+}
+
+/// The schedules of a task; they live as long as its pipeline, and makers schedule anew.
+#[derive(Debug, Default)]
+pub(crate) struct Schedules(Vec<Schedule>);
+
+#[derive(Debug)]
+struct Schedule {
+    node: NodeId,
+    kind: PunctuationType,
+    interval_ms: i64,
+    /// None once cancelled. The place is kept: a `Punctuation` is an index.
+    next: Option<i64>,
+}
+
+impl Schedules {
+    pub fn add(&mut self, node: NodeId, kind: PunctuationType, interval_ms: i64, first: i64) -> Punctuation {
+        self.0.push(Schedule { node, kind, interval_ms: interval_ms.max(1), next: Some(first) });
+        Punctuation(self.0.len() - 1)
+    }
+
+    pub fn cancel(&mut self, punctuation: Punctuation) {
+        if let Some(schedule) = self.0.get_mut(punctuation.0) {
+            schedule.next = None;
+        }
+    }
+
+    /// The earliest time at which something of this kind is due.
+    pub fn next_due(&self, kind: PunctuationType) -> Option<i64> {
+        self.0.iter().filter(|schedule| schedule.kind == kind).filter_map(|schedule| schedule.next).min()
+    }
+
+    /// The schedule of this kind that has been due the longest, already moved to its next time: its callback may
+    /// cancel or schedule. Missed intervals collapse into one call.
+    pub fn take_due(&mut self, kind: PunctuationType, now: i64) -> Option<(NodeId, Punctuation)> {
+        let due = |schedule: &Schedule| schedule.next.filter(|next| schedule.kind == kind && *next <= now);
+        let (_, index) = self.0.iter().enumerate().filter_map(|(index, s)| Some((due(s)?, index))).min()?;
+        let schedule = self.0.get_mut(index)?;
+        let next = schedule.next?;
+        schedule.next = Some(next + ((now - next) / schedule.interval_ms + 1) * schedule.interval_ms);
+        Some((schedule.node, Punctuation(index)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_intervals_collapse_into_one_call() {
+        let mut schedules = Schedules::default();
+        let punctuation = schedules.add(NodeId(0), PunctuationType::StreamTime, 10, 0);
+        assert_eq!(schedules.take_due(PunctuationType::StreamTime, 35), Some((NodeId(0), punctuation)));
+        assert_eq!(schedules.take_due(PunctuationType::StreamTime, 39), None);
+        assert_eq!(schedules.next_due(PunctuationType::StreamTime), Some(40));
+        assert_eq!(schedules.take_due(PunctuationType::WallClockTime, 100), None);
+    }
+
+    #[test]
+    fn a_cancelled_schedule_is_never_due() {
+        let mut schedules = Schedules::default();
+        let punctuation = schedules.add(NodeId(0), PunctuationType::WallClockTime, 10, 10);
+        schedules.cancel(punctuation);
+        assert_eq!(schedules.take_due(PunctuationType::WallClockTime, 100), None);
+    }
+}
