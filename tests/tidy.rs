@@ -3,6 +3,8 @@
 //! Each rule is one test. A failure lists `file:line` and says what to do instead. Comments count as text on purpose: a
 //! reader who greps for the one home of a foreign crate should find nothing else.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic in its helpers too")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

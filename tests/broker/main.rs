@@ -1,5 +1,7 @@
 //! Tests on a real Kafka, which they start themselves. They run when `KSTREAMS_BROKER_TESTS` is set, as `make test` does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic in its helpers too")]
+
 mod cluster;
 
 use cluster::TestKafka;
