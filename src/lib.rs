@@ -6,6 +6,7 @@ mod membership;
 mod record;
 mod serdes;
 mod state;
+mod task;
 mod topology;
 
 pub use error::{Error, ErrorKind, Result};

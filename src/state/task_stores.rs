@@ -98,6 +98,11 @@ impl TaskStores {
         }
     }
 
+    /// Whether an operator has said that it forwards the dirty rows of a store.
+    pub(crate) fn forwards(&self, index: usize) -> bool {
+        self.stores.get(index).is_some_and(|store| store.forwards)
+    }
+
     /// The row as the task sees it: held back, uncommitted or committed.
     pub(crate) fn get(&mut self, index: usize, key: &[u8]) -> Result<Option<&[u8]>> {
         let store = self.stores.get(index).ok_or_else(no_store)?;

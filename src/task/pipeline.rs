@@ -1,0 +1,210 @@
+//! The live instance of a sub-topology in one task.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{ConsumerRecord, Position};
+use crate::state::TaskStores;
+use crate::topology::{
+    Live, Made, NodeId, ProcessorInit, PunctuationType, Source, TaskContext, TaskEnvironment, Topology,
+};
+
+/// Sources, nodes and what they share. Stays on its thread; its stores do not have to.
+pub(crate) struct Pipeline {
+    /// The source of each input, by place in `sources`.
+    inputs: Vec<usize>,
+    sources: Vec<Box<dyn Source>>,
+    nodes: HashMap<NodeId, Rc<RefCell<dyn Live>>>,
+    /// What flushes each store's cache, in the order of the stores; none: the store writes through by itself.
+    flushes: Vec<Option<NodeId>>,
+    task: TaskContext,
+    failed: bool,
+}
+
+/// What a pipeline is made of, apart from its stores.
+pub(crate) struct Blueprint<'a> {
+    pub topology: &'a Topology,
+    pub nodes: &'a [NodeId],
+    /// Topics of the inputs without prefix, in the order of the task's inputs.
+    pub topics: &'a [Arc<str>],
+    pub environment: &'a TaskEnvironment,
+    pub stream_time: Option<i64>,
+    pub wall_clock_ms: i64,
+}
+
+impl Pipeline {
+    /// Calls the makers, children first. After a failure, another one is made from the stores of this one.
+    ///
+    /// # Errors
+    /// What a maker of the user returned; the stores are lost to the caller, who opens them again.
+    pub fn make(blueprint: &Blueprint<'_>, stores: TaskStores) -> Result<Pipeline> {
+        let Blueprint { topology, nodes: ids, topics, environment, stream_time, wall_clock_ms } = *blueprint;
+        let full_name = |topic: &Arc<str>| topology.full_name(&environment.application_id, topic);
+        let mut task = TaskContext::new(environment.clone(), stores, topics.iter().map(full_name).collect());
+        (task.stream_time, task.wall_clock_ms) = (stream_time, wall_clock_ms);
+        let mut sources: Vec<Box<dyn Source>> = Vec::new();
+        let mut source_of: HashMap<&Arc<str>, usize> = HashMap::new();
+        let mut inputs: HashMap<NodeId, Box<dyn Any>> = HashMap::new();
+        let mut nodes: HashMap<NodeId, Rc<RefCell<dyn Live>>> = HashMap::new();
+        let mut flushes: Vec<Option<NodeId>> = task.stores.specs().map(|_| None).collect();
+        for id in ids.iter().rev().copied() {
+            let node = topology.node(id);
+            let children = node.children.iter();
+            let children =
+                children.filter_map(|child| Some((Arc::clone(&topology.node(*child).name), &**inputs.get(child)?)));
+            let children = children.collect();
+            match (node.make)(&mut ProcessorInit { id, topology, children, task: &mut task })? {
+                Made::Source(source) => {
+                    source_of.extend(node.source_topics().iter().map(|topic| (topic, sources.len())));
+                    sources.push(source);
+                }
+                Made::Node { input, live } => {
+                    inputs.insert(id, input);
+                    nodes.insert(id, live);
+                }
+            }
+            // The node that has just said so when it was made forwards the rows that the store's cache holds back.
+            for store in node.stores.iter().filter_map(|store| task.stores.index(store)) {
+                if let Some(flush) =
+                    flushes.get_mut(store).filter(|flush| flush.is_none() && task.stores.forwards(store))
+                {
+                    *flush = Some(id);
+                }
+            }
+        }
+        let inputs = topics.iter().map(|topic| source_of.get(topic).copied().unwrap_or(usize::MAX)).collect();
+        Ok(Pipeline { inputs, sources, nodes, flushes, task, failed: false })
+    }
+
+    /// Reads the record at the head of an input: its timestamp, or none when it is to be skipped.
+    pub fn prepare(&mut self, input: usize, record: &ConsumerRecord<'_>, partition_time: i64) -> Result<Option<i64>> {
+        self.guarded(|pipeline| {
+            pipeline.task.record.position = Some(position(input, record));
+            let source = pipeline.inputs.get(input).and_then(|source| pipeline.sources.get_mut(*source));
+            let source = source.ok_or_else(no_source)?;
+            source.prepare(input, record, partition_time, &mut pipeline.task)
+        })
+    }
+
+    /// Takes the record that was read last at an input through everything behind its source, then runs what its
+    /// timestamp has made due.
+    ///
+    /// # Errors
+    /// The error of a serde or a processor, with the name of its node. From then on the pipeline refuses work.
+    pub fn process(&mut self, input: usize, record: &ConsumerRecord<'_>, timestamp: i64) -> Result<()> {
+        self.guarded(|pipeline| {
+            let task = &mut pipeline.task;
+            let stream_time = task.stream_time.map_or(timestamp, |time| time.max(timestamp));
+            task.stream_time = Some(stream_time);
+            task.record.position = Some(position(input, record));
+            task.record.timestamp = timestamp;
+            let keeps_headers = task.environment.handlers.dead_letter_topic.is_some();
+            if keeps_headers {
+                task.source_headers.clone_from(record.headers);
+            }
+            let source = pipeline.inputs.get(input).and_then(|source| pipeline.sources.get_mut(*source));
+            let source = source.ok_or_else(no_source)?;
+            let result = source.release(input, timestamp, record.headers, &mut pipeline.task);
+            if keeps_headers {
+                pipeline.task.output.complete_dead_letters(record);
+            }
+            result?;
+            pipeline.punctuate(PunctuationType::StreamTime, stream_time).map(|_| ())
+        })
+    }
+
+    /// Tells the task what time it is and runs what has become due; whether anything was.
+    ///
+    /// # Errors
+    /// As [`process`](Pipeline::process).
+    pub fn advance_wall_clock(&mut self, wall_clock_ms: i64) -> Result<bool> {
+        self.guarded(|pipeline| {
+            pipeline.task.wall_clock_ms = wall_clock_ms;
+            pipeline.punctuate(PunctuationType::WallClockTime, wall_clock_ms)
+        })
+    }
+
+    /// Forwards everything that is held back, store by store in the order in which they were added.
+    ///
+    /// # Errors
+    /// As [`process`](Pipeline::process).
+    pub fn flush(&mut self) -> Result<()> {
+        self.guarded(|pipeline| {
+            for store in 0..pipeline.flushes.len() {
+                match pipeline.flushes.get(store).copied().flatten().and_then(|id| pipeline.nodes.get(&id)) {
+                    Some(node) => node.borrow_mut().flush(&mut pipeline.task)?,
+                    None => pipeline.task.stores.flush(store)?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    pub fn context(&mut self) -> &mut TaskContext {
+        &mut self.task
+    }
+
+    pub fn is_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Tells every processor that its task ends, and gives the stores back.
+    pub fn close(mut self) -> TaskStores {
+        for node in self.nodes.values() {
+            // A panic while closing must not keep the stores from being closed as well.
+            let closed = catch_unwind(AssertUnwindSafe(|| node.borrow_mut().close()));
+            if closed.is_err() {
+                tracing::error!(task = %self.task.task_id(), "a processor panicked while it was closed");
+            }
+        }
+        std::mem::take(&mut self.task.stores)
+    }
+
+    /// Drops the operators, whatever state they are in, and gives the stores back.
+    pub fn into_stores(mut self) -> TaskStores {
+        std::mem::take(&mut self.task.stores)
+    }
+
+    fn punctuate(&mut self, kind: PunctuationType, now: i64) -> Result<bool> {
+        let mut punctuated = false;
+        while let Some((node, punctuation)) = self.task.schedules.take_due(kind, now) {
+            punctuated = true;
+            self.task.record.position = None;
+            self.task.record.timestamp = now;
+            if let Some(node) = self.nodes.get(&node) {
+                node.borrow_mut().punctuate(punctuation, now, &mut self.task)?;
+            }
+        }
+        Ok(punctuated)
+    }
+
+    /// IMPORTANT: after an error or a panic the operators may have seen half a record. Nothing may go through them
+    /// again, or a later commit would hold that half.
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut Pipeline) -> Result<T>) -> Result<T> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Closed, "the pipeline has failed and must be made anew"));
+        }
+        self.failed = true;
+        let result = catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(Error::new(ErrorKind::User, format!("a function of a source panicked: {message}")))
+        });
+        self.failed = result.is_err();
+        result
+    }
+}
+
+fn position(input: usize, record: &ConsumerRecord<'_>) -> Position {
+    Position { topic: input, partition: record.partition, offset: record.offset }
+}
+
+#[cold]
+fn no_source() -> Error {
+    Error::new(ErrorKind::Internal, "a task has an input without a source")
+}

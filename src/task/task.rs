@@ -1,0 +1,270 @@
+//! The task itself: inputs, pipeline, and what a commit needs of them.
+
+use std::sync::Arc;
+
+use super::commit_point::CommitPoint;
+use super::partition_group::{MaxTaskIdle, PartitionGroup};
+use super::pipeline::{Blueprint, Pipeline};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{OffsetAndMetadata, RecordBatch, TopicPartition};
+use crate::state::TaskStores;
+use crate::topology::{NodeId, Output, TaskEnvironment, TaskId, Topology};
+
+/// What a task is made from; stays the same through every re-make of its pipeline.
+#[derive(Clone)]
+pub(crate) struct TaskSpec {
+    pub topology: Topology,
+    /// The nodes that run: those of a sub-topology, or all of them under the test driver.
+    pub nodes: Vec<NodeId>,
+    pub environment: TaskEnvironment,
+    /// Topics without prefix, beside [`inputs`](TaskSpec::inputs).
+    pub topics: Vec<Arc<str>>,
+    /// Full names.
+    pub inputs: Vec<TopicPartition>,
+    pub idle: MaxTaskIdle,
+}
+
+pub(crate) struct Task {
+    spec: TaskSpec,
+    group: PartitionGroup,
+    /// None only after a pipeline could not be made: the task can then only be closed.
+    pipeline: Option<Pipeline>,
+    /// Where every input is read from after an abort.
+    committed: Vec<CommitPoint>,
+    /// Inputs of which something was taken since the last commit.
+    consumed: Vec<bool>,
+    commit_needed: bool,
+    processed: u64,
+}
+
+impl Task {
+    /// Makes the pipeline over restored stores. `committed` has an entry for each input.
+    ///
+    /// # Errors
+    /// What a maker of the user returned.
+    pub fn new(spec: TaskSpec, stores: TaskStores, committed: Vec<CommitPoint>, now: i64) -> Result<Task> {
+        let pipeline = Some(make(&spec, stores, &committed, now)?);
+        let group = group(&spec, &committed);
+        let consumed = vec![false; spec.inputs.len()];
+        Ok(Task { spec, group, pipeline, committed, consumed, commit_needed: false, processed: 0 })
+    }
+
+    pub fn id(&self) -> TaskId {
+        self.spec.environment.task
+    }
+
+    pub fn inputs(&self) -> &[TopicPartition] {
+        &self.spec.inputs
+    }
+
+    pub fn spec(&self) -> &TaskSpec {
+        &self.spec
+    }
+
+    /// The inputs with the offsets at which they continue after the last commit.
+    pub fn committed_positions(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
+        self.spec.inputs.iter().zip(self.committed.iter().map(|point| point.offset))
+    }
+
+    /// Queues records of an input behind those it has.
+    pub fn add(&mut self, input: usize, batch: RecordBatch) {
+        self.group.add(input, batch);
+    }
+
+    /// A batch to fill for [`add`](Task::add).
+    pub fn empty_batch(&mut self) -> RecordBatch {
+        self.group.empty_batch()
+    }
+
+    pub fn buffered(&self, input: usize) -> usize {
+        self.group.buffered(input)
+    }
+
+    pub fn buffered_bytes(&self) -> usize {
+        self.group.buffered_bytes()
+    }
+
+    pub fn has_buffered(&self) -> bool {
+        !self.group.is_empty()
+    }
+
+    /// Whether everything the cluster holds of an input has been added; none: not known yet.
+    pub fn set_caught_up(&mut self, input: usize, caught_up: Option<bool>) {
+        self.group.set_caught_up(input, caught_up);
+    }
+
+    /// Processes up to so many records; how many there were. Fewer: nothing more is ready.
+    ///
+    /// # Errors
+    /// What a handler did not let pass. The task must be [rewound](Task::rewind) or closed.
+    pub fn process(&mut self, records_max: usize, now: i64) -> Result<usize> {
+        let pipeline = self.pipeline.as_mut().ok_or_else(closed)?;
+        pipeline.context().wall_clock_ms = now;
+        let mut processed = 0;
+        while processed < records_max {
+            let mut skipped = 0;
+            let consumed = &mut self.consumed;
+            let chosen = self.group.choose(now, &mut skipped, &mut |input, record, partition_time| {
+                let timestamp = pipeline.prepare(input, record, partition_time)?;
+                if let Some(consumed) = consumed.get_mut(input).filter(|_| timestamp.is_none()) {
+                    *consumed = true;
+                }
+                Ok(timestamp)
+            });
+            self.commit_needed |= skipped > 0;
+            processed += skipped;
+            let Some((input, timestamp)) = chosen? else { break };
+            let Some(record) = self.group.head(input) else { break };
+            self.commit_needed = true;
+            if let Some(consumed) = self.consumed.get_mut(input) {
+                *consumed = true;
+            }
+            pipeline.process(input, &record, timestamp)?;
+            self.group.advance(input, timestamp);
+            processed += 1;
+            if pipeline.context().commit_requested {
+                break;
+            }
+        }
+        self.processed += processed as u64;
+        Ok(processed)
+    }
+
+    /// Tells the task the time (ms) and runs the punctuations that are due by the wall clock.
+    ///
+    /// # Errors
+    /// As [`process`](Task::process).
+    pub fn punctuate(&mut self, now: i64) -> Result<bool> {
+        let punctuated = self.pipeline.as_mut().ok_or_else(closed)?.advance_wall_clock(now)?;
+        self.commit_needed |= punctuated;
+        Ok(punctuated)
+    }
+
+    /// The first step of a commit: what operators and caches hold back is forwarded and written.
+    ///
+    /// # Errors
+    /// As [`process`](Task::process).
+    pub fn flush(&mut self) -> Result<()> {
+        self.pipeline.as_mut().ok_or_else(closed)?.flush()
+    }
+
+    /// The records that wait to be handed to the producer.
+    pub fn output(&mut self) -> Result<&mut Output> {
+        Ok(&mut self.pipeline.as_mut().ok_or_else(closed)?.context().output)
+    }
+
+    pub fn stores(&mut self) -> Result<&mut TaskStores> {
+        Ok(&mut self.pipeline.as_mut().ok_or_else(closed)?.context().stores)
+    }
+
+    /// Whether anything has happened since the last commit.
+    pub fn commit_needed(&self) -> bool {
+        self.commit_needed
+    }
+
+    /// Whether a processor has asked for a commit.
+    pub fn commit_requested(&mut self) -> bool {
+        self.pipeline.as_mut().is_some_and(|pipeline| pipeline.context().commit_requested)
+    }
+
+    /// Records dropped on purpose since the task was made or rewound.
+    pub fn dropped(&mut self) -> u64 {
+        self.pipeline.as_mut().map_or(0, |pipeline| pipeline.context().dropped)
+    }
+
+    /// Records taken from inputs since the task was made.
+    pub fn processed(&self) -> u64 {
+        self.processed
+    }
+
+    pub fn stream_time(&mut self) -> Option<i64> {
+        self.pipeline.as_mut().and_then(|pipeline| pipeline.context().stream_time)
+    }
+
+    /// What is to be committed for each input of which something was taken: the first record that is still buffered,
+    /// otherwise the consumer's position, which also steps over transaction markers.
+    pub fn offsets(
+        &self,
+        position: impl Fn(&TopicPartition) -> Option<i64>,
+    ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+        self.commit_points(&position).map(|(input, point)| (self.input(input), point.encode())).collect()
+    }
+
+    /// The transaction has committed with [`offsets`](Task::offsets): stores and positions follow. `changelogs` holds the
+    /// next offset of each store's changelog, where something was written.
+    ///
+    /// # Errors
+    /// A store that cannot be written: the changelog has it, so the task is closed and restored.
+    pub fn committed(
+        &mut self,
+        changelogs: &[Option<i64>],
+        position: impl Fn(&TopicPartition) -> Option<i64>,
+    ) -> Result<()> {
+        let points: Vec<_> = self.commit_points(&position).collect();
+        for (input, point) in points {
+            if let Some(committed) = self.committed.get_mut(input) {
+                *committed = point;
+            }
+        }
+        self.consumed.fill(false);
+        self.commit_needed = false;
+        let context = self.pipeline.as_mut().ok_or_else(closed)?.context();
+        context.commit_requested = false;
+        context.stores.apply(changelogs)
+    }
+
+    /// The transaction was aborted: everything is as it was after the last commit, and the inputs are to be read again
+    /// from [`committed_positions`](Task::committed_positions).
+    ///
+    /// # Errors
+    /// What a maker of the user returned.
+    pub fn rewind(&mut self, now: i64) -> Result<()> {
+        let mut stores = self.pipeline.take().ok_or_else(closed)?.into_stores();
+        stores.discard();
+        self.group = group(&self.spec, &self.committed);
+        self.consumed.fill(false);
+        self.commit_needed = false;
+        self.pipeline = Some(make(&self.spec, stores, &self.committed, now)?);
+        Ok(())
+    }
+
+    /// Ends the task; what is not committed is dropped. Clean: its processors are told.
+    pub fn close(mut self) -> TaskStores {
+        let Some(pipeline) = self.pipeline.take() else { return TaskStores::default() };
+        let mut stores = if pipeline.is_failed() { pipeline.into_stores() } else { pipeline.close() };
+        stores.discard();
+        stores
+    }
+
+    fn commit_points(
+        &self,
+        position: &impl Fn(&TopicPartition) -> Option<i64>,
+    ) -> impl Iterator<Item = (usize, CommitPoint)> {
+        let consumed = self.consumed.iter().enumerate().filter(|(_, consumed)| **consumed);
+        consumed.filter_map(|(input, _)| {
+            let offset = self.group.head_offset(input).or_else(|| position(self.spec.inputs.get(input)?))?;
+            Some((input, CommitPoint { offset, partition_time: self.group.partition_time(input) }))
+        })
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "only called with places that `consumed` has, one for each input")]
+    fn input(&self, input: usize) -> TopicPartition {
+        self.spec.inputs[input].clone()
+    }
+}
+
+fn group(spec: &TaskSpec, committed: &[CommitPoint]) -> PartitionGroup {
+    let times = committed.iter().map(|point| point.partition_time);
+    PartitionGroup::new(spec.inputs.iter().map(|input| input.partition).zip(times), spec.idle)
+}
+
+fn make(spec: &TaskSpec, stores: TaskStores, committed: &[CommitPoint], wall_clock_ms: i64) -> Result<Pipeline> {
+    let stream_time = committed.iter().map(|point| point.partition_time).max().filter(|time| *time >= 0);
+    let TaskSpec { topology, nodes, environment, topics, .. } = spec;
+    Pipeline::make(&Blueprint { topology, nodes, topics, environment, stream_time, wall_clock_ms }, stores)
+}
+
+#[cold]
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the task could not be made again after a failure")
+}
