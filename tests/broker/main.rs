@@ -23,3 +23,13 @@ fn a_killed_broker_comes_back_with_its_topics() {
     let listed = kafka.topics(&["--list"]).unwrap();
     assert!(listed.lines().any(|line| line == "kept"), "{listed}");
 }
+
+#[test]
+fn two_of_three_brokers_go_on_without_the_third() {
+    let Some(kafka) = TestKafka::start(3) else { return };
+    kafka.kill(3).unwrap();
+    kafka.topics(&["--create", "--topic", "shared", "--partitions", "1", "--replication-factor", "2"]).unwrap();
+    kafka.restart(3).unwrap();
+    let listed = kafka.topics(&["--list"]).unwrap();
+    assert!(listed.lines().any(|line| line == "shared"), "{listed}");
+}
