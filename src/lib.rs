@@ -9,6 +9,7 @@ mod state;
 mod task;
 mod topology;
 
+pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use error::{Error, ErrorKind, Result};
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
