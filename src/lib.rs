@@ -7,6 +7,8 @@ mod record;
 mod serdes;
 mod state;
 mod task;
+#[cfg(feature = "testing")]
+mod testing;
 mod topology;
 
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
@@ -21,8 +23,10 @@ pub use serdes::Bincode;
 pub use serdes::Postcard;
 pub use serdes::{Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn, Utf8, Uuid, serde_fn};
 pub use state::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
+#[cfg(feature = "testing")]
+pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TestSettings, TopologyTestDriver};
 pub use topology::{
-    Consumed, ErrorContext, ErrorHandler, HandlerResponse, Incoming, OffsetReset, Outgoing, Processor,
-    ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, TaskContext, TaskId,
-    TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
+    Consumed, ErrorContext, ErrorHandler, HandlerResponse, Incoming, InternalTopic, OffsetReset, Outgoing, Processor,
+    ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology, TaskContext,
+    TaskId, TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
 };

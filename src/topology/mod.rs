@@ -20,6 +20,7 @@ mod node;
 mod output;
 mod processor;
 mod schedules;
+mod shape;
 mod sink;
 mod source;
 mod sub_topology;
@@ -35,6 +36,7 @@ pub use handlers::{ErrorContext, ErrorHandler, HandlerResponse};
 pub use io::{Consumed, Incoming, OffsetReset, Outgoing, Produced, SinkTopic, TimestampExtractor, TopicNameExtractor};
 pub use processor::{Processor, ProcessorContext, ProcessorInit};
 pub use schedules::{Punctuation, PunctuationType};
+pub use shape::{InternalTopic, SubTopology};
 
 pub(crate) use builder::NodeSpec;
 pub(crate) use context::{PartitionCounts, TaskEnvironment};

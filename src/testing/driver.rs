@@ -1,0 +1,435 @@
+//! The driver: a task, a clock and topics that are lists.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::produced::{Produced, TestRecord};
+use super::topics::{TestInputTopic, TestOutputTopic};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Headers, OffsetAndMetadata, TopicPartition, ValueAndTimestamp};
+use crate::serdes::{DynSerde, Serde, Timestamped};
+use crate::state::TimestampedKeyValueStore;
+use crate::state::{KeyValueStore, RecordContext, StoreBuilder, StoreContext, StoreKind, TaskStores};
+use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
+use crate::topology::{ErrorHandler, Handlers, TaskEnvironment, TaskId, Topology, changelog_topic};
+
+/// Records that one call may make a topology process. Beyond it the topology feeds itself without end.
+const RECORDS_PER_CALL_MAX: usize = 1_000_000;
+
+/// Runs a topology without a broker, one record at a time: each record is processed with everything that it causes, and
+/// committed, before the call that wrote it returns.
+///
+/// It is the same task that the runtime runs, with all sub-topologies in one. Every topic has one partition. A record that
+/// the topology writes to a topic that it reads comes back to it. The clock only moves by
+/// [`advance_wall_clock`](TopologyTestDriver::advance_wall_clock). State lives in memory, and its changes are in the
+/// [changelog topics](TopologyTestDriver::produced).
+///
+/// ```
+/// use kstreams::*;
+///
+/// let builder = StreamsBuilder::new();
+/// builder
+///     .stream("lines", Consumed::with(Utf8, Utf8))
+///     .flat_map_values(|line: String| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+///     .group_by(|_, word| word.clone(), Grouped::with(Utf8, Utf8))
+///     .count(Materialized::named("counts"))
+///     .to_stream()
+///     .to("counts", Produced::with(Utf8, I64));
+///
+/// let mut driver = TopologyTestDriver::new(&builder.build()?)?;
+/// let lines = driver.create_input_topic("lines", Utf8, Utf8);
+/// let counts = driver.create_output_topic("counts", Utf8, I64);
+///
+/// lines.pipe(&mut driver, "", "to be or not to be")?;
+/// assert_eq!(counts.read_key_values(&mut driver)?.last(), Some(&("be".to_owned(), 2)));
+///
+/// let mut stored = driver.timestamped_key_value_store("counts", Utf8, I64)?;
+/// assert_eq!(stored.get(&mut driver, &"or".to_owned())?.map(|row| row.value), Some(1));
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// Differs from Kafka Streams: the clock begins at zero, so that a test gives the same result every day.
+pub struct TopologyTestDriver {
+    application_id: Arc<str>,
+    task: Task,
+    /// The input topics by full name; the place is the task's number of the input.
+    inputs: Vec<Arc<str>>,
+    /// The next offset of each input.
+    ends: Vec<i64>,
+    /// The changelog of each store; none: the store has none.
+    changelogs: Vec<Option<Arc<str>>>,
+    pub(super) produced: Produced,
+    committed: BTreeMap<TopicPartition, OffsetAndMetadata>,
+    wall_clock_ms: i64,
+    /// What a test writes to a store is written with.
+    context: RecordContext,
+    /// Stands in where the task has failed for good.
+    no_stores: TaskStores,
+}
+
+/// What a driver is told apart from its topology.
+#[derive(Debug, Clone)]
+#[doc(hidden)]
+pub struct TestSettings {
+    pub application_id: String,
+    pub cache_bytes_max: usize,
+    /// None: never waits.
+    pub max_task_idle: Option<Duration>,
+    pub deserialization_handler: ErrorHandler,
+    pub processing_handler: ErrorHandler,
+    pub production_handler: ErrorHandler,
+    pub dead_letter_topic: Option<String>,
+    pub wall_clock_ms: i64,
+}
+
+impl Default for TestSettings {
+    fn default() -> Self {
+        TestSettings {
+            application_id: "app".to_owned(),
+            cache_bytes_max: 10 * 1024 * 1024,
+            max_task_idle: Some(Duration::ZERO),
+            deserialization_handler: ErrorHandler::log_and_fail(),
+            processing_handler: ErrorHandler::log_and_fail(),
+            production_handler: ErrorHandler::log_and_fail(),
+            dead_letter_topic: None,
+            wall_clock_ms: 0,
+        }
+    }
+}
+
+impl TopologyTestDriver {
+    /// Starts a topology as application `app` with default settings.
+    ///
+    /// # Errors
+    /// What the maker of a processor returned.
+    pub fn new(topology: &Topology) -> Result<TopologyTestDriver> {
+        TopologyTestDriver::with_settings(topology, &TestSettings::default())
+    }
+
+    #[doc(hidden)]
+    pub fn with_settings(topology: &Topology, settings: &TestSettings) -> Result<TopologyTestDriver> {
+        let application_id: Arc<str> = settings.application_id.as_str().into();
+        let nodes: Vec<_> = topology.nodes().collect();
+        let topics = topology.source_topics(&nodes);
+        let inputs: Vec<_> = topics.iter().map(|topic| topology.full_name(&application_id, topic)).collect();
+        let specs = topology.stores(&nodes);
+        let stores = TaskStores::in_memory(&specs, settings.cache_bytes_max);
+        let changelog = |name: &Arc<str>| changelog_topic(&application_id, name);
+        let changelogs = specs.iter().map(|spec| spec.is_logged().then(|| changelog(&spec.name))).collect();
+        let handlers = Handlers {
+            deserialization: settings.deserialization_handler.clone(),
+            processing: settings.processing_handler.clone(),
+            production: settings.production_handler.clone(),
+            dead_letter_topic: settings.dead_letter_topic.as_deref().map(Arc::from),
+        };
+        let environment = TaskEnvironment {
+            application_id: Arc::clone(&application_id),
+            task: TaskId { sub_topology: 0, partition: 0 },
+            handlers,
+            partition_counts: Arc::new(|_| Ok(1)),
+        };
+        let wait = |idle: Duration| MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));
+        let spec = TaskSpec {
+            topology: topology.clone(),
+            nodes,
+            environment,
+            topics,
+            inputs: inputs.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect(),
+            idle: settings.max_task_idle.map_or(MaxTaskIdle::Never, wait),
+        };
+        let start = vec![CommitPoint { offset: 0, partition_time: -1 }; inputs.len()];
+        let mut task = Task::new(spec, stores, start, settings.wall_clock_ms)?;
+        // All there is of a topic is in the task's queue at once.
+        (0..inputs.len()).for_each(|input| task.set_caught_up(input, Some(true)));
+        Ok(TopologyTestDriver {
+            application_id,
+            task,
+            ends: vec![0; inputs.len()],
+            inputs,
+            changelogs,
+            produced: Produced::default(),
+            committed: BTreeMap::new(),
+            wall_clock_ms: settings.wall_clock_ms,
+            context: RecordContext::default(),
+            no_stores: TaskStores::default(),
+        })
+    }
+
+    /// A typed end to write to a topic that the topology reads.
+    pub fn create_input_topic<K: 'static, V: 'static>(
+        &self,
+        topic: &str,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> TestInputTopic<K, V> {
+        TestInputTopic::new(topic, key, value)
+    }
+
+    /// A typed end to read a topic that the topology writes; internal ones by their full names.
+    pub fn create_output_topic<K: 'static, V: 'static>(
+        &self,
+        topic: &str,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> TestOutputTopic<K, V> {
+        TestOutputTopic::new(topic, key, value)
+    }
+
+    /// Moves the clock, runs the punctuations that it makes due, commits, and processes records whose idle time is over.
+    ///
+    /// # Errors
+    /// What the application would fail with. The driver is of no further use then.
+    pub fn advance_wall_clock(&mut self, duration: Duration) -> Result<()> {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        self.wall_clock_ms = self.wall_clock_ms.saturating_add(millis);
+        self.task.punctuate(self.wall_clock_ms)?;
+        self.commit()
+    }
+
+    /// The driver's clock, in milliseconds from zero.
+    pub fn wall_clock_ms(&self) -> i64 {
+        self.wall_clock_ms
+    }
+
+    /// The store of a builder, as a processor has it. Every call on it borrows the driver.
+    ///
+    /// # Errors
+    /// `Invalid` when the topology has no store of that name.
+    pub fn store<S>(&mut self, store: &StoreBuilder<S>) -> Result<S> {
+        let index = self.task.stores()?.index(store.name()).ok_or_else(|| no_store(store.name()))?;
+        Ok(store.open(index))
+    }
+
+    /// A key-value store by its name.
+    ///
+    /// # Errors
+    /// `Invalid` when the topology has no such store of this kind.
+    pub fn key_value_store<K: 'static, V: 'static>(
+        &mut self,
+        name: &str,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> Result<KeyValueStore<K, V>> {
+        let index = self.store_of_kind(name, StoreKind::KeyValue)?;
+        Ok(KeyValueStore::new(index, Arc::new(key), Arc::new(value)))
+    }
+
+    /// The store of a table or an aggregate by its name: rows with timestamps.
+    ///
+    /// # Errors
+    /// `Invalid` when the topology has no such store of this kind.
+    pub fn timestamped_key_value_store<K: 'static, V: 'static>(
+        &mut self,
+        name: &str,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> Result<TimestampedKeyValueStore<K, V>> {
+        let index = self.store_of_kind(name, StoreKind::TimestampedKeyValue)?;
+        let value: DynSerde<ValueAndTimestamp<V>> = Arc::new(Timestamped(value));
+        Ok(KeyValueStore::new(index, Arc::new(key), value))
+    }
+
+    /// The names of all stores.
+    ///
+    /// # Errors
+    /// `Closed` after a failure that the task did not survive.
+    pub fn store_names(&mut self) -> Result<Vec<String>> {
+        Ok(self.task.stores()?.specs().map(|spec| spec.name.to_string()).collect())
+    }
+
+    /// Every record that was written, in order over all topics, internal ones included, as bytes.
+    pub fn produced(&self) -> &[TestRecord] {
+        self.produced.all()
+    }
+
+    /// The full names of all topics that were written to.
+    pub fn produced_topics(&self) -> impl Iterator<Item = &str> {
+        self.produced.topics()
+    }
+
+    /// What is committed for each input of which something was taken.
+    pub fn committed(&self) -> &BTreeMap<TopicPartition, OffsetAndMetadata> {
+        &self.committed
+    }
+
+    /// How many records were dropped on purpose: Java's metric `dropped-records-total`.
+    pub fn dropped_records(&mut self) -> u64 {
+        self.task.dropped()
+    }
+
+    /// The application's id, with which the names of internal topics begin.
+    pub fn application_id(&self) -> &str {
+        &self.application_id
+    }
+
+    /// Writes bytes to an input topic and processes all that can be.
+    ///
+    /// # Errors
+    /// `Invalid` when the topology does not read the topic; otherwise what the application would fail with.
+    pub fn pipe_raw(
+        &mut self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: i64,
+        headers: Headers,
+    ) -> Result<()> {
+        self.enqueue(topic, key, value, timestamp, headers)?;
+        self.process()
+    }
+
+    /// Writes bytes to an input topic and leaves them there until the next call that processes.
+    ///
+    /// # Errors
+    /// `Invalid` when the topology does not read the topic.
+    pub fn enqueue(
+        &mut self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: i64,
+        headers: Headers,
+    ) -> Result<()> {
+        let input = self.inputs.iter().position(|input| **input == *topic).ok_or_else(|| {
+            let known = self.inputs.join(", ");
+            Error::invalid(format!("the topology does not read topic {topic}: it reads {known}"))
+        })?;
+        let Some(end) = self.ends.get_mut(input) else { return Ok(()) };
+        let mut batch = self.task.empty_batch();
+        batch.push(*end, timestamp, key, value, headers)?;
+        *end += 1;
+        self.task.add(input, batch);
+        Ok(())
+    }
+
+    /// Processes all that can be, with a commit after every record.
+    ///
+    /// # Errors
+    /// What the application would fail with.
+    pub fn process(&mut self) -> Result<()> {
+        for _ in 0..RECORDS_PER_CALL_MAX {
+            if self.task.process(1, self.wall_clock_ms)? == 0 {
+                return Ok(());
+            }
+            self.commit_once()?;
+        }
+        Err(endless())
+    }
+
+    /// Processes all that can be without a commit, as an application does between two: caches hold back what they can.
+    ///
+    /// # Errors
+    /// What the application would fail with.
+    pub fn process_without_commit(&mut self) -> Result<()> {
+        for _ in 0..RECORDS_PER_CALL_MAX {
+            if self.task.process(1, self.wall_clock_ms)? == 0 {
+                return Ok(());
+            }
+            self.deliver()?;
+        }
+        Err(endless())
+    }
+
+    /// Commits, then processes what that has written to topics that the topology reads.
+    ///
+    /// # Errors
+    /// What the application would fail with.
+    pub fn commit(&mut self) -> Result<()> {
+        self.commit_once()?;
+        self.process()
+    }
+
+    /// Ends the task: its processors are told. What is left in queues is dropped.
+    pub fn close(self) {
+        self.task.close();
+    }
+
+    /// The steps of the runtime's commit, with lists in place of a transaction.
+    fn commit_once(&mut self) -> Result<()> {
+        self.task.flush()?;
+        self.deliver()?;
+        let inputs = &self.inputs;
+        let ends = &self.ends;
+        let position = |at: &TopicPartition| {
+            let input = inputs.iter().position(|topic| *topic == at.topic)?;
+            ends.get(input).copied()
+        };
+        self.committed.extend(self.task.offsets(position));
+        let produced = &self.produced;
+        let end_of = |topic: &Arc<str>| produced.end(topic);
+        let changelogs: Vec<_> = self.changelogs.iter().map(|topic| topic.as_ref().and_then(end_of)).collect();
+        self.task.committed(&changelogs, position)
+    }
+
+    /// Hands output and changelog to their topics, and to the queues of those that the topology reads.
+    fn deliver(&mut self) -> Result<()> {
+        let mut records = Vec::new();
+        let output = self.task.output()?;
+        records.extend(output.iter().map(|record| TestRecord {
+            topic: Arc::clone(record.topic),
+            partition: record.partition,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            timestamp: record.timestamp.unwrap_or(self.wall_clock_ms),
+            headers: record.headers.clone(),
+        }));
+        output.clear();
+        let stores = self.task.stores()?;
+        for update in stores.changelog() {
+            let Some(topic) = self.changelogs.get(update.store).and_then(Option::as_ref) else { continue };
+            records.push(TestRecord {
+                topic: Arc::clone(topic),
+                partition: Some(0),
+                key: Some(update.key.clone()),
+                value: update.value.clone(),
+                timestamp: update.timestamp,
+                headers: Headers::new(),
+            });
+        }
+        stores.clear_changelog();
+        for record in records {
+            if self.inputs.contains(&record.topic) {
+                let (key, value) = (record.key.as_deref(), record.value.as_deref());
+                self.enqueue(&record.topic, key, value, record.timestamp, record.headers.clone())?;
+            }
+            self.produced.push(record);
+        }
+        Ok(())
+    }
+
+    fn store_of_kind(&mut self, name: &str, kind: StoreKind) -> Result<usize> {
+        let stores = self.task.stores()?;
+        let index = stores.index(name).ok_or_else(|| no_store(name))?;
+        let known = stores.specs().nth(index).map(|spec| spec.kind);
+        if known != Some(kind) {
+            return Err(Error::invalid(format!("store {name} is of another kind: {known:?}")));
+        }
+        Ok(index)
+    }
+}
+
+impl std::fmt::Debug for TopologyTestDriver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopologyTestDriver").field("inputs", &self.inputs).finish_non_exhaustive()
+    }
+}
+
+impl StoreContext for TopologyTestDriver {
+    fn stores(&mut self) -> (&mut TaskStores, &RecordContext) {
+        self.context.timestamp = self.wall_clock_ms;
+        (self.task.stores().unwrap_or(&mut self.no_stores), &self.context)
+    }
+}
+
+#[cold]
+fn no_store(name: &str) -> Error {
+    Error::invalid(format!("the topology has no store {name}: it is added with add_state_store or Materialized::named"))
+}
+
+#[cold]
+fn endless() -> Error {
+    let context =
+        format!("the topology has caused more than {RECORDS_PER_CALL_MAX} records: does it read what it writes?");
+    Error::new(ErrorKind::User, context)
+}

@@ -1,0 +1,14 @@
+//! Tests of a topology without a broker.
+//!
+//! [`TopologyTestDriver`] runs the very same task as the runtime does, on one partition of every topic, one record at a
+//! time, with a clock that only moves when it is told to.
+
+mod driver;
+mod produced;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+pub use driver::{TestSettings, TopologyTestDriver};
+pub use produced::TestRecord;
+pub use topics::{TestInputTopic, TestOutputTopic};

@@ -1,0 +1,72 @@
+//! What a topology reads, writes and creates, as data: for tools, tests and whoever grants access to topics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{NodeId, NodeKind, SinkName, Topology, changelog_topic, changelog_topic_config, repartition_topic_config};
+
+/// The topics of one sub-topology, by their full names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubTopology {
+    /// Its number, as in [`Topology::describe`] and in task ids.
+    pub id: usize,
+    /// Topics that it reads.
+    pub sources: BTreeSet<String>,
+    /// Topics that it writes, as far as they are known before a record is.
+    pub sinks: BTreeSet<String>,
+    /// Topics among the sources that the library creates and deletes from.
+    pub repartition_topics: Vec<InternalTopic>,
+    /// Topics that back its stores.
+    pub changelog_topics: Vec<InternalTopic>,
+    /// Sources that must have the same number of partitions.
+    pub copartitions: Vec<BTreeSet<String>>,
+}
+
+/// A topic that the library creates for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InternalTopic {
+    /// Its full name.
+    pub name: String,
+    /// The number of partitions, where the program fixes it; otherwise it follows from the sources.
+    pub partitions: Option<i32>,
+    /// The settings it is created with, by Kafka's names.
+    pub config: BTreeMap<String, String>,
+}
+
+impl Topology {
+    /// What each sub-topology reads, writes and creates when it runs as this application.
+    pub fn sub_topologies(&self, application_id: &str) -> Vec<SubTopology> {
+        (0..self.sub_topology_count()).map(|id| self.shape(id, application_id)).collect()
+    }
+
+    fn shape(&self, id: usize, application_id: &str) -> SubTopology {
+        let nodes: Vec<NodeId> = self.sub_topology(id);
+        let full = |topic: &Arc<str>| self.full_name(application_id, topic).to_string();
+        let topics = self.source_topics(&nodes);
+        let repartition = topics.iter().filter_map(|topic| {
+            let repartition = self.repartition_topics().get(topic)?;
+            let (partitions, config) = (repartition.partitions, repartition_topic_config());
+            Some(InternalTopic { name: full(topic), partitions, config })
+        });
+        let changelogs = self.stores(&nodes).into_iter().filter_map(|spec| {
+            let config = changelog_topic_config(&spec)?;
+            let name = changelog_topic(application_id, &spec.name).to_string();
+            Some(InternalTopic { name, partitions: None, config })
+        });
+        let sinks = nodes.iter().filter_map(|id| match &self.node(*id).kind {
+            NodeKind::Sink { topic: SinkName::Fixed(topic) } => Some(full(topic)),
+            NodeKind::Sink { topic: SinkName::Chosen(_) } | NodeKind::Source { .. } | NodeKind::Processor => None,
+        });
+        let copartitions = self.copartitions().iter().filter(|group| group.iter().any(|topic| topics.contains(topic)));
+        SubTopology {
+            id,
+            sources: topics.iter().map(full).collect(),
+            sinks: sinks.collect(),
+            repartition_topics: repartition.collect(),
+            changelog_topics: changelogs.collect(),
+            copartitions: copartitions.map(|group| group.iter().map(full).collect()).collect(),
+        }
+    }
+}
