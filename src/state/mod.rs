@@ -12,10 +12,22 @@
 //!
 //! An engine only ever holds committed rows, and with them the changelog offset that they correspond to.
 
+mod cache;
+mod changelog;
+mod engine;
+mod generation;
+mod memory;
+mod merge;
 mod spec;
 mod store;
 mod task_stores;
+#[cfg(test)]
+mod tests;
+mod write_buffer;
 
+pub(crate) use cache::CacheBudget;
+pub(crate) use changelog::ChangelogRecord;
+pub(crate) use merge::Direction;
 pub(crate) use spec::{Changelog, EngineKind, StoreKind, StoreSpec};
 pub use store::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
-pub(crate) use task_stores::{ChangelogRecord, DirtyRow, RecordContext, TaskStores};
+pub(crate) use task_stores::{DirtyRow, RecordContext, TaskStores};

@@ -1,11 +1,16 @@
 //! All stores of one task, as bytes, addressed by index.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::cache::{CacheBudget, Evicted, RecordCache};
+use super::changelog::{ChangelogRecord, Pending};
+use super::engine::Engine;
+use super::memory::MemoryEngine;
+use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::spec::{StoreKind, StoreSpec};
-use crate::error::{Error, Result};
+use super::write_buffer::WriteBuffer;
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Position, RecordBatch};
 
 type Bytes = Vec<u8>;
@@ -14,10 +19,11 @@ type Bytes = Vec<u8>;
 #[derive(Debug, Default)]
 pub struct TaskStores {
     stores: Vec<Store>,
-    pending: Vec<ChangelogRecord>,
-    /// Bytes that all caches of the task may hold; 0: nothing is held back.
-    cache_bytes_max: usize,
-    cache_bytes: usize,
+    pending: Pending,
+    /// What the record caches of the thread may hold together.
+    cache_budget: CacheBudget,
+    /// The store that was written last: the one to evict from.
+    written: usize,
 }
 
 /// The record that caused an update: what a held-back update is forwarded with.
@@ -26,15 +32,6 @@ pub(crate) struct RecordContext {
     pub timestamp: i64,
     pub headers: Headers,
     pub position: Option<Position>,
-}
-
-/// An update on its way to a changelog topic.
-#[derive(Debug)]
-pub(crate) struct ChangelogRecord {
-    pub store: usize,
-    pub key: Bytes,
-    pub value: Option<Bytes>,
-    pub timestamp: i64,
 }
 
 /// An update that the cache has held back, as it leaves the cache.
@@ -50,32 +47,30 @@ pub(crate) struct DirtyRow {
 #[derive(Debug)]
 struct Store {
     spec: Arc<StoreSpec>,
-    committed: BTreeMap<Bytes, Bytes>,
-    buffer: BTreeMap<Bytes, Option<Bytes>>,
-    cache: HashMap<Bytes, (Option<Bytes>, RecordContext)>,
-    dirty: VecDeque<Bytes>,
-    /// The next changelog offset, once something of the changelog is in the engine.
-    offset: Option<i64>,
+    cache: RecordCache,
+    buffer: WriteBuffer,
+    engine: Engine,
     /// The operator that forwards what the cache has held back; none: the cache writes through by itself.
     forwards: bool,
+    /// The dirty rows of the cache are being taken: nothing is evicted in between.
+    flushing: bool,
 }
+
+/// What the read cache of a store in memory may take, in bytes: its rows are in memory already.
+const MEMORY_CLEAN_BYTES_MAX: usize = 1 << 20;
 
 impl TaskStores {
     /// Stores that live in memory only, whatever their specs say.
     pub(crate) fn in_memory(specs: &[Arc<StoreSpec>], cache_bytes_max: usize) -> TaskStores {
-        let stores = specs
-            .iter()
-            .map(|spec| Store {
-                spec: Arc::clone(spec),
-                committed: BTreeMap::new(),
-                buffer: BTreeMap::new(),
-                cache: HashMap::new(),
-                dirty: VecDeque::new(),
-                offset: None,
-                forwards: false,
-            })
-            .collect();
-        TaskStores { stores, cache_bytes_max, ..TaskStores::default() }
+        let budget = CacheBudget::new(cache_bytes_max);
+        let store = |spec: &Arc<StoreSpec>| Store::new(spec, Engine::Memory(MemoryEngine::default()), &budget);
+        let stores = specs.iter().map(store).collect();
+        TaskStores { stores, cache_budget: budget, ..TaskStores::default() }
+    }
+
+    /// What the read cache of each store may take from now on, in bytes.
+    pub(crate) fn set_clean_bytes_max(&mut self, bytes: usize) {
+        self.stores.iter_mut().for_each(|store| store.buffer.set_clean_bytes_max(bytes));
     }
 
     pub(crate) fn index(&self, name: &str) -> Option<usize> {
@@ -88,7 +83,7 @@ impl TaskStores {
 
     /// Whether updates of a store are held back until the commit or until the cache is full.
     pub(crate) fn is_cached(&self, index: usize) -> bool {
-        self.cache_bytes_max > 0 && self.stores.get(index).is_some_and(|store| store.spec.caching)
+        self.stores.get(index).is_some_and(|store| store.spec.caching) && !self.cache_budget.is_off()
     }
 
     /// From now on an operator takes the dirty rows of this store and forwards them.
@@ -105,11 +100,12 @@ impl TaskStores {
 
     /// The row as the task sees it: held back, uncommitted or committed.
     pub(crate) fn get(&mut self, index: usize, key: &[u8]) -> Result<Option<&[u8]>> {
-        let store = self.stores.get(index).ok_or_else(no_store)?;
-        if let Some((row, _)) = store.cache.get(key) {
-            return Ok(row.as_deref());
+        let is_cached = self.is_cached(index);
+        let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        if is_cached && store.cache.contains(key) {
+            return Ok(store.cache.get(key).flatten());
         }
-        Ok(store.below_cache(key))
+        store.buffer.get(key, &mut store.engine)
     }
 
     /// Writes or, with none, deletes a row.
@@ -124,37 +120,39 @@ impl TaskStores {
             return self.write(index, key, value, context.timestamp);
         }
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-        store.dirty.retain(|dirty| dirty != key);
-        store.dirty.push_back(key.to_vec());
-        let old = store.cache.insert(key.to_vec(), (value.map(<[u8]>::to_vec), context.clone()));
-        self.cache_bytes += key.len() + value.map_or(0, <[u8]>::len);
-        self.cache_bytes -= old.map_or(0, |(old, _)| key.len() + old.map_or(0, |old| old.len()));
-        if !self.stores.get(index).is_some_and(|store| store.forwards) && self.is_cache_full() {
-            self.flush(index)?;
+        store.cache.put(key, value, context);
+        self.written = index;
+        if !store.forwards {
+            while self.is_cache_full() {
+                self.flush(index)?;
+            }
         }
         Ok(())
     }
 
-    /// Whether the operator of a store has to take its dirty rows before it goes on.
+    /// Whether the operator that has just written has to take the dirty rows of its store, all of them, and ask again.
     pub(crate) fn is_cache_full(&self) -> bool {
-        self.cache_bytes > self.cache_bytes_max
+        self.cache_budget.is_exceeded() && self.stores.get(self.written).is_some_and(|store| !store.cache.is_empty())
     }
 
     /// Takes the next update that was held back, in the order of the last updates, and writes it to buffer and
     /// changelog. `want_old` looks up the row below the cache. A deletion of a row that was never there is dropped.
+    ///
+    /// While the cache is full, the update that was not used for the longest time comes first and leaves the cache.
     pub(crate) fn take_dirty(&mut self, index: usize, want_old: bool) -> Result<Option<DirtyRow>> {
         loop {
             let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-            let Some(key) = store.dirty.pop_front() else { return Ok(None) };
-            let Some((new, context)) = store.cache.remove(&key) else { continue };
-            self.cache_bytes -= key.len() + new.as_ref().map_or(0, Vec::len);
-            let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-            let old = if want_old || new.is_none() { store.below_cache(&key).map(<[u8]>::to_vec) } else { None };
-            if new.is_none() && old.is_none() {
+            let Some(taken) = store.next_dirty(index == self.written) else { return Ok(None) };
+            let old = match want_old || taken.value.is_none() {
+                true => store.buffer.get(&taken.key, &mut store.engine)?.map(<[u8]>::to_vec),
+                false => None,
+            };
+            if taken.value.is_none() && old.is_none() {
                 continue;
             }
-            self.write(index, &key, new.as_deref(), context.timestamp)?;
-            return Ok(Some(DirtyRow { key, new, old: old.filter(|_| want_old), context }));
+            self.write(index, &taken.key, taken.value.as_deref(), taken.context.timestamp)?;
+            let old = old.filter(|_| want_old);
+            return Ok(Some(DirtyRow { key: taken.key, new: taken.value, old, context: taken.context }));
         }
     }
 
@@ -162,11 +160,8 @@ impl TaskStores {
     pub(crate) fn flush(&mut self, index: usize) -> Result<()> {
         loop {
             let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-            let Some(key) = store.dirty.pop_front() else { return Ok(()) };
-            if let Some((new, context)) = store.cache.remove(&key) {
-                self.cache_bytes -= key.len() + new.as_ref().map_or(0, Vec::len);
-                self.write(index, &key, new.as_deref(), context.timestamp)?;
-            }
+            let Some(taken) = store.next_dirty(index == self.written) else { return Ok(()) };
+            self.write(index, &taken.key, taken.value.as_deref(), taken.context.timestamp)?;
         }
     }
 
@@ -178,38 +173,23 @@ impl TaskStores {
         to: Bound<&[u8]>,
         reverse: bool,
         limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>> {
-        let store = self.stores.get(index).ok_or_else(no_store)?;
-        let mut rows: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
-        let within = |key: &[u8]| {
-            let after = match from {
-                Bound::Included(from) => key >= from,
-                Bound::Excluded(from) => key > from,
-                Bound::Unbounded => true,
-            };
-            let before = match to {
-                Bound::Included(to) => key <= to,
-                Bound::Excluded(to) => key < to,
-                Bound::Unbounded => true,
-            };
-            after && before
-        };
-        rows.extend(store.committed.iter().map(|(key, row)| (key.as_slice(), Some(row.as_slice()))));
-        rows.extend(store.buffer.iter().map(|(key, row)| (key.as_slice(), row.as_deref())));
-        rows.extend(store.cache.iter().map(|(key, (row, _))| (key.as_slice(), row.as_deref())));
-        let rows = rows.into_iter().filter(|(key, _)| within(key));
-        let rows = rows.filter_map(|(key, row)| Some((key.to_vec(), row?.to_vec())));
-        Ok(if reverse { rows.rev().take(limit).collect() } else { rows.take(limit).collect() })
+    ) -> Result<Rows> {
+        if is_empty_range(from, to) {
+            return Ok(Rows::new());
+        }
+        let Store { cache, buffer, engine, .. } = self.stores.get_mut(index).ok_or_else(no_store)?;
+        let page = Page { from, to, direction: Direction::of(reverse), limit };
+        merge(cache.range(from, to), buffer.range(from, to), engine, &page)
     }
 
     /// About how many rows there are.
     pub(crate) fn approximate_len(&self, index: usize) -> u64 {
-        self.stores.get(index).map_or(0, |store| (store.committed.len() + store.buffer.len()) as u64)
+        self.stores.get(index).map_or(0, |store| store.engine.approximate_len() + store.buffer.dirty_len() as u64)
     }
 
     /// The updates since the last call of [`clear_changelog`](TaskStores::clear_changelog), in the order they were made.
-    pub(crate) fn changelog(&self) -> &[ChangelogRecord] {
-        &self.pending
+    pub(crate) fn changelog(&self) -> impl Iterator<Item = ChangelogRecord<'_>> {
+        self.pending.iter()
     }
 
     /// They have been handed to the producer.
@@ -219,63 +199,55 @@ impl TaskStores {
 
     /// Bytes that wait for the commit; beyond a limit the thread commits early.
     pub(crate) fn uncommitted_bytes(&self) -> usize {
-        self.cache_bytes
+        let rows = self.stores.iter().map(|store| store.cache.dirty_bytes() + store.buffer.dirty_bytes());
+        rows.sum::<usize>() + self.pending.bytes()
     }
 
     /// The transaction has committed: the buffers become committed rows, each store with its changelog's next offset.
     pub(crate) fn apply(&mut self, offsets: &[Option<i64>]) -> Result<()> {
-        for (store, offset) in self.stores.iter_mut().zip(offsets) {
-            for (key, row) in std::mem::take(&mut store.buffer) {
-                match row {
-                    Some(row) => store.committed.insert(key, row),
-                    None => store.committed.remove(&key),
-                };
-            }
-            store.offset = offset.or(store.offset);
-        }
-        Ok(())
+        let offsets = offsets.iter().copied().chain(std::iter::repeat(None));
+        self.stores.iter_mut().zip(offsets).try_for_each(|(store, offset)| store.apply(offset))
     }
 
     /// The transaction was aborted: the stores are at the last commit again.
     pub(crate) fn discard(&mut self) {
         for store in &mut self.stores {
-            store.buffer.clear();
+            store.buffer.forget();
             store.cache.clear();
-            store.dirty.clear();
             store.forwards = false;
+            store.flushing = false;
         }
         self.pending.clear();
-        self.cache_bytes = 0;
     }
 
     /// The next changelog offset that a store needs; none: nothing of it is here.
     pub(crate) fn offset(&self, index: usize) -> Option<i64> {
-        self.stores.get(index)?.offset
+        self.stores.get(index)?.engine.offset()
     }
 
     /// Writes changelog records as committed rows, with the offset behind them.
     pub(crate) fn restore(&mut self, index: usize, batch: &RecordBatch, next_offset: i64) -> Result<()> {
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        let mut row = Bytes::new();
         for record in batch.iter(0) {
             let Some(key) = record.key else { continue };
-            match record.value {
-                Some(value) => store.committed.insert(key.to_vec(), row(store.spec.kind, value, record.timestamp)),
-                None => store.committed.remove(key),
-            };
+            let value = record.value.map(|value| as_row(store.spec.kind, value, record.timestamp, &mut row));
+            store.buffer.put(key, value)?;
         }
-        store.offset = Some(next_offset);
+        store.apply(Some(next_offset))?;
+        // What a standby has read in is not what its task will ask for.
+        store.buffer.forget();
         Ok(())
     }
 
     fn write(&mut self, index: usize, key: &[u8], value: Option<&[u8]>, timestamp: i64) -> Result<()> {
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-        store.buffer.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+        store.buffer.put(key, value)?;
         if store.spec.is_logged() {
             let (timestamp, value) = match (store.spec.kind, value.and_then(<[u8]>::split_first_chunk)) {
                 (StoreKind::TimestampedKeyValue, Some((own, value))) => (i64::from_be_bytes(*own), Some(value)),
                 (StoreKind::KeyValue | StoreKind::TimestampedKeyValue, _) => (timestamp, value),
             };
-            let (key, value) = (key.to_vec(), value.map(<[u8]>::to_vec));
             self.pending.push(ChangelogRecord { store: index, key, value, timestamp });
         }
         Ok(())
@@ -283,23 +255,47 @@ impl TaskStores {
 }
 
 impl Store {
-    fn below_cache(&self, key: &[u8]) -> Option<&[u8]> {
-        match self.buffer.get(key) {
-            Some(row) => row.as_deref(),
-            None => self.committed.get(key).map(Vec::as_slice),
+    fn new(spec: &Arc<StoreSpec>, engine: Engine, budget: &CacheBudget) -> Store {
+        let mut buffer = WriteBuffer::default();
+        buffer.set_clean_bytes_max(MEMORY_CLEAN_BYTES_MAX);
+        let cache = RecordCache::new(budget.clone());
+        Store { spec: Arc::clone(spec), cache, buffer, engine, forwards: false, flushing: false }
+    }
+
+    /// The next row of a flush. The first call of a flush makes room, if this store is the one that has to.
+    fn next_dirty(&mut self, is_written: bool) -> Option<super::cache::Taken> {
+        if is_written && !self.flushing && self.cache.evict() == Evicted::Clean && self.cache.dirty_bytes() == 0 {
+            return None;
         }
+        let taken = self.cache.take_dirty();
+        self.flushing = taken.is_some();
+        taken
+    }
+
+    fn apply(&mut self, offset: Option<i64>) -> Result<()> {
+        if self.buffer.dirty_len() > 0 || offset.is_some() {
+            self.buffer.sort();
+            self.engine.apply(self.buffer.dirty(), offset)?;
+            self.buffer.commit();
+        }
+        Ok(())
     }
 }
 
 /// A changelog record as a row: the way back of what `write` takes apart.
-fn row(kind: StoreKind, value: &[u8], timestamp: i64) -> Bytes {
+fn as_row<'a>(kind: StoreKind, value: &'a [u8], timestamp: i64, row: &'a mut Bytes) -> &'a [u8] {
     match kind {
-        StoreKind::KeyValue => value.to_vec(),
-        StoreKind::TimestampedKeyValue => [&timestamp.to_be_bytes(), value].concat(),
+        StoreKind::KeyValue => value,
+        StoreKind::TimestampedKeyValue => {
+            row.clear();
+            row.extend_from_slice(&timestamp.to_be_bytes());
+            row.extend_from_slice(value);
+            row
+        }
     }
 }
 
 #[cold]
 fn no_store() -> Error {
-    Error::new(crate::error::ErrorKind::Internal, "a facade knows a store that its task does not have")
+    Error::new(ErrorKind::Internal, "a facade knows a store that its task does not have")
 }

@@ -1,0 +1,86 @@
+//! Committed rows of one store, in byte order, with the changelog offset that they correspond to.
+
+use std::ops::Bound;
+
+use super::Direction;
+use super::memory::MemoryEngine;
+use crate::error::Result;
+
+#[derive(Debug)]
+pub(super) enum Engine {
+    Memory(MemoryEngine),
+}
+
+/// Whether the caller of a scan wants the next row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scan {
+    Next,
+    Enough,
+}
+
+impl Engine {
+    /// Appends the row of a key to `row`; whether there is one.
+    pub(super) fn get(&mut self, key: &[u8], row: &mut Vec<u8>) -> Result<bool> {
+        match self {
+            Engine::Memory(memory) => {
+                let found = memory.get(key);
+                row.extend_from_slice(found.unwrap_or_default());
+                Ok(found.is_some())
+            }
+        }
+    }
+
+    /// Shows rows in order until `each` has enough.
+    pub(super) fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        mut each: impl FnMut(&[u8], &[u8]) -> Scan,
+    ) -> Result<()> {
+        match self {
+            Engine::Memory(memory) => {
+                let mut rows = memory.range(from, to);
+                while let Some((key, row)) = direction.next(&mut rows) {
+                    if each(key, row) == Scan::Enough {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes rows, in the order of their keys and each key once, together with the next changelog offset, all or nothing.
+    pub(super) fn apply<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        next_offset: Option<i64>,
+    ) -> Result<()> {
+        match self {
+            Engine::Memory(memory) => {
+                for (key, row) in rows {
+                    match row {
+                        Some(row) => memory.put(key, row),
+                        None => memory.delete(key),
+                    }
+                }
+                memory.offset = next_offset.or(memory.offset);
+                Ok(())
+            }
+        }
+    }
+
+    /// The next changelog offset that is needed; none: nothing of the changelog is here.
+    pub(super) fn offset(&self) -> Option<i64> {
+        match self {
+            Engine::Memory(memory) => memory.offset,
+        }
+    }
+
+    pub(super) fn approximate_len(&self) -> u64 {
+        match self {
+            Engine::Memory(memory) => memory.len() as u64,
+        }
+    }
+}
