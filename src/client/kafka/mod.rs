@@ -1,1 +1,140 @@
 //! The client on librdkafka.
+//!
+//! ```text
+//!   KafkaMembership ── handle that only is a member ──┐
+//!   KafkaConsumer   ── handle that only reads ────────┼── one Waker: the stream thread waits for both
+//!   KafkaProducer   ── handle per stream thread
+//!   KafkaAdmin      ── handle that only administers
+//! ```
+//!
+//! `unsafe` is in [`sys`] alone. One function says what an error means: [`failure::classify`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::admin::KafkaAdmin;
+use self::consumer::KafkaConsumer;
+use self::failure::Failure;
+use self::group::KafkaMembership;
+use self::producer::KafkaProducer;
+use self::settings::{ClientKind, Settings, fix};
+use self::sys::Client;
+use self::wake::Waker;
+use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupSpec, Producer, ProducerSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::membership::Membership;
+
+mod admin;
+mod consumer;
+mod failure;
+mod group;
+mod producer;
+mod settings;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+/// How long a broker may take to answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the first broker may take to answer at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a delivery may take before it has failed, as in Java.
+const DELIVERY_TIMEOUT_MS: &str = "120000";
+
+/// A real Kafka cluster.
+#[derive(Debug)]
+pub(crate) struct KafkaCluster {
+    settings: Settings,
+    group: String,
+}
+
+impl KafkaCluster {
+    /// A cluster for an application, with settings of librdkafka passed through.
+    ///
+    /// A setting's name may begin with `consumer.`, `producer.`, `admin.` or `restore.consumer.` to reach that client only.
+    ///
+    /// # Errors
+    /// `Invalid`, naming a setting that librdkafka does not know, cannot take, or that the library decides itself.
+    pub(crate) fn new(
+        bootstrap: &str,
+        application_id: &str,
+        overrides: BTreeMap<String, String>,
+    ) -> Result<KafkaCluster> {
+        Ok(KafkaCluster { settings: Settings::new(bootstrap, overrides)?, group: application_id.to_string() })
+    }
+}
+
+impl Cluster for KafkaCluster {
+    fn join(&self, spec: &GroupSpec) -> Result<(Box<dyn Membership>, Box<dyn Consumer>)> {
+        let waker = Arc::new(Waker::default());
+        let mut member = self.settings.conf(ClientKind::Consumer, &spec.client_id)?;
+        if !self.settings.given(ClientKind::Consumer, "heartbeat.interval.ms") {
+            // A member hears of a rebalance with its next heartbeat.
+            fix(&mut member, "heartbeat.interval.ms", "500")?;
+        }
+        let membership = KafkaMembership::join(member, spec, Arc::clone(&waker))?;
+        let mut reader = self.settings.isolated(ClientKind::Consumer, &spec.client_id, spec.isolation)?;
+        // Never joins and never commits: librdkafka reads nothing without a group's name.
+        fix(&mut reader, "group.id", &spec.group)?;
+        let consumer = KafkaConsumer::new(reader, &spec.client_id, waker)?;
+        Ok((Box::new(membership), Box::new(consumer)))
+    }
+
+    fn consumer(&self, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>> {
+        let mut conf = self.settings.isolated(ClientKind::Restore, &spec.client_id, spec.isolation)?;
+        fix(&mut conf, "group.id", &self.group)?;
+        Ok(Box::new(KafkaConsumer::new(conf, &spec.client_id, Arc::new(Waker::default()))?))
+    }
+
+    fn producer(&self, spec: &ProducerSpec) -> Result<Box<dyn Producer>> {
+        let conf = match &spec.transactional_id {
+            Some(id) => self.settings.transactional(&spec.client_id, id, spec.transaction_timeout)?,
+            None => {
+                let mut conf = self.settings.conf(ClientKind::Producer, &spec.client_id)?;
+                if !self.settings.given(ClientKind::Producer, "message.timeout.ms") {
+                    fix(&mut conf, "message.timeout.ms", DELIVERY_TIMEOUT_MS)?;
+                }
+                conf
+            }
+        };
+        Ok(Box::new(KafkaProducer::new(conf, &spec.client_id, self.settings.bootstrap())?))
+    }
+
+    fn admin(&self) -> Result<Box<dyn Admin>> {
+        let client_id = format!("{}-admin", self.group);
+        let conf = self.settings.conf(ClientKind::Admin, &client_id)?;
+        Ok(Box::new(KafkaAdmin::new(conf, &client_id, self.settings.bootstrap(), CONNECT_TIMEOUT)?))
+    }
+}
+
+/// Waits until a broker has answered.
+///
+/// # Errors
+/// `Unavailable` with what the connections said; `Invalid` at once when the broker refuses the credentials.
+fn connect(client: &Client, bootstrap: &str, timeout: Duration) -> Result<()> {
+    let started = Instant::now();
+    client.forget_errors();
+    loop {
+        let left = timeout.saturating_sub(started.elapsed());
+        // In slices, so that refused credentials are not waited for.
+        let Err(failure) = client.metadata(None, left.min(Duration::from_millis(500))) else {
+            client.forget_errors();
+            return Ok(());
+        };
+        client.poll(Duration::ZERO);
+        let last = client.last_error();
+        if let Some(refused) = last.clone().filter(Failure::is_denied_access) {
+            return Err(refused.while_doing(format_args!("could not connect to {bootstrap}")));
+        }
+        if left.is_zero() {
+            let reason = last.unwrap_or(failure);
+            return Err(
+                Error::new(ErrorKind::Unavailable, format!("no broker answers at {bootstrap}")).with_source(reason)
+            );
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Writes records, in transactions or idempotently.
+//!
+//! Delivery reports are callbacks that run on the calling thread: while it sends, now and then, and while it waits in
+//! `confirm`, `commit_transaction` and `abort_transaction`. So no thread of ours stands between, and a commit never waits
+//! for one. A report of a record that is not tracked costs a function call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka_sys::RDKafkaErrorCode as Code;
+use rustc_hash::FxHashMap;
+
+use super::failure::Failure;
+use super::sys::{Client, Conf, Outgoing, PartitionList, Topic};
+use super::{REQUEST_TIMEOUT, connect, group::explain};
+use crate::client::{DeliveryFailure, GroupMetadata, Producer, partition_for_key};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{OffsetAndMetadata, ProducerRecord, TopicPartition};
+
+/// Records sent between two looks at the delivery reports.
+const RECORDS_PER_POLL: u32 = 256;
+
+/// Bytes that go to one partition before null keys go to the next one: a batch is not scattered.
+const STICKY_BYTES: usize = 64 * 1024;
+
+/// How long a full buffer is waited for.
+const BUFFER_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct KafkaProducer {
+    client: Arc<Client>,
+    bootstrap: String,
+    topics: Vec<KnownTopic>,
+    by_name: FxHashMap<Arc<str>, usize>,
+    since_poll: u32,
+}
+
+#[derive(Debug)]
+struct KnownTopic {
+    name: Arc<str>,
+    topic: Topic,
+    partitions: i32,
+    /// Where null keys go for now, and what has gone there.
+    sticky: i32,
+    sticky_bytes: usize,
+}
+
+impl KafkaProducer {
+    pub(super) fn new(conf: Conf, client_id: &str, bootstrap: &str) -> Result<KafkaProducer> {
+        let failed = |failure: Failure| failure.while_doing(format_args!("could not make the producer {client_id}"));
+        Ok(KafkaProducer {
+            client: Client::producer(conf, client_id).map_err(failed)?,
+            bootstrap: bootstrap.to_string(),
+            topics: Vec::new(),
+            by_name: FxHashMap::default(),
+            since_poll: 0,
+        })
+    }
+
+    fn failed(&self, failure: Failure, doing: impl std::fmt::Display) -> Error {
+        explain(Some(&self.client), failure).while_doing(doing)
+    }
+
+    /// The topic's place. Few topics, and the same ones: comparing pointers beats hashing names.
+    fn topic(&mut self, name: &Arc<str>) -> Result<usize> {
+        if let Some(index) = self.topics.iter().position(|topic| Arc::ptr_eq(&topic.name, name)) {
+            return Ok(index);
+        }
+        if let Some(index) = self.by_name.get(name) {
+            return Ok(*index);
+        }
+        let doing = format!("could not look up the topic {name}");
+        let topic = Topic::new(&self.client, name).map_err(|failure| self.failed(failure, &doing))?;
+        let partitions =
+            self.client.metadata(Some(&topic), REQUEST_TIMEOUT).map_err(|failure| self.failed(failure, &doing))?;
+        if partitions == 0 {
+            return Err(Failure::new(Code::UnknownTopic, "the cluster knows no partition of it").while_doing(doing));
+        }
+        let index = self.topics.len();
+        self.topics.push(KnownTopic { name: Arc::clone(name), topic, partitions, sticky: 0, sticky_bytes: 0 });
+        self.by_name.insert(Arc::clone(name), index);
+        Ok(index)
+    }
+
+    fn send_to(&mut self, index: usize, record: &Outgoing<'_>, track: bool) -> Result<()> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let Some(known) = self.topics.get_mut(index) else { return Ok(()) };
+            let failure = match known.topic.send(record, track) {
+                Ok(()) => break,
+                Err(failure) => failure,
+            };
+            let doing = format!("could not send a record to {}[{}]", known.name, record.partition);
+            if failure.code != Code::QueueFull {
+                return Err(self.failed(failure, doing));
+            }
+            if waited >= BUFFER_TIMEOUT {
+                let doing = format!("{doing}: the buffer stayed full for {} s", waited.as_secs());
+                return Err(self.failed(Failure::new(Code::MessageTimedOut, failure.text), doing));
+            }
+            let slice = Duration::from_millis(10);
+            self.client.poll(slice);
+            waited += slice;
+        }
+        self.since_poll += 1;
+        if self.since_poll >= RECORDS_PER_POLL {
+            self.since_poll = 0;
+            self.client.poll(Duration::ZERO);
+        }
+        Ok(())
+    }
+}
+
+impl KnownTopic {
+    fn partition_of(&mut self, record: &ProducerRecord<'_>) -> i32 {
+        if let Some(partition) = record.partition {
+            return partition;
+        }
+        if let Some(key) = record.key {
+            return partition_for_key(key, self.partitions);
+        }
+        if self.sticky_bytes >= STICKY_BYTES {
+            self.sticky_bytes = 0;
+            self.sticky = (self.sticky + 1) % self.partitions.max(1);
+        }
+        self.sticky_bytes += record.value.map_or(0, <[u8]>::len);
+        self.sticky
+    }
+}
+
+impl Producer for KafkaProducer {
+    /// A handle that is not connected asks for its coordinator, finds no broker and asks again after a fixed half second:
+    /// so it is connected first.
+    fn init_transactions(&mut self, timeout: Duration) -> Result<()> {
+        connect(&self.client, &self.bootstrap, timeout)?;
+        self.client
+            .init_transactions(timeout)
+            .map_err(|failure| self.failed(failure, "could not initialise transactions"))
+    }
+
+    fn begin_transaction(&mut self) -> Result<()> {
+        self.client.begin_transaction().map_err(|failure| self.failed(failure, "could not begin a transaction"))
+    }
+
+    fn send(&mut self, record: ProducerRecord<'_>, track: bool) -> Result<()> {
+        let index = self.topic(record.topic)?;
+        let Some(known) = self.topics.get_mut(index) else { return Ok(()) };
+        let partition = known.partition_of(&record);
+        if partition < 0 || partition >= known.partitions {
+            return Err(Error::invalid(format!(
+                "could not send a record to {}[{partition}]: the topic has {} partitions",
+                record.topic, known.partitions
+            )));
+        }
+        let outgoing = Outgoing {
+            partition,
+            key: record.key,
+            value: record.value,
+            timestamp: record.timestamp,
+            headers: record.headers,
+        };
+        self.send_to(index, &outgoing, track)
+    }
+
+    fn confirm(&mut self, timeout: Duration) -> Result<Vec<DeliveryFailure>> {
+        self.client
+            .flush(timeout)
+            .map_err(|failure| self.failed(failure, "not every record was acknowledged in time"))?;
+        if let Some(failure) = self.client.fatal() {
+            return Err(self.failed(failure, "could not deliver records"));
+        }
+        let failed = self.client.take_failed();
+        if failed.dropped > 0 {
+            // Kept apart, they could be told one by one; this many mean that nothing can be written.
+            let text = format!("{} records were not delivered", failed.records.len() + failed.dropped);
+            let error = Error::new(ErrorKind::Unavailable, text);
+            return Err(match failed.records.into_iter().next() {
+                Some(first) => error.with_source(first.failure),
+                None => error,
+            });
+        }
+        let failures = failed.records.into_iter().map(|record| DeliveryFailure {
+            error: record.failure.while_doing(format_args!("a record for {} was not delivered", record.partition)),
+            partition: record.partition,
+            key: record.key,
+            value: record.value,
+            timestamp: record.timestamp,
+        });
+        Ok(failures.collect())
+    }
+
+    fn end_offset(&self, partition: &TopicPartition) -> Option<i64> {
+        self.topics.get(*self.by_name.get(&partition.topic)?)?.topic.end(partition.partition)
+    }
+
+    fn send_offsets(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)], group: &GroupMetadata) -> Result<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let doing = "could not add offsets to the transaction";
+        let list = PartitionList::of_committed(offsets).map_err(|failure| self.failed(failure, doing))?;
+        let mut left = REQUEST_TIMEOUT;
+        loop {
+            let started = Instant::now();
+            match self.client.send_offsets(&list, group, left) {
+                Ok(()) => return Ok(()),
+                // Not resumable, but repeatable with the identical offsets.
+                Err(failure) if failure.retriable && !failure.fatal && !failure.requires_abort => {
+                    left = left.saturating_sub(started.elapsed().max(Duration::from_millis(10)));
+                    if left.is_zero() {
+                        return Err(self.failed(failure, doing));
+                    }
+                }
+                Err(failure) => return Err(self.failed(failure, doing)),
+            }
+        }
+    }
+
+    fn commit_transaction(&mut self, timeout: Duration) -> Result<()> {
+        self.client
+            .commit_transaction(timeout)
+            .map_err(|failure| self.failed(failure, "could not commit the transaction"))
+    }
+
+    fn abort_transaction(&mut self, timeout: Duration) -> Result<()> {
+        let aborted = self.client.abort_transaction(timeout);
+        // What failed was part of the transaction that is given up.
+        drop(self.client.take_failed());
+        aborted.map_err(|failure| self.failed(failure, "could not abort the transaction"))
+    }
+
+    fn partitions(&mut self, topic: &Arc<str>) -> Result<i32> {
+        let index = self.topic(topic)?;
+        Ok(self.topics.get(index).map_or(0, |known| known.partitions))
+    }
+}
