@@ -1,8 +1,10 @@
 //! Kafka Streams for Rust: a library, not a cluster.
 
 mod client;
+mod dsl;
 mod error;
 mod membership;
+mod operators;
 mod record;
 mod serdes;
 mod state;
@@ -12,7 +14,12 @@ mod testing;
 mod topology;
 
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
+pub use dsl::{
+    Branched, BranchedKStream, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed,
+    Processed, Repartitioned, StreamsBuilder,
+};
 pub use error::{Error, ErrorKind, Result};
+pub use operators::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord};
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,

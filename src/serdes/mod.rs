@@ -18,6 +18,7 @@
 #[cfg(feature = "bincode")]
 mod bincode;
 mod builtin;
+mod changed;
 mod function;
 mod json;
 #[cfg(feature = "postcard")]
@@ -32,6 +33,8 @@ pub use self::postcard::Postcard;
 pub use builtin::{Bytes, F32, F64, I16, I32, I64, Utf8, Uuid};
 pub use function::{SerdeFn, serde_fn};
 pub use json::Json;
+
+pub(crate) use changed::Changed;
 
 use crate::error::{Error, Result};
 use crate::record::ValueAndTimestamp;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::io::{Consumed, Destination, Produced, SinkTopic};
+use super::io::{Consumed, Destination, OffsetReset, Produced, SinkTopic};
 use super::node::{Duplicate, Made};
 use super::processor::{Processor, ProcessorInit};
 use super::{
@@ -25,9 +25,11 @@ pub struct TopologyBuilder {
     /// One counter for the names of nodes and stores: Java's.
     names: usize,
     pub(super) stores: BTreeMap<Arc<str>, Arc<StoreSpec>>,
-    repartition_topics: BTreeMap<Arc<str>, RepartitionTopic>,
-    copartitions: Vec<BTreeSet<Arc<str>>>,
+    pub(super) repartition_topics: BTreeMap<Arc<str>, RepartitionTopic>,
+    pub(super) copartitions: Vec<BTreeSet<Arc<str>>>,
     generated_names: Vec<String>,
+    /// Names that were given to the next operator and that no operator has taken yet.
+    announced: Vec<String>,
     mistakes: Vec<String>,
 }
 
@@ -115,6 +117,9 @@ impl TopologyBuilder {
     /// # Errors
     /// All mistakes at once, each with the names of its nodes.
     pub fn build(mut self) -> Result<Topology> {
+        for name in std::mem::take(&mut self.announced) {
+            self.mistake(format!("the name {name} was given to no operator: call named right before the operator"));
+        }
         checks::check(&mut self);
         if !self.mistakes.is_empty() {
             self.mistakes.dedup();
@@ -160,12 +165,13 @@ impl TopologyBuilder {
 
     /// Declares a topic of the library's own, by its name without the application's prefix.
     pub(crate) fn add_repartition_topic(&mut self, name: &str, partitions: Option<i32>) {
+        self.check_name(name);
         self.repartition_topics.insert(name.into(), RepartitionTopic { partitions });
     }
 
     /// The topics must have the same number of partitions, because records of one key are looked up in one task.
     pub(crate) fn copartition(&mut self, topics: BTreeSet<Arc<str>>) {
-        if topics.len() > 1 {
+        if !topics.is_empty() && !self.copartitions.contains(&topics) {
             self.copartitions.push(topics);
         }
     }
@@ -207,6 +213,62 @@ impl TopologyBuilder {
     pub(crate) fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
         format!("{prefix}{:010}", self.names - 1)
+    }
+
+    /// A generated name, or the given one in its place. A number is used up either way, as in Java: a name given to one
+    /// operator leaves those of the others alone.
+    pub(crate) fn name_or(&mut self, given: Option<String>, prefix: &str) -> String {
+        let generated = self.name(prefix);
+        match given {
+            Some(given) => self.checked(given),
+            None => generated,
+        }
+    }
+
+    /// The given name, after a look at its characters.
+    pub(crate) fn checked(&mut self, given: String) -> String {
+        self.check_name(&given);
+        given
+    }
+
+    /// A name waits for its operator.
+    pub(crate) fn announce(&mut self, name: &str) {
+        self.announced.push(name.to_owned());
+    }
+
+    /// The operator has come.
+    pub(crate) fn claim(&mut self, name: &str) {
+        if let Some(place) = self.announced.iter().position(|announced| announced == name) {
+            self.announced.swap_remove(place);
+        }
+    }
+
+    pub(crate) fn node_name(&self, id: NodeId) -> String {
+        self.nodes.get(id.0).map_or_else(String::new, |node| node.name.to_string())
+    }
+
+    /// The source of a stream that reads exactly these topics, if there is one, with what it forwards and its reset.
+    pub(crate) fn stream_source(&self, topics: &[&str]) -> Option<(NodeId, RecordType, Option<OffsetReset>)> {
+        self.nodes.iter().enumerate().find_map(|(id, node)| match (&node.kind, node.output) {
+            (NodeKind::Source { topics: known, reset }, Some(output))
+                if known.iter().map(|topic| &**topic).eq(topics.iter().copied()) =>
+            {
+                Some((NodeId(id), output, *reset))
+            }
+            _ => None,
+        })
+    }
+
+    /// The stores a node is connected to.
+    pub(crate) fn is_connected(&self, id: NodeId, store: &Arc<str>) -> bool {
+        self.nodes.get(id.0).is_some_and(|node| node.stores.contains(store))
+    }
+
+    /// Turns every generated name of something that outlives the program into a mistake (KIP-1111).
+    pub(crate) fn refuse_generated_names(&mut self) {
+        for what in self.generated_names.clone() {
+            self.mistake(format!("{what} has a generated name"));
+        }
     }
 
     /// Adds a sentence to the error of `build`.

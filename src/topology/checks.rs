@@ -7,7 +7,7 @@ use super::builder::TopologyBuilder;
 use super::{FanOut, NodeKind};
 
 pub(super) fn check(builder: &mut TopologyBuilder) {
-    let mistakes = [edges(builder), topics(builder), stores(builder)].concat();
+    let mistakes = [edges(builder), topics(builder), stores(builder), partitions(builder)].concat();
     mistakes.into_iter().for_each(|mistake| builder.mistake(mistake));
 }
 
@@ -54,6 +54,25 @@ fn stores(builder: &TopologyBuilder) -> Vec<String> {
     for node in &builder.nodes {
         for store in node.stores.iter().filter(|store| !builder.stores.contains_key(*store)) {
             mistakes.push(format!("store {store} of {} is not added yet: call add_state_store", node.name));
+        }
+    }
+    mistakes
+}
+
+/// What is known of partition counts before there is a broker: those that were given to repartition topics.
+fn partitions(builder: &TopologyBuilder) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    for group in &builder.copartitions {
+        let given = |topic: &Arc<str>| Some((Arc::clone(topic), builder.repartition_topics.get(topic)?.partitions?));
+        let given: Vec<_> = group.iter().filter_map(given).collect();
+        for pair in given.windows(2) {
+            if let [(one, count), (other, other_count)] = pair
+                && count != other_count
+            {
+                mistakes.push(format!(
+                    "{one} and {other} are joined, but have {count} and {other_count} partitions: give both the same number"
+                ));
+            }
         }
     }
     mistakes

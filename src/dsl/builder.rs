@@ -1,0 +1,125 @@
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+use super::table_node::table_source;
+use super::{KStream, KTable, Materialized};
+use crate::error::Result;
+use crate::state::StoreBuilder;
+use crate::topology::{Consumed, NodeSpec, RecordType, Topology, TopologyBuilder};
+
+/// The builder that all handles of a topology append to. Its life is one thread and one `build`.
+pub(super) type Graph = Rc<RefCell<TopologyBuilder>>;
+
+/// Where a topology begins.
+///
+/// ```
+/// use kstreams::*;
+///
+/// let builder = StreamsBuilder::new();
+/// builder
+///     .stream("lines", Consumed::with(Utf8, Utf8))
+///     .flat_map_values(|line| line.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>())
+///     .group_by(|_line, word| word.clone(), Grouped::with(Utf8, Utf8))
+///     .count(Materialized::named("word-counts"))
+///     .to_stream()
+///     .to("counts", Produced::with(Utf8, I64));
+/// let topology = builder.build()?;
+/// assert_eq!(topology.sub_topology_count(), 2);
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Default)]
+pub struct StreamsBuilder {
+    graph: Graph,
+    require_names: Cell<bool>,
+}
+
+impl StreamsBuilder {
+    /// An empty topology.
+    pub fn new() -> StreamsBuilder {
+        StreamsBuilder::default()
+    }
+
+    /// The records of a topic. Two streams of one topic share a source, so each of its records is read once.
+    pub fn stream<K, V>(&self, topic: &str, consumed: Consumed<K, V>) -> KStream<K, V>
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        self.stream_of(&[topic], consumed)
+    }
+
+    /// The records of several topics, those of one task in the order of their timestamps.
+    pub fn stream_of<K, V>(&self, topics: &[&str], mut consumed: Consumed<K, V>) -> KStream<K, V>
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        let mut graph = self.graph.borrow_mut();
+        let name = graph.name_or(consumed.name.take(), "KSTREAM-SOURCE-");
+        if let Some((node, forwards, reset)) = graph.stream_source(topics) {
+            let topics = topics.join(", ");
+            if forwards.id != RecordType::of::<K, V>().id {
+                graph.mistake(format!("topic {topics} is read as two types: read it once and map its records"));
+            }
+            if reset != consumed.reset {
+                graph.mistake(format!("topic {topics} is read with two offset resets: give both streams the same"));
+            }
+            graph.duplicate::<K, V>(node);
+            return KStream::new(&self.graph, node);
+        }
+        let node = graph.append(NodeSpec::source(&name, topics, consumed), &[]);
+        KStream::new(&self.graph, node)
+    }
+
+    /// The last value of each key of a topic. A null value deletes the row, a record with a null key is dropped and counted.
+    ///
+    /// The table only has a store if it is [named](Materialized::named), or if somebody reads it or needs to know what a
+    /// row was before. A custom timestamp extractor does not see null values.
+    pub fn table<K: 'static, V: 'static>(
+        &self,
+        topic: &str,
+        mut consumed: Consumed<K, V>,
+        materialized: Materialized<K, V>,
+    ) -> KTable<K, V> {
+        let mut graph = self.graph.borrow_mut();
+        let (key, value) = (consumed.key.clone(), consumed.value.clone());
+        let store = materialized.store(&mut graph, &format!("{topic}-"), Some(&key), Some(&value));
+        let given = consumed.name.take();
+        let source = graph.name_or(given.as_ref().map(|name| format!("{name}-source")), "KSTREAM-SOURCE-");
+        let name = graph.name_or(given, "KTABLE-SOURCE-");
+        let source = graph.append(NodeSpec::source(&source, &[topic], consumed.nullable()), &[]);
+        table_source::<K, Option<V>, V>(&self.graph, &mut graph, &name, source, store)
+    }
+
+    /// Adds a store, for processors to be connected to. One that no processor uses is left out.
+    pub fn add_state_store<S>(&self, store: &StoreBuilder<S>) -> &Self {
+        self.graph.borrow_mut().add_state_store(store, &[]);
+        self
+    }
+
+    /// Refuses generated names of stores and internal topics (KIP-1111): they change when an operator is added before
+    /// them, and with them the topics that hold the state.
+    pub fn require_names(&self) -> &Self {
+        self.require_names.set(true);
+        self
+    }
+
+    /// Checks everything and fixes the sub-topologies.
+    ///
+    /// # Errors
+    /// Every mistake that the compiler could not see, all at once, with the names of the nodes.
+    pub fn build(self) -> Result<Topology> {
+        let mut graph = self.graph.take();
+        if self.require_names.get() {
+            graph.refuse_generated_names();
+        }
+        graph.build()
+    }
+}
+
+impl fmt::Debug for StreamsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamsBuilder").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,130 @@
+//! Joins of streams.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::kstream::one_name;
+use super::repartition::{NullKeys, Repartition};
+use super::{Joined, KStream, KTable};
+use crate::operators::ValueJoiner;
+use crate::operators::stream_table_join::{JoinKind, StreamTableJoin};
+use crate::topology::NodeSpec;
+
+impl<K: 'static, V: 'static> KStream<K, V> {
+    /// Looks up the row of the table for each record of the stream, and drops the record when there is none. Changes of
+    /// the table join nothing.
+    ///
+    /// A record with a null key or value is dropped and counted. The topics of both must have as many partitions; the
+    /// stream is repartitioned when its key was changed.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// let builder = StreamsBuilder::new();
+    /// let customers = builder.table("customers", Consumed::with(Utf8, Utf8), Materialized::default());
+    /// builder
+    ///     .stream("orders", Consumed::with(Utf8, Utf8))
+    ///     .join(&customers, |order, customer| format!("{order} by {customer}"), Joined::with(Utf8, Utf8))
+    ///     .to("enriched", Produced::with(Utf8, Utf8));
+    /// # builder.build().map(drop)
+    /// ```
+    pub fn join<VT: 'static, VR: 'static>(
+        self,
+        table: &KTable<K, VT>,
+        joiner: impl Fn(V, VT) -> VR + Send + Sync + 'static,
+        joined: Joined<K, V>,
+    ) -> KStream<K, VR> {
+        self.join_with_key(table, move |_, value, row| joiner(value, row), joined)
+    }
+
+    /// The same with a look at the key.
+    pub fn join_with_key<VT: 'static, VR: 'static>(
+        self,
+        table: &KTable<K, VT>,
+        joiner: impl Fn(&K, V, VT) -> VR + Send + Sync + 'static,
+        joined: Joined<K, V>,
+    ) -> KStream<K, VR> {
+        let joiner: ValueJoiner<K, V, VT, VR> = Arc::new(move |key, value, row| Some(joiner(key, value, row?)));
+        self.join_table(JoinKind::Inner, table, joiner, joined)
+    }
+
+    /// Joins each record of the stream with the row of the table, or with none. A record with a null key finds no row but
+    /// is kept; one with a null value is dropped and counted.
+    pub fn left_join<VT: 'static, VR: 'static>(
+        self,
+        table: &KTable<K, VT>,
+        joiner: impl Fn(V, Option<VT>) -> VR + Send + Sync + 'static,
+        joined: Joined<K, V>,
+    ) -> KStream<K, VR> {
+        self.left_join_with_key(table, move |_, value, row| joiner(value, row), joined)
+    }
+
+    /// The same with a look at the key.
+    pub fn left_join_with_key<VT: 'static, VR: 'static>(
+        self,
+        table: &KTable<K, VT>,
+        joiner: impl Fn(&K, V, Option<VT>) -> VR + Send + Sync + 'static,
+        joined: Joined<K, V>,
+    ) -> KStream<K, VR> {
+        let joiner: ValueJoiner<K, V, VT, VR> = Arc::new(move |key, value, row| Some(joiner(key, value, row)));
+        self.join_table(JoinKind::Left, table, joiner, joined)
+    }
+
+    fn join_table<VT: 'static, VR: 'static>(
+        mut self,
+        kind: JoinKind,
+        table: &KTable<K, VT>,
+        joiner: ValueJoiner<K, V, VT, VR>,
+        joined: Joined<K, V>,
+    ) -> KStream<K, VR> {
+        let given = self.take_given();
+        let Joined { key, value, name } = joined;
+        let name = one_name(&mut self.graph.borrow_mut(), given, name);
+        let stream = match self.repartition_required {
+            true => self.repartition_for_join(kind, &key, &value, name.as_deref()),
+            false => self,
+        };
+        let mut graph = stream.graph.borrow_mut();
+        let prefix = match kind {
+            JoinKind::Inner => "KSTREAM-JOIN-",
+            JoinKind::Left => "KSTREAM-LEFTJOIN-",
+        };
+        let name = graph.name_or(name, prefix);
+        let stores = if Rc::ptr_eq(&stream.graph, &table.graph) {
+            (table.table.materialize)(&mut graph)
+        } else {
+            graph.mistake(format!("{name} joins a stream and a table of two builders: begin both with the same one"));
+            Vec::new()
+        };
+        let topics: BTreeSet<_> =
+            [stream.node, table.node].into_iter().flat_map(|node| graph.source_topics_of(node)).collect();
+        graph.copartition(topics);
+        drop(graph);
+        let view = Arc::clone(&table.table.view);
+        let node = NodeSpec::processor::<K, V, _>(&name, move |init| {
+            let (key, value, joiner) = (Arc::clone(&key), Arc::clone(&value), Arc::clone(&joiner));
+            Ok(StreamTableJoin { name: init.node_name(), kind, key, value, table: view(init)?, joiner })
+        });
+        stream.attach(node.with_stores(stores))
+    }
+
+    fn repartition_for_join(
+        self,
+        kind: JoinKind,
+        key: &crate::serdes::DynSerde<K>,
+        value: &crate::serdes::DynSerde<V>,
+        name: Option<&str>,
+    ) -> KStream<K, V> {
+        let remedy = name.is_none().then_some("Joined::named");
+        let own = self.node_name();
+        let null_keys = match kind {
+            JoinKind::Inner => NullKeys::Dropped,
+            JoinKind::Left => NullKeys::Kept,
+        };
+        let (partitions, partitioner) = (None, None);
+        let prefix = name.unwrap_or(&own);
+        let repartition = Repartition { prefix, remedy, key, value, null_keys, partitions, partitioner };
+        let node = repartition.append(&mut self.graph.borrow_mut(), self.node);
+        KStream::new(&self.graph, node)
+    }
+}

@@ -1,0 +1,19 @@
+//! Typed handles that append nodes. A handle is a node's index and the types it forwards; nothing runs here.
+
+mod branch;
+mod builder;
+mod grouped;
+mod join;
+mod kstream;
+mod ktable;
+mod options;
+mod process;
+mod repartition;
+mod table_node;
+
+pub use branch::{Branched, BranchedKStream};
+pub use builder::StreamsBuilder;
+pub use grouped::{KGroupedStream, KGroupedTable};
+pub use kstream::KStream;
+pub use ktable::KTable;
+pub use options::{Grouped, Joined, Materialized, Printed, Processed, Repartitioned};

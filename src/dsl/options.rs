@@ -1,0 +1,301 @@
+//! What operators are told besides their functions, by Java's names.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::table_node::TableStoreOption;
+use crate::operators::print::{LineFile, PrintTarget, Show};
+use crate::operators::table_store::{NoSerde, TableStoreSpec};
+use crate::serdes::{DynSerde, Serde};
+use crate::state::{EngineKind, StoreBuilder, StoreSpec, TimestampedKeyValueStore};
+use crate::topology::{Partitioner, TopologyBuilder};
+
+/// The serdes and the name that an operator is given.
+macro_rules! serdes {
+    ($(#[$doc:meta])* $name:ident, $(#[$named:meta])*) => {
+        $(#[$doc])*
+        pub struct $name<K, V> {
+            pub(crate) key: DynSerde<K>,
+            pub(crate) value: DynSerde<V>,
+            pub(crate) name: Option<String>,
+        }
+
+        impl<K: 'static, V: 'static> $name<K, V> {
+            /// With these serdes.
+            pub fn with(key: impl Serde<Item = K>, value: impl Serde<Item = V>) -> $name<K, V> {
+                $name { key: Arc::new(key), value: Arc::new(value), name: None }
+            }
+
+            $(#[$named])*
+            #[must_use]
+            pub fn named(self, name: &str) -> Self {
+                $name { name: Some(name.to_owned()), ..self }
+            }
+        }
+
+        impl<K, V> Clone for $name<K, V> {
+            fn clone(&self) -> Self {
+                $name { key: Arc::clone(&self.key), value: Arc::clone(&self.value), name: self.name.clone() }
+            }
+        }
+
+        impl<K, V> fmt::Debug for $name<K, V> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).field("name", &self.name).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+serdes! {
+    /// How a grouping writes and reads its repartition topic, and which keys and values are null.
+    Grouped,
+    /// Names the grouping and its repartition topic, `<application>-<name>-repartition`. A named grouping that is used
+    /// twice has one topic.
+}
+serdes! {
+    /// How a join writes and reads the repartition topic of its stream, and which keys and values are null.
+    Joined,
+    /// Names the join and its repartition topic, `<application>-<name>-repartition`.
+}
+
+/// How a stream is repartitioned.
+pub struct Repartitioned<K, V> {
+    pub(super) key: DynSerde<K>,
+    pub(super) value: DynSerde<V>,
+    pub(super) name: Option<String>,
+    pub(super) partitions: Option<i32>,
+    pub(super) partitioner: Option<Partitioner<K, V>>,
+}
+
+impl<K: 'static, V: 'static> Repartitioned<K, V> {
+    /// With these serdes.
+    pub fn with(key: impl Serde<Item = K>, value: impl Serde<Item = V>) -> Self {
+        Repartitioned { key: Arc::new(key), value: Arc::new(value), name: None, partitions: None, partitioner: None }
+    }
+
+    /// Names the topic, `<application>-<name>-repartition`.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Repartitioned { name: Some(name.to_owned()), ..self }
+    }
+
+    /// Gives the topic this many partitions; otherwise it has as many as the topics before it.
+    #[must_use]
+    pub fn with_partitions(self, partitions: i32) -> Self {
+        Repartitioned { partitions: Some(partitions), ..self }
+    }
+
+    /// Chooses partitions by topic, key, value and number of partitions: see
+    /// [`Produced::with_partitioner`](crate::Produced::with_partitioner).
+    #[must_use]
+    pub fn with_partitioner(
+        self,
+        partitioner: impl Fn(&str, &K, &V, i32) -> Option<Vec<i32>> + Send + Sync + 'static,
+    ) -> Self {
+        Repartitioned { partitioner: Some(Arc::new(partitioner)), ..self }
+    }
+}
+
+impl<K, V> fmt::Debug for Repartitioned<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let partitions = &self.partitions;
+        f.debug_struct("Repartitioned")
+            .field("name", &self.name)
+            .field("partitions", partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The store behind a table: on disk, cached, and backed by a changelog topic unless said otherwise.
+pub struct Materialized<K, V> {
+    pub(super) name: Option<String>,
+    key: Option<DynSerde<K>>,
+    value: Option<DynSerde<V>>,
+    caching: bool,
+    logging: Option<BTreeMap<String, String>>,
+    engine: EngineKind,
+}
+
+impl<K, V> Default for Materialized<K, V> {
+    fn default() -> Self {
+        let (caching, engine) = (true, EngineKind::Persistent);
+        Materialized { name: None, key: None, value: None, caching, logging: Some(BTreeMap::new()), engine }
+    }
+}
+
+impl<K: 'static, V: 'static> Materialized<K, V> {
+    /// A store with a name: it can be queried, and its changelog is `<application>-<name>-changelog`.
+    pub fn named(name: &str) -> Self {
+        Materialized::default().with_name(name)
+    }
+
+    /// A store with these serdes, under a generated name.
+    pub fn with(key: impl Serde<Item = K>, value: impl Serde<Item = V>) -> Self {
+        Materialized::default().with_key_serde(key).with_value_serde(value)
+    }
+
+    /// Names the store.
+    #[must_use]
+    pub fn with_name(self, name: &str) -> Self {
+        Materialized { name: Some(name.to_owned()), ..self }
+    }
+
+    /// The serde of the keys; otherwise that of the stream or table before.
+    #[must_use]
+    pub fn with_key_serde(self, key: impl Serde<Item = K>) -> Self {
+        Materialized { key: Some(Arc::new(key)), ..self }
+    }
+
+    /// The serde of the rows; otherwise that of the stream or table before, where rows are of its type.
+    #[must_use]
+    pub fn with_value_serde(self, value: impl Serde<Item = V>) -> Self {
+        Materialized { value: Some(Arc::new(value)), ..self }
+    }
+
+    /// Merges the updates of a key until the commit, or until the cache is full. The default.
+    #[must_use]
+    pub fn with_caching(self) -> Self {
+        Materialized { caching: true, ..self }
+    }
+
+    /// Forwards every update at once.
+    #[must_use]
+    pub fn without_caching(self) -> Self {
+        Materialized { caching: false, ..self }
+    }
+
+    /// Settings of the changelog topic above the defaults, by Kafka's names.
+    #[must_use]
+    pub fn with_logging(self, config: BTreeMap<String, String>) -> Self {
+        Materialized { logging: Some(config), ..self }
+    }
+
+    /// No changelog: the rows are lost with their task, and nothing can restore them.
+    #[must_use]
+    pub fn without_logging(self) -> Self {
+        Materialized { logging: None, ..self }
+    }
+
+    /// Keeps the rows in memory; they are restored from the changelog at every start.
+    #[must_use]
+    pub fn in_memory(self) -> Self {
+        Materialized { engine: EngineKind::Memory, ..self }
+    }
+
+    /// Keeps the rows on disk. The default.
+    #[must_use]
+    pub fn persistent(self) -> Self {
+        Materialized { engine: EngineKind::Persistent, ..self }
+    }
+
+    /// The store with what the operator knows. A number is used up when the name is generated.
+    pub(super) fn store(
+        self,
+        graph: &mut TopologyBuilder,
+        prefix: &str,
+        key: Option<&DynSerde<K>>,
+        value: Option<&DynSerde<V>>,
+    ) -> TableStoreOption<K, V> {
+        let is_named = self.name.is_some();
+        let name = match self.name {
+            Some(name) => graph.checked(name),
+            None => graph.name(&format!("{prefix}STATE-STORE-")),
+        };
+        let key = serde_or_mistake(self.key.or(key.map(Arc::clone)), graph, &name, "key");
+        let value = serde_or_mistake(self.value.or(value.map(Arc::clone)), graph, &name, "value");
+        let store = StoreBuilder::<TimestampedKeyValueStore<K, V>>::timestamped(
+            &name,
+            self.engine,
+            Arc::clone(&key),
+            Arc::clone(&value),
+        );
+        let store = if self.caching { store.with_caching() } else { store };
+        let store = match self.logging {
+            Some(config) => store.with_logging(config),
+            None => store.without_logging(),
+        };
+        TableStoreOption { spec: TableStoreSpec { store, key, value }, is_named }
+    }
+}
+
+fn serde_or_mistake<T: 'static>(
+    serde: Option<DynSerde<T>>,
+    graph: &mut TopologyBuilder,
+    store: &str,
+    part: &str,
+) -> DynSerde<T> {
+    serde.unwrap_or_else(|| {
+        graph.mistake(format!("store {store} has no {part} serde: give it one with Materialized::with_{part}_serde"));
+        Arc::new(NoSerde(std::marker::PhantomData))
+    })
+}
+
+impl<K, V> fmt::Debug for Materialized<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Materialized").field("name", &self.name).field("caching", &self.caching).finish_non_exhaustive()
+    }
+}
+
+/// How records are shown.
+pub struct Printed<K, V> {
+    pub(super) target: PrintTarget,
+    pub(super) label: Option<String>,
+    pub(super) show: Option<Show<K, V>>,
+}
+
+impl<K, V> Printed<K, V> {
+    /// On the standard output.
+    pub fn to_stdout() -> Self {
+        Printed { target: PrintTarget::Stdout, label: None, show: None }
+    }
+
+    /// In a file, which is written anew by each run.
+    pub fn to_file(path: impl AsRef<Path>) -> Self {
+        let file = LineFile::new(path.as_ref().to_owned());
+        Printed { target: PrintTarget::File(Arc::new(Mutex::new(file))), label: None, show: None }
+    }
+
+    /// Begins each line with this text instead of the name of the node before.
+    #[must_use]
+    pub fn with_label(self, label: &str) -> Self {
+        Printed { label: Some(label.to_owned()), ..self }
+    }
+
+    /// Shows a record as this text instead of its `Debug` form.
+    #[must_use]
+    pub fn with_mapper(self, show: impl Fn(&K, &V) -> String + Send + Sync + 'static) -> Self {
+        Printed { show: Some(Arc::new(show)), ..self }
+    }
+}
+
+impl<K, V> fmt::Debug for Printed<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Printed").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// The stores of a processor.
+#[derive(Debug, Clone, Default)]
+pub struct Processed {
+    pub(super) connected: Vec<Arc<str>>,
+    /// Added by the processor itself.
+    pub(super) own: Vec<Arc<StoreSpec>>,
+}
+
+impl Processed {
+    /// Connects stores that are added with [`add_state_store`](crate::StreamsBuilder::add_state_store).
+    pub fn stores<S: AsRef<str>>(stores: impl IntoIterator<Item = S>) -> Processed {
+        let connected = stores.into_iter().map(|store| store.as_ref().into()).collect();
+        Processed { connected, own: Vec::new() }
+    }
+
+    /// Adds a store and connects it.
+    #[must_use]
+    pub fn with_store<S>(mut self, store: &StoreBuilder<S>) -> Processed {
+        self.own.push(Arc::clone(&store.spec));
+        self
+    }
+}

@@ -1,0 +1,116 @@
+//! What the handles of tables have in common: a node, a store that may only come later, and a way to read the rows.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::KTable;
+use super::builder::Graph;
+use crate::operators::table::{TableSource, View, ViewMaker};
+use crate::operators::table_store::TableStoreSpec;
+use crate::serdes::DynSerde;
+use crate::topology::{NodeId, NodeSpec, TopologyBuilder};
+
+/// A store as an operator was told of it.
+pub(super) struct TableStoreOption<K, V> {
+    pub spec: TableStoreSpec<K, V>,
+    /// Whether the user named it: it exists, and can be queried.
+    pub is_named: bool,
+}
+
+/// What others can do with a table, whatever made it.
+pub(super) struct Table<K, V> {
+    pub key: DynSerde<K>,
+    pub value: Option<DynSerde<V>>,
+    pub queryable: Option<String>,
+    /// Reads the rows, from the task's side.
+    pub view: ViewMaker<K, V>,
+    /// Makes the rows readable, and says which stores a reader has to be connected to.
+    pub materialize: Rc<dyn Fn(&mut TopologyBuilder) -> Vec<Arc<str>>>,
+    /// From now on the changes say what a row was before.
+    pub send_old_values: Rc<dyn Fn(&mut TopologyBuilder)>,
+}
+
+impl<K, V> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        Table {
+            key: Arc::clone(&self.key),
+            value: self.value.as_ref().map(Arc::clone),
+            queryable: self.queryable.clone(),
+            view: Arc::clone(&self.view),
+            materialize: Rc::clone(&self.materialize),
+            send_old_values: Rc::clone(&self.send_old_values),
+        }
+    }
+}
+
+impl<K: 'static, V: 'static> Table<K, V> {
+    /// A table with rows of its own: connected now, or by the first who asks.
+    pub fn stored(node: NodeId, store: TableStoreOption<K, V>) -> Table<K, V> {
+        let TableStoreOption { spec, is_named } = store;
+        let (key, value) = (Arc::clone(&spec.key), Some(Arc::clone(&spec.value)));
+        let queryable = is_named.then(|| spec.store.name().to_owned());
+        let view: ViewMaker<K, V> = {
+            let store = spec.store.clone();
+            Arc::new(move |init| {
+                let view: Box<dyn View<K, V>> = Box::new(init.store(&store)?);
+                Ok(view)
+            })
+        };
+        let connect = Rc::new(move |graph: &mut TopologyBuilder| {
+            let store = Arc::clone(&spec.store.spec.name);
+            if !graph.is_connected(node, &store) {
+                connect_store(graph, node, &spec, is_named);
+            }
+            store
+        });
+        let materialize = Rc::clone(&connect);
+        Table {
+            key,
+            value,
+            queryable,
+            view,
+            materialize: Rc::new(move |graph| vec![materialize(graph)]),
+            send_old_values: Rc::new(move |graph| {
+                connect(graph);
+                graph.send_old_values(node);
+            }),
+        }
+    }
+}
+
+/// Adds a table's store and connects the operator that writes it.
+pub(super) fn connect_store<K, V>(
+    graph: &mut TopologyBuilder,
+    node: NodeId,
+    spec: &TableStoreSpec<K, V>,
+    is_named: bool,
+) {
+    let store = &spec.store.spec;
+    graph.add_store(Arc::clone(store));
+    graph.connect_node(node, &store.name);
+    if !is_named {
+        graph.generated(format!("store {} (name it with Materialized::named)", store.name));
+    }
+}
+
+/// A table of the last values of a stream: of a topic, or of any stream that is made a table.
+pub(super) fn table_source<K: 'static, V: Into<Option<T>> + 'static, T: 'static>(
+    handle: &Graph,
+    graph: &mut TopologyBuilder,
+    name: &str,
+    parent: NodeId,
+    store: TableStoreOption<K, T>,
+) -> KTable<K, T> {
+    let spec = store.spec.clone();
+    let make = move |init: &mut crate::topology::ProcessorInit<'_>| {
+        let rows = spec.open_if_connected(init)?;
+        let (key, value) = (Arc::clone(&spec.key), Some(Arc::clone(&spec.value)));
+        Ok(TableSource::<K, V, T> { name: init.node_name(), key, rows, value, types: PhantomData })
+    };
+    let node = graph.append(NodeSpec::processor::<K, V, _>(name, make), &[parent]);
+    if store.is_named {
+        connect_store(graph, node, &store.spec, true);
+    }
+    KTable::new(handle, node, Table::stored(node, store))
+}

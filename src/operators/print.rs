@@ -1,0 +1,71 @@
+//! Writes records for people.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::topology::{Processor, ProcessorContext};
+
+/// How a record is shown.
+pub(crate) type Show<K, V> = Arc<dyn Fn(&K, &V) -> String + Send + Sync>;
+
+/// Where the lines go. All tasks of a topology share it, line by line.
+#[derive(Clone)]
+pub(crate) enum PrintTarget {
+    Stdout,
+    /// Opened by the first line: a topology that is only described leaves no file behind.
+    File(Arc<Mutex<LineFile>>),
+}
+
+pub(crate) struct LineFile {
+    path: std::path::PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+impl LineFile {
+    pub fn new(path: std::path::PathBuf) -> LineFile {
+        LineFile { path, file: None }
+    }
+
+    fn write(&mut self, line: &str) -> std::io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            closed => closed.insert(BufWriter::new(File::create(&self.path)?)),
+        };
+        file.write_all(line.as_bytes())?;
+        file.flush()
+    }
+}
+
+impl PrintTarget {
+    fn write(&self, line: &str) -> Result<()> {
+        let (written, place) = match self {
+            PrintTarget::Stdout => (std::io::stdout().lock().write_all(line.as_bytes()), "standard output".to_owned()),
+            PrintTarget::File(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                (file.write(line), file.path.display().to_string())
+            }
+        };
+        written.map_err(|error| {
+            Error::new(crate::ErrorKind::Unavailable, format!("could not print to {place}")).with_source(error)
+        })
+    }
+}
+
+/// Writes `[label]: key, value` for each record; the end of a stream.
+pub(crate) struct Print<K, V> {
+    pub label: Arc<str>,
+    pub show: Show<K, V>,
+    pub target: PrintTarget,
+}
+
+impl<K: 'static, V: 'static> Processor<K, V> for Print<K, V> {
+    type KeyOut = K;
+    type ValueOut = V;
+
+    fn process(&mut self, record: Record<K, V>, _: &mut ProcessorContext<'_, K, V>) -> Result<()> {
+        self.target.write(&format!("[{}]: {}\n", self.label, (self.show)(&record.key, &record.value)))
+    }
+}

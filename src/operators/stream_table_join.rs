@@ -1,0 +1,47 @@
+//! Joins a stream with a table.
+
+use std::sync::Arc;
+
+use super::ValueJoiner;
+use super::table::View;
+use crate::error::Result;
+use crate::record::Record;
+use crate::serdes::DynSerde;
+use crate::topology::{Processor, ProcessorContext};
+
+/// What becomes of a record of the stream that finds no row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JoinKind {
+    Inner,
+    Left,
+}
+
+/// Looks up the row of the table for each record of the stream. A change of the table joins nothing.
+pub(crate) struct StreamTableJoin<K, V, VT, VR> {
+    pub name: Arc<str>,
+    pub kind: JoinKind,
+    pub key: DynSerde<K>,
+    pub value: DynSerde<V>,
+    pub table: Box<dyn View<K, VT>>,
+    pub joiner: ValueJoiner<K, V, VT, VR>,
+}
+
+impl<K: 'static, V: 'static, VT: 'static, VR: 'static> Processor<K, V> for StreamTableJoin<K, V, VT, VR> {
+    type KeyOut = K;
+    type ValueOut = VR;
+
+    fn process(&mut self, record: Record<K, V>, ctx: &mut ProcessorContext<'_, K, VR>) -> Result<()> {
+        let Record { key, value, timestamp, headers } = record;
+        let is_null = self.key.is_null(&key);
+        if self.value.is_null(&value) || (is_null && self.kind == JoinKind::Inner) {
+            ctx.task.drop_record(&self.name, "its key or value is null");
+            return Ok(());
+        }
+        // A null key finds nothing, but its record is kept by a left join (KIP-962).
+        let row = if is_null { None } else { self.table.get(ctx.task, &key)? };
+        match (self.joiner)(&key, value, row.map(|row| row.value)) {
+            Some(value) => ctx.forward(Record { key, value, timestamp, headers }),
+            None => Ok(()),
+        }
+    }
+}
