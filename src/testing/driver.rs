@@ -381,8 +381,8 @@ impl TopologyTestDriver {
             records.push(TestRecord {
                 topic: Arc::clone(topic),
                 partition: Some(0),
-                key: Some(update.key.clone()),
-                value: update.value.clone(),
+                key: Some(update.key.to_vec()),
+                value: update.value.map(<[u8]>::to_vec),
                 timestamp: update.timestamp,
                 headers: Headers::new(),
             });
