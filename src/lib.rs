@@ -31,6 +31,9 @@ pub use serdes::Postcard;
 pub use serdes::{Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn, Utf8, Uuid, serde_fn};
 pub use state::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
 #[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use testing::SingleTask;
+#[cfg(feature = "testing")]
 pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TestSettings, TopologyTestDriver};
 pub use topology::{
     Consumed, ErrorContext, ErrorHandler, HandlerResponse, Incoming, InternalTopic, OffsetReset, Outgoing, Processor,

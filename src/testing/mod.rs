@@ -5,10 +5,12 @@
 
 mod driver;
 mod produced;
+mod single_task;
 #[cfg(test)]
 mod tests;
 mod topics;
 
 pub use driver::{TestSettings, TopologyTestDriver};
 pub use produced::TestRecord;
+pub use single_task::SingleTask;
 pub use topics::{TestInputTopic, TestOutputTopic};
