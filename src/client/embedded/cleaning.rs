@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::client::embedded::log::{Content, Log, Outcome, Stored};
+use crate::client::embedded::log::{Content, Log, Stored};
 use crate::client::embedded::topic::TopicConfig;
 
 impl Log {
@@ -89,16 +89,6 @@ impl Log {
     fn is_aborted(&self, record: &Stored) -> bool {
         record.transaction.is_some_and(|transaction| self.aborted.contains(&transaction))
     }
-
-    /// The control record that ends a transaction here; none if it has no open record.
-    pub(super) fn marker(&self, transaction: u64, outcome: Outcome, timestamp: i64) -> Option<Stored> {
-        self.open.contains_key(&transaction).then(|| Stored {
-            offset: self.end,
-            timestamp,
-            transaction: Some(transaction),
-            content: Content::Marker(outcome),
-        })
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +101,7 @@ pub(super) enum Cleaned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::embedded::log::Data;
+    use crate::client::embedded::log::{Data, Outcome};
 
     fn push(log: &mut Log, transaction: Option<u64>, key: &str, value: Option<&str>) {
         let data = Data {

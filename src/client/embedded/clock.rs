@@ -14,6 +14,7 @@ pub(super) enum Clock {
 
 impl Clock {
     /// Milliseconds since the epoch.
+    #[expect(clippy::disallowed_methods, reason = "the clock of a broker: nothing of a task reads it")]
     pub(super) fn now(self) -> i64 {
         match self {
             Clock::Real => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| ms(since).min(i64::MAX - 1)),
@@ -33,12 +34,14 @@ impl Clock {
 pub(super) struct Patience(Option<Instant>);
 
 impl Patience {
+    #[expect(clippy::disallowed_methods, reason = "a call that blocks ends by the machine's clock")]
     pub(super) fn new(timeout: Duration) -> Patience {
         // None: the timeout is beyond what the clock can count, so it never ends.
         Patience(Instant::now().checked_add(timeout))
     }
 
     /// What is left; none when it has run out.
+    #[expect(clippy::disallowed_methods, reason = "a call that blocks ends by the machine's clock")]
     pub(super) fn left(self) -> Option<Duration> {
         match self.0 {
             Some(until) => until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()),

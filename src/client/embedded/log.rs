@@ -103,6 +103,13 @@ impl Log {
         self.records.push_back(record);
     }
 
+    /// The control record that ends a transaction here; none if it has no open record.
+    pub(super) fn marker(&self, transaction: TransactionNumber, outcome: Outcome, timestamp: i64) -> Option<Stored> {
+        self.open.get(&transaction)?;
+        let content = Content::Marker(outcome);
+        Some(Stored { offset: self.end, timestamp, transaction: Some(transaction), content })
+    }
+
     /// The first offset a read_committed reader may not see yet.
     pub(super) fn stable_end(&self) -> i64 {
         self.open.values().copied().min().unwrap_or(self.end)

@@ -97,7 +97,7 @@ impl EmbeddedMembership {
                 // Tasks that were asked back before are with the client still: it joins when it has let them go.
                 match self.progress {
                     Progress::GivingBack => self.progress = Progress::Lost,
-                    _ => self.join_again()?,
+                    Progress::Member | Progress::Lost | Progress::Closed => self.join_again()?,
                 }
                 Ok(None)
             }

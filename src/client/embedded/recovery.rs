@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::client::embedded::clock::Clock;
 use crate::client::embedded::codec::{Committed, Entry};
@@ -102,7 +103,7 @@ impl State {
         let mut found = Vec::new();
         for (name, topic) in &self.topics {
             for (partition, log) in (0..).zip(&topic.partitions) {
-                let partition = TopicPartition::new(name.clone(), partition);
+                let partition = TopicPartition::new(Arc::clone(name), partition);
                 found.extend(log.open.keys().map(|transaction| (*transaction, partition.clone())));
             }
         }
