@@ -6,6 +6,7 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::*;
+use crate::client::embedded::clock::Patience;
 use crate::membership::LeaveMode;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -226,7 +227,9 @@ fn a_transaction_of_a_dead_process_ends_by_its_timeout() {
     producer.confirm(MINUTE).unwrap();
     copy(alive.path(), killed.path());
     let cluster = EmbeddedCluster::open(killed.path()).unwrap();
+    let patience = Patience::new(MINUTE);
     while cluster.end_offset("t", 0).unwrap() < 2 {
+        assert!(patience.left().is_some(), "the transaction does not end");
         std::thread::yield_now();
     }
     assert!(values(&cluster, "t").is_empty());
