@@ -119,7 +119,7 @@ impl Admin for KafkaAdmin {
             if self.topics(&names)?.iter().all(Option::is_some) {
                 return Ok(());
             }
-            std::thread::sleep(CREATED_PAUSE);
+            self.client.poll(CREATED_PAUSE);
         }
         Err(Error::new(ErrorKind::Unavailable, format!("topics were created but do not appear: {}", names.join(", "))))
     }

@@ -34,6 +34,11 @@ impl Failure {
         Error::new(kind, context).with_source(self)
     }
 
+    /// The same call may be repeated, and nothing else is wrong.
+    pub(super) fn only_repeat(&self) -> bool {
+        self.retriable && !self.fatal && !self.requires_abort
+    }
+
     /// Nobody answered: what the connections said last tells why.
     pub(super) fn is_silence(&self) -> bool {
         matches!(

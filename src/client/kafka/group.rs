@@ -13,7 +13,7 @@ use rdkafka_sys::RDKafkaErrorCode as Code;
 
 use super::failure::Failure;
 use super::settings::fix;
-use super::sys::{Client, Conf, Event, EventQueue, PartitionList};
+use super::sys::{Client, Conf, Event, EventQueue, PartitionList, Topic};
 use super::wake::{Signal, Waker};
 use super::{REQUEST_TIMEOUT, consumer::closed};
 use crate::client::{GroupMetadata, GroupSpec};
@@ -25,15 +25,22 @@ use crate::topology::TaskId;
 /// Between two looks at offsets that a transaction has not decided yet; they take 5 to 10 ms.
 const UNSTABLE_PAUSE: Duration = Duration::from_millis(5);
 
+/// How often a topic that was missed is looked for.
+const MISSING_LOOKS: u32 = 10;
+const MISSING_PAUSE: Duration = Duration::from_millis(200);
+
 /// Leaving waits for the broker's answer at most so long.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct KafkaMembership {
     group: String,
     instance: Option<String>,
+    topics: Vec<Arc<str>>,
     tasks: Arc<dyn TaskMap>,
     owned: BTreeSet<TaskId>,
     pending: VecDeque<MembershipEvent>,
+    /// The group went on without us, because `poll` was not called for max.poll.interval.ms.
+    silent_too_long: bool,
     /// A revocation that has not been answered.
     unanswered: bool,
     /// None once closed.
@@ -61,9 +68,11 @@ impl KafkaMembership {
         Ok(KafkaMembership {
             group: spec.group.clone(),
             instance: spec.instance_id.clone(),
+            topics: spec.topics.clone(),
             tasks: Arc::clone(&spec.tasks),
             owned: BTreeSet::new(),
             pending: VecDeque::new(),
+            silent_too_long: false,
             unanswered: false,
             handle: Some(Handle { events, client }),
         })
@@ -77,21 +86,30 @@ impl KafkaMembership {
         let answered = self.handle()?.client.accept_assignment();
         answered.map_err(|failure| self.failed(failure, "answer an assignment"))?;
         let active = self.tasks.tasks(&partitions.into_iter().collect())?;
+        self.silent_too_long = false;
         self.owned.extend(active.iter().copied());
         self.pending.push_back(MembershipEvent::Assigned { active });
         Ok(())
     }
 
     fn revoked(&mut self) -> Result<()> {
-        let lost = self.handle()?.client.assignment_lost();
         let tasks = std::mem::take(&mut self.owned);
         self.unanswered = true;
         if tasks.is_empty() && self.pending.is_empty() {
             // Nothing to close: nobody needs to hear of it.
             return self.acknowledge();
         }
-        self.pending.push_back(if lost { MembershipEvent::Lost { tasks } } else { MembershipEvent::Revoked { tasks } });
+        self.pending.push_back(MembershipEvent::Revoked { tasks });
         Ok(())
+    }
+
+    /// Whether a commit would be refused is known best at the last moment.
+    fn next_event(&mut self) -> Result<Option<MembershipEvent>> {
+        let lost = self.silent_too_long || self.handle()?.client.assignment_lost();
+        Ok(self.pending.pop_front().map(|event| match event {
+            MembershipEvent::Revoked { tasks } if lost => MembershipEvent::Lost { tasks },
+            event => event,
+        }))
     }
 
     fn failed(&self, failure: Failure, doing: &str) -> Error {
@@ -101,24 +119,41 @@ impl KafkaMembership {
 
     /// Errors that librdkafka mends by itself are only told in the log.
     fn reported(&self, failure: Failure) -> Result<()> {
-        let told = failure.fatal
-            || failure.is_denied_access()
-            || matches!(
-                failure.code,
-                Code::UnknownTopicOrPartition
-                    | Code::UnknownTopic
-                    | Code::InvalidTopic
-                    | Code::InvalidSessionTimeout
-                    | Code::InvalidGroupId
-                    | Code::InconsistentGroupProtocol
-                    | Code::GroupMaxSizeReached
-                    | Code::FencedInstanceId
-            );
-        if told {
-            return Err(failure.while_doing(format_args!("could not be a member of group {}", self.group)));
+        let doing = || format!("could not be a member of group {}", self.group);
+        match failure.code {
+            Code::UnknownTopicOrPartition | Code::UnknownTopic => return self.look_for_topics(),
+            Code::InvalidTopic
+            | Code::InvalidSessionTimeout
+            | Code::InvalidGroupId
+            | Code::InconsistentGroupProtocol
+            | Code::GroupMaxSizeReached
+            | Code::FencedInstanceId => return Err(failure.while_doing(doing())),
+            _ if failure.fatal || failure.is_denied_access() => return Err(failure.while_doing(doing())),
+            _ => {}
         }
         tracing::debug!(group = %self.group, %failure, "the group member reports");
         Ok(())
+    }
+
+    /// A topic that was just created is not known to every broker at once, and librdkafka, having missed it, would not look
+    /// again for minutes: subscribing again makes it.
+    fn look_for_topics(&self) -> Result<()> {
+        let client = &self.handle()?.client;
+        let doing = |name: &str| format!("could not subscribe to the topic {name}");
+        for name in &self.topics {
+            let topic = Topic::new(client, name).map_err(|failure| failure.while_doing(doing(name)))?;
+            let mut looks = 0;
+            while let Err(failure) = client.metadata(Some(&topic), REQUEST_TIMEOUT) {
+                looks += 1;
+                if looks == MISSING_LOOKS {
+                    return Err(failure.while_doing(doing(name)));
+                }
+                #[expect(clippy::disallowed_methods, reason = "the broker does not tell when it hears of a topic")]
+                std::thread::sleep(MISSING_PAUSE);
+            }
+        }
+        let subscribed = client.subscribe(self.topics.iter().map(AsRef::as_ref));
+        subscribed.map_err(|failure| self.failed(failure, "subscribe"))
     }
 }
 
@@ -131,11 +166,14 @@ impl Membership for KafkaMembership {
                 None => break,
                 Some(Event::Assigned(partitions)) => self.assigned(partitions)?,
                 Some(Event::Revoked) => self.revoked()?,
-                Some(Event::Failed(failure)) => self.reported(failure)?,
+                Some(Event::Failed(failure)) => {
+                    self.silent_too_long |= failure.code == Code::PollExceeded;
+                    self.reported(failure)?;
+                }
                 Some(Event::Other) => {}
             }
         }
-        Ok(self.pending.pop_front())
+        self.next_event()
     }
 
     fn acknowledge(&mut self) -> Result<()> {
@@ -161,6 +199,10 @@ impl Membership for KafkaMembership {
             let unstable = matches!(&answer, Err(failure) if failure.code == Code::UnstableOffsetCommit)
                 || list.iter().any(|entry| entry.code == Code::UnstableOffsetCommit);
             if unstable && waited < REQUEST_TIMEOUT {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the broker tells of no end of a transaction; it takes 5 ms"
+                )]
                 std::thread::sleep(UNSTABLE_PAUSE);
                 waited += UNSTABLE_PAUSE;
                 continue;

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! `unsafe` is in [`sys`] alone. One function says what an error means: [`failure::classify`].
+#![expect(clippy::wildcard_enum_match_arm, reason = "librdkafka has some 200 error codes, and gets more")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -115,6 +116,7 @@ impl Cluster for KafkaCluster {
 ///
 /// # Errors
 /// `Unavailable` with what the connections said; `Invalid` at once when the broker refuses the credentials.
+#[expect(clippy::disallowed_methods, reason = "bounds a wait of the outer rim, no result depends on it")]
 fn connect(client: &Client, bootstrap: &str, timeout: Duration) -> Result<()> {
     let started = Instant::now();
     client.forget_errors();

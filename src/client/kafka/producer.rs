@@ -5,7 +5,7 @@
 //! for one. A report of a record that is not tracked costs a function call.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka_sys::RDKafkaErrorCode as Code;
 use rustc_hash::FxHashMap;
@@ -22,6 +22,13 @@ const RECORDS_PER_POLL: u32 = 256;
 
 /// Bytes that go to one partition before null keys go to the next one: a batch is not scattered.
 const STICKY_BYTES: usize = 64 * 1024;
+
+/// A topic that was just created is not known to every broker at once.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(100);
+const UNKNOWN_LOOKS: u32 = 20;
+
+/// How often offsets are sent again when the answer was to repeat it.
+const OFFSET_TRIES: u32 = 10;
 
 /// How long a full buffer is waited for.
 const BUFFER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,15 +78,28 @@ impl KafkaProducer {
         }
         let doing = format!("could not look up the topic {name}");
         let topic = Topic::new(&self.client, name).map_err(|failure| self.failed(failure, &doing))?;
-        let partitions =
-            self.client.metadata(Some(&topic), REQUEST_TIMEOUT).map_err(|failure| self.failed(failure, &doing))?;
-        if partitions == 0 {
-            return Err(Failure::new(Code::UnknownTopic, "the cluster knows no partition of it").while_doing(doing));
-        }
+        let partitions = self.look_up(&topic).map_err(|failure| self.failed(failure, &doing))?;
         let index = self.topics.len();
         self.topics.push(KnownTopic { name: Arc::clone(name), topic, partitions, sticky: 0, sticky_bytes: 0 });
         self.by_name.insert(Arc::clone(name), index);
         Ok(index)
+    }
+
+    fn look_up(&self, topic: &Topic) -> Result<i32, Failure> {
+        let mut looks = 0;
+        loop {
+            let failure = match self.client.metadata(Some(topic), REQUEST_TIMEOUT) {
+                Ok(0) => Failure::new(Code::UnknownTopic, "the cluster knows no partition of it"),
+                Ok(partitions) => return Ok(partitions),
+                Err(failure) => failure,
+            };
+            let unknown = matches!(failure.code, Code::UnknownTopic | Code::UnknownTopicOrPartition);
+            if !(unknown || failure.code == Code::LeaderNotAvailable) || looks == UNKNOWN_LOOKS {
+                return Err(failure);
+            }
+            looks += 1;
+            self.client.poll(UNKNOWN_PAUSE);
+        }
     }
 
     fn send_to(&mut self, index: usize, record: &Outgoing<'_>, track: bool) -> Result<()> {
@@ -199,18 +219,12 @@ impl Producer for KafkaProducer {
         }
         let doing = "could not add offsets to the transaction";
         let list = PartitionList::of_committed(offsets).map_err(|failure| self.failed(failure, doing))?;
-        let mut left = REQUEST_TIMEOUT;
+        let mut tries = 0;
         loop {
-            let started = Instant::now();
-            match self.client.send_offsets(&list, group, left) {
+            match self.client.send_offsets(&list, group, REQUEST_TIMEOUT) {
                 Ok(()) => return Ok(()),
                 // Not resumable, but repeatable with the identical offsets.
-                Err(failure) if failure.retriable && !failure.fatal && !failure.requires_abort => {
-                    left = left.saturating_sub(started.elapsed().max(Duration::from_millis(10)));
-                    if left.is_zero() {
-                        return Err(self.failed(failure, doing));
-                    }
-                }
+                Err(failure) if failure.only_repeat() && tries < OFFSET_TRIES => tries += 1,
                 Err(failure) => return Err(self.failed(failure, doing)),
             }
         }

@@ -70,7 +70,9 @@ const JAVA_NAMES: [(&str, &str); 10] = [
     ("interceptor.classes", "there are no interceptors"),
 ];
 
-const COMMON: [(&str, &str); 5] = [
+const COMMON: [(&str, &str); 6] = [
+    // A topic that is made by a look at it has the wrong number of partitions.
+    ("allow.auto.create.topics", "false"),
     // librdkafka would derive it from the transaction timeout: a dead broker is noticed sooner.
     ("socket.timeout.ms", "10000"),
     ("socket.keepalive.enable", "true"),
@@ -80,12 +82,11 @@ const COMMON: [(&str, &str); 5] = [
     ("retry.backoff.ms", "5"),
 ];
 
-const CONSUMER: [(&str, &str); 8] = [
+const CONSUMER: [(&str, &str); 7] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("enable.partition.eof", "true"),
     ("auto.offset.reset", "error"),
-    ("allow.auto.create.topics", "false"),
     // The default of a second, taken whenever a partition's queue was full, costs a factor of 2.5 in throughput.
     ("fetch.queue.backoff.ms", "5"),
     // An empty answer tells that a partition has nothing more: a join must not wait half a second for it.
