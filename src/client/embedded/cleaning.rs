@@ -27,7 +27,8 @@ impl Log {
 
     /// Whether enough has come since the last time that cleaning costs little per record.
     pub(super) fn wants_cleaning(&self, config: &TopicConfig) -> bool {
-        const APPENDED_MIN: usize = 10_000;
+        // A broker leaves the active segment alone: what is small stays as it was written.
+        const APPENDED_MIN: usize = 50_000;
         let cleans = config.compact || config.retention_ms.is_some() || config.retention_bytes.is_some();
         cleans && self.appended_since_cleaning >= APPENDED_MIN.max(self.records.len() / 2)
     }

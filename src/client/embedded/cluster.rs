@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::client::Isolation;
 use crate::client::embedded::EmbeddedCluster;
-use crate::client::embedded::clock::Clock;
-use crate::client::embedded::log::{Data, Log};
+use crate::client::embedded::clock::{Clock, Patience};
+use crate::client::embedded::log::{Data, Log, Stored};
 use crate::client::embedded::state::{Shared, State, missing};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, ProducerRecord, TopicPartition};
 
 /// A record of an [`EmbeddedCluster`], copied out of it.
@@ -194,6 +194,42 @@ impl EmbeddedCluster {
         self.read(topic, Isolation::ReadCommitted)
     }
 
+    /// Waits until a read_committed consumer sees that many records of a topic, and gives them: what an application
+    /// writes comes with its next commit.
+    ///
+    /// ```
+    /// # fn main() -> kstreams::Result<()> {
+    /// # use std::time::Duration;
+    /// let cluster = kstreams::EmbeddedCluster::new();
+    /// cluster.create_topic("counts", 1)?;
+    /// # let application = cluster.clone();
+    /// # let application = std::thread::spawn(move || application.produce("counts", None, Some(b"1"), None).map(drop));
+    /// let counts = cluster.wait_for("counts", 1, Duration::from_secs(10))?;
+    /// assert_eq!(counts[0].value.as_deref(), Some(&b"1"[..]));
+    /// # application.join().expect("the application ends")
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Unavailable` when there are not as many in time; `Invalid` for a topic that does not exist.
+    pub fn wait_for(&self, topic: &str, count: usize, timeout: Duration) -> Result<Vec<EmbeddedRecord>> {
+        let patience = Patience::new(timeout);
+        let mut state = self.shared.state()?;
+        loop {
+            let partitions = &state.topic(topic)?.partitions;
+            let found: usize = partitions.iter().map(|log| visible(log, Isolation::ReadCommitted).count()).sum();
+            if found >= count {
+                let copied = |(number, log)| records(log, number, Isolation::ReadCommitted);
+                return Ok((0..).zip(partitions).flat_map(copied).collect());
+            }
+            let Some(left) = patience.left() else {
+                let context = format!("waited {timeout:?} for {count} committed records of {topic}: it has {found}");
+                return Err(Error::new(ErrorKind::Unavailable, context));
+            };
+            state = self.shared.wait(state, left)?;
+        }
+    }
+
     fn read(&self, topic: &str, isolation: Isolation) -> Result<Vec<EmbeddedRecord>> {
         let state = self.shared.state()?;
         let partitions = &state.topic(topic)?.partitions;
@@ -238,17 +274,19 @@ impl EmbeddedCluster {
     }
 }
 
-fn records(log: &Log, partition: i32, isolation: Isolation) -> impl Iterator<Item = EmbeddedRecord> {
+fn visible(log: &Log, isolation: Isolation) -> impl Iterator<Item = (&Stored, &Data)> {
     let end = log.visible_end(isolation);
-    log.records.iter().take_while(move |record| record.offset < end).filter_map(move |record| {
-        let data = log.visible(record, isolation)?;
-        Some(EmbeddedRecord {
-            partition,
-            offset: record.offset,
-            timestamp: record.timestamp,
-            key: data.key.as_deref().map(Into::into),
-            value: data.value.as_deref().map(Into::into),
-            headers: data.headers.clone(),
-        })
+    let before_end = log.records.iter().take_while(move |record| record.offset < end);
+    before_end.filter_map(move |record| Some((record, log.visible(record, isolation)?)))
+}
+
+fn records(log: &Log, partition: i32, isolation: Isolation) -> impl Iterator<Item = EmbeddedRecord> {
+    visible(log, isolation).map(move |(record, data)| EmbeddedRecord {
+        partition,
+        offset: record.offset,
+        timestamp: record.timestamp,
+        key: data.key.as_deref().map(Into::into),
+        value: data.value.as_deref().map(Into::into),
+        headers: data.headers.clone(),
     })
 }

@@ -406,6 +406,31 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_cannot_be_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let error = Storage::open(&file).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_told_and_nothing_more_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut storage, _) = Storage::open(directory.path()).unwrap();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        storage.meta = LogFile::new(full, 0);
+        let error = storage.write(&entry(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.report().contains("No space left"), "{}", error.report());
+        let error = storage.write(&entry(2)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert!(error.to_string().contains(&directory.path().display().to_string()), "{error}");
+    }
+
+    #[test]
     fn a_directory_is_opened_once_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let (storage, _) = Storage::open(directory.path()).unwrap();
