@@ -4,11 +4,15 @@ use std::ops::Bound;
 
 use super::Direction;
 use super::memory::MemoryEngine;
+#[cfg(feature = "rocksdb")]
+use super::rocksdb::Family;
 use crate::error::Result;
 
 #[derive(Debug)]
 pub(super) enum Engine {
     Memory(MemoryEngine),
+    #[cfg(feature = "rocksdb")]
+    RocksDb(Family),
 }
 
 /// Whether the caller of a scan wants the next row.
@@ -27,6 +31,8 @@ impl Engine {
                 row.extend_from_slice(found.unwrap_or_default());
                 Ok(found.is_some())
             }
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.get(key, row),
         }
     }
 
@@ -48,6 +54,8 @@ impl Engine {
                 }
                 Ok(())
             }
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.scan(from, to, direction, each),
         }
     }
 
@@ -56,6 +64,7 @@ impl Engine {
         &mut self,
         rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
         next_offset: Option<i64>,
+        now_ms: i64,
     ) -> Result<()> {
         match self {
             Engine::Memory(memory) => {
@@ -68,6 +77,8 @@ impl Engine {
                 memory.offset = next_offset.or(memory.offset);
                 Ok(())
             }
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.apply(rows, next_offset, now_ms),
         }
     }
 
@@ -75,12 +86,37 @@ impl Engine {
     pub(super) fn offset(&self) -> Option<i64> {
         match self {
             Engine::Memory(memory) => memory.offset,
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.offset(),
+        }
+    }
+
+    /// The offset that would be found after a crash.
+    pub(super) fn durable_offset(&self) -> Result<Option<i64>> {
+        match self {
+            Engine::Memory(_) => Ok(None),
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.durable_offset(),
+        }
+    }
+
+    /// Forgets all rows and the offset.
+    pub(super) fn wipe(&mut self) -> Result<()> {
+        match self {
+            Engine::Memory(memory) => {
+                *memory = MemoryEngine::default();
+                Ok(())
+            }
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.wipe(),
         }
     }
 
     pub(super) fn approximate_len(&self) -> u64 {
         match self {
             Engine::Memory(memory) => memory.len() as u64,
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.approximate_len(),
         }
     }
 }

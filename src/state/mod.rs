@@ -14,11 +14,18 @@
 
 mod cache;
 mod changelog;
+mod directory;
 mod engine;
 mod generation;
 mod memory;
 mod merge;
+mod meta;
+mod open;
+mod restore_plan;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 mod spec;
+mod state_memory;
 mod store;
 mod task_stores;
 #[cfg(test)]
@@ -27,7 +34,12 @@ mod write_buffer;
 
 pub(crate) use cache::CacheBudget;
 pub(crate) use changelog::ChangelogRecord;
+pub(crate) use directory::StateDirectory;
 pub(crate) use merge::Direction;
+pub(crate) use meta::{ChangelogIdentity, Meta};
+pub(crate) use open::{StateHome, StoreToOpen};
+pub(crate) use restore_plan::{LogState, Reason, RestorePlan, StoreCondition, plan};
 pub(crate) use spec::{Changelog, EngineKind, StoreKind, StoreSpec};
+pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
 pub(crate) use task_stores::{DirtyRow, RecordContext, TaskStores};

@@ -43,3 +43,13 @@ impl StoreSpec {
         !matches!(self.changelog, Changelog::Off)
     }
 }
+
+impl StoreKind {
+    /// The number of the layout in a store's meta record: never used for another one.
+    pub(super) fn layout(self) -> u8 {
+        match self {
+            StoreKind::KeyValue => 0,
+            StoreKind::TimestampedKeyValue => 1,
+        }
+    }
+}

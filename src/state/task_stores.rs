@@ -5,10 +5,16 @@ use std::sync::Arc;
 
 use super::cache::{CacheBudget, Evicted, RecordCache};
 use super::changelog::{ChangelogRecord, Pending};
+use super::directory::TaskDirectory;
 use super::engine::Engine;
 use super::memory::MemoryEngine;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
+use super::meta::ChangelogIdentity;
+use super::restore_plan::StoreCondition;
+#[cfg(feature = "rocksdb")]
+use super::rocksdb::Database;
 use super::spec::{StoreKind, StoreSpec};
+use super::state_memory::Registration;
 use super::write_buffer::WriteBuffer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Position, RecordBatch};
@@ -18,12 +24,23 @@ type Bytes = Vec<u8>;
 /// All stores of one task. Moves by value: to the restore thread, back, into the pipeline, out of it.
 #[derive(Debug, Default)]
 pub struct TaskStores {
-    stores: Vec<Store>,
+    pub(super) stores: Vec<Store>,
     pending: Pending,
     /// What the record caches of the thread may hold together.
     cache_budget: CacheBudget,
     /// The store that was written last: the one to evict from.
     written: usize,
+    pub(super) backing: Backing,
+}
+
+/// What the stores hold of the process: given back when they are dropped.
+#[derive(Debug, Default)]
+pub(super) struct Backing {
+    pub(super) memory: Option<Registration>,
+    #[cfg(feature = "rocksdb")]
+    pub(super) database: Option<Arc<Database>>,
+    // IMPORTANT: the last field, so that the folder is free only when the database is closed.
+    pub(super) directory: Option<TaskDirectory>,
 }
 
 /// The record that caused an update: what a held-back update is forwarded with.
@@ -45,11 +62,14 @@ pub(crate) struct DirtyRow {
 }
 
 #[derive(Debug)]
-struct Store {
-    spec: Arc<StoreSpec>,
+pub(super) struct Store {
+    pub(super) spec: Arc<StoreSpec>,
     cache: RecordCache,
     buffer: WriteBuffer,
-    engine: Engine,
+    pub(super) engine: Engine,
+    /// How it was found when it was opened.
+    pub(super) condition: StoreCondition,
+    pub(super) changelog: Option<ChangelogIdentity>,
     /// The operator that forwards what the cache has held back; none: the cache writes through by itself.
     forwards: bool,
     /// The dirty rows of the cache are being taken: nothing is evicted in between.
@@ -63,9 +83,21 @@ impl TaskStores {
     /// Stores that live in memory only, whatever their specs say.
     pub(crate) fn in_memory(specs: &[Arc<StoreSpec>], cache_bytes_max: usize) -> TaskStores {
         let budget = CacheBudget::new(cache_bytes_max);
-        let store = |spec: &Arc<StoreSpec>| Store::new(spec, Engine::Memory(MemoryEngine::default()), &budget);
-        let stores = specs.iter().map(store).collect();
-        TaskStores { stores, cache_budget: budget, ..TaskStores::default() }
+        let store = |spec: &Arc<StoreSpec>| Store::new(spec, None, Engine::Memory(MemoryEngine::default()), &budget);
+        TaskStores::new(specs.iter().map(store).collect(), budget.clone(), Backing::default())
+    }
+
+    pub(super) fn new(stores: Vec<Store>, cache_budget: CacheBudget, backing: Backing) -> TaskStores {
+        let mut stores = TaskStores { stores, cache_budget, backing, ..TaskStores::default() };
+        stores.share_read_cache();
+        stores
+    }
+
+    /// Takes the share of the read cache that is due to each store now.
+    fn share_read_cache(&mut self) {
+        if let Some(registration) = &self.backing.memory {
+            self.set_clean_bytes_max(registration.memory.read_cache_share());
+        }
     }
 
     /// What the read cache of each store may take from now on, in bytes.
@@ -205,18 +237,15 @@ impl TaskStores {
 
     /// The transaction has committed: the buffers become committed rows, each store with its changelog's next offset.
     pub(crate) fn apply(&mut self, offsets: &[Option<i64>]) -> Result<()> {
+        self.share_read_cache();
+        let now_ms = self.now_ms();
         let offsets = offsets.iter().copied().chain(std::iter::repeat(None));
-        self.stores.iter_mut().zip(offsets).try_for_each(|(store, offset)| store.apply(offset))
+        self.stores.iter_mut().zip(offsets).try_for_each(|(store, offset)| store.apply(offset, now_ms))
     }
 
     /// The transaction was aborted: the stores are at the last commit again.
     pub(crate) fn discard(&mut self) {
-        for store in &mut self.stores {
-            store.buffer.forget();
-            store.cache.clear();
-            store.forwards = false;
-            store.flushing = false;
-        }
+        self.stores.iter_mut().for_each(Store::forget);
         self.pending.clear();
     }
 
@@ -227,6 +256,7 @@ impl TaskStores {
 
     /// Writes changelog records as committed rows, with the offset behind them.
     pub(crate) fn restore(&mut self, index: usize, batch: &RecordBatch, next_offset: i64) -> Result<()> {
+        let now_ms = self.now_ms();
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         let mut row = Bytes::new();
         for record in batch.iter(0) {
@@ -234,10 +264,14 @@ impl TaskStores {
             let value = record.value.map(|value| as_row(store.spec.kind, value, record.timestamp, &mut row));
             store.buffer.put(key, value)?;
         }
-        store.apply(Some(next_offset))?;
+        store.apply(Some(next_offset), now_ms)?;
         // What a standby has read in is not what its task will ask for.
         store.buffer.forget();
         Ok(())
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.backing.memory.as_ref().map_or(0, |registration| registration.memory.now_ms())
     }
 
     fn write(&mut self, index: usize, key: &[u8], value: Option<&[u8]>, timestamp: i64) -> Result<()> {
@@ -255,11 +289,26 @@ impl TaskStores {
 }
 
 impl Store {
-    fn new(spec: &Arc<StoreSpec>, engine: Engine, budget: &CacheBudget) -> Store {
+    pub(super) fn new(
+        spec: &Arc<StoreSpec>,
+        changelog: Option<ChangelogIdentity>,
+        engine: Engine,
+        budget: &CacheBudget,
+    ) -> Store {
         let mut buffer = WriteBuffer::default();
         buffer.set_clean_bytes_max(MEMORY_CLEAN_BYTES_MAX);
         let cache = RecordCache::new(budget.clone());
-        Store { spec: Arc::clone(spec), cache, buffer, engine, forwards: false, flushing: false }
+        let condition = StoreCondition::Empty;
+        let spec = Arc::clone(spec);
+        Store { spec, cache, buffer, engine, condition, changelog, forwards: false, flushing: false }
+    }
+
+    /// Forgets what is not in the engine, the read cache too.
+    pub(super) fn forget(&mut self) {
+        self.buffer.forget();
+        self.cache.clear();
+        self.forwards = false;
+        self.flushing = false;
     }
 
     /// The next row of a flush. The first call of a flush makes room, if this store is the one that has to.
@@ -272,10 +321,10 @@ impl Store {
         taken
     }
 
-    fn apply(&mut self, offset: Option<i64>) -> Result<()> {
+    fn apply(&mut self, offset: Option<i64>, now_ms: i64) -> Result<()> {
         if self.buffer.dirty_len() > 0 || offset.is_some() {
             self.buffer.sort();
-            self.engine.apply(self.buffer.dirty(), offset)?;
+            self.engine.apply(self.buffer.dirty(), offset, now_ms)?;
             self.buffer.commit();
         }
         Ok(())

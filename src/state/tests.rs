@@ -16,12 +16,13 @@ pub(super) fn spec(name: &str, kind: StoreKind, caching: bool) -> Arc<StoreSpec>
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Put { store: usize, key: Vec<u8>, value: Option<Vec<u8>> },
     Get { store: usize, key: Vec<u8> },
     Page { store: usize, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>, reverse: bool, limit: usize },
     Commit,
     Abort,
+    Reopen,
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -32,7 +33,7 @@ fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
     prop_oneof![Just(Bound::Unbounded), key().prop_map(Bound::Included), key().prop_map(Bound::Excluded)]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let store = 0..2_usize;
     prop_oneof![
         8 => (store.clone(), key(), proptest::option::weighted(0.7, vec(any::<u8>(), 0..20)))
@@ -42,12 +43,18 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(store, from, to, reverse, limit)| Step::Page { store, from, to, reverse, limit }),
         1 => Just(Step::Commit),
         1 => Just(Step::Abort),
+        1 => Just(Step::Reopen),
     ]
 }
 
 type Model = [BTreeMap<Vec<u8>, Vec<u8>>; 2];
 
-fn check(stores: &mut TaskStores, steps: Vec<Step>) -> Result<(), TestCaseError> {
+/// Takes the steps with stores and model. `reopen` closes and opens again; what is not committed may be lost then.
+pub(super) fn check(
+    mut stores: TaskStores,
+    steps: Vec<Step>,
+    reopen: impl Fn(TaskStores) -> TaskStores,
+) -> Result<(), TestCaseError> {
     let (mut committed, mut seen) = (Model::default(), Model::default());
     let context = RecordContext::default();
     for step in steps {
@@ -86,6 +93,11 @@ fn check(stores: &mut TaskStores, steps: Vec<Step>) -> Result<(), TestCaseError>
                 prop_assert_eq!(stores.uncommitted_bytes(), 0);
                 seen = committed.clone();
             }
+            Step::Reopen => {
+                stores.discard();
+                stores = reopen(stores);
+                seen = committed.clone();
+            }
         }
     }
     Ok(())
@@ -101,7 +113,7 @@ proptest! {
         let specs = [spec("a", StoreKind::KeyValue, false), spec("b", StoreKind::KeyValue, true)];
         let mut stores = TaskStores::in_memory(&specs, cache_bytes);
         stores.set_clean_bytes_max(clean_bytes);
-        check(&mut stores, steps)?;
+        check(stores, steps, |stores| stores)?;
     }
 }
 
@@ -186,4 +198,11 @@ fn a_store_that_nobody_forwards_writes_through_when_the_cache_is_full() {
     stores.put(0, b"b", Some(b"3"), &at(3)).unwrap();
     stores.put(0, b"b", None, &at(4)).unwrap();
     assert_eq!(changelog(&stores), [(0, "b".into(), Some(b"3".to_vec()), 3), (0, "b".into(), None, 4)]);
+}
+
+#[test]
+fn stores_may_move_to_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<TaskStores>();
+    is_send::<StateHome>();
 }

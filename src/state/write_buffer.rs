@@ -202,7 +202,7 @@ mod tests {
 
     fn engine() -> Engine {
         let mut engine = Engine::Memory(MemoryEngine::default());
-        engine.apply([(&b"a"[..], Some(&b"1"[..]))].into_iter(), None).unwrap();
+        engine.apply([(&b"a"[..], Some(&b"1"[..]))].into_iter(), None, 0).unwrap();
         engine
     }
 
@@ -213,7 +213,7 @@ mod tests {
         buffer.put(b"b", Some(b"2")).unwrap();
         assert_eq!((buffer.dirty_bytes(), buffer.dirty_len()), (2, 1));
         buffer.sort();
-        engine.apply(buffer.dirty(), None).unwrap();
+        engine.apply(buffer.dirty(), None, 0).unwrap();
         buffer.commit();
         assert_eq!((buffer.dirty_bytes(), buffer.dirty_len()), (0, 0));
         let mut empty = Engine::Memory(MemoryEngine::default());

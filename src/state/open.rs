@@ -1,0 +1,159 @@
+//! Opening the stores of a task where the last run has left them, and what has to be read before they may be used.
+
+use std::sync::Arc;
+
+use super::cache::CacheBudget;
+use super::directory::{StateDirectory, TaskDirectory};
+use super::engine::Engine;
+use super::memory::MemoryEngine;
+use super::meta::ChangelogIdentity;
+use super::restore_plan::{LogState, Reason, RestorePlan, StoreCondition, plan};
+#[cfg(feature = "rocksdb")]
+use super::rocksdb::{Database, Family, OpenError};
+use super::spec::{EngineKind, StoreSpec};
+use super::state_memory::StateMemory;
+use super::task_stores::{Backing, Store, TaskStores};
+use crate::error::{Error, ErrorKind, Result};
+use crate::topology::TaskId;
+
+/// A store of a task, and what backs it there.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreToOpen {
+    pub spec: Arc<StoreSpec>,
+    /// None: the store has no changelog.
+    pub changelog: Option<ChangelogIdentity>,
+}
+
+/// What the stores of all tasks of a thread share.
+#[derive(Debug, Clone)]
+pub(crate) struct StateHome {
+    pub directory: StateDirectory,
+    pub memory: StateMemory,
+    pub cache: CacheBudget,
+}
+
+impl TaskStores {
+    /// Opens the stores of a task. Damaged ones are set aside, and are empty then.
+    ///
+    /// # Errors
+    /// `Unavailable` when the folder or the database cannot be opened now, as with a full disk or too few file
+    /// descriptors: the state is well, and trying again or ending the process keeps it.
+    pub(crate) fn open(home: &StateHome, task: TaskId, stores: &[StoreToOpen], now_ms: i64) -> Result<TaskStores> {
+        home.memory.set_now(now_ms);
+        let registration = home.memory.register(stores.len());
+        let mut backing = Backing { memory: Some(registration), ..Backing::default() };
+        let on_disk = |store: &&StoreToOpen| cfg!(feature = "rocksdb") && store.spec.engine == EngineKind::Persistent;
+        let names: Vec<Arc<str>> = stores.iter().filter(on_disk).map(|store| Arc::clone(&store.spec.name)).collect();
+        if !names.is_empty() {
+            let directory = home.directory.claim(&task.to_string(), now_ms)?;
+            backing.open(&names, &home.memory, directory, now_ms)?;
+        }
+        let opened = stores.iter().map(|store| {
+            let family = names.iter().position(|name| *name == store.spec.name);
+            let (engine, condition) = backing.engine(store, family)?;
+            let mut store = Store::new(&store.spec, store.changelog.clone(), engine, &home.cache);
+            store.condition = condition;
+            Ok(store)
+        });
+        let opened = opened.collect::<Result<Vec<_>>>()?;
+        Ok(TaskStores::new(opened, home.cache.clone(), backing))
+    }
+
+    /// How a store was found.
+    pub(crate) fn condition(&self, index: usize) -> Option<&StoreCondition> {
+        self.stores.get(index).map(|store| &store.condition)
+    }
+
+    /// Applies the startup table to a store, which is emptied where it has to begin again: the changelog offset to read
+    /// from. To be called before the first `restore`.
+    ///
+    /// # Errors
+    /// A store that cannot be emptied, or that has no changelog.
+    pub(crate) fn begin_restore(&mut self, index: usize, log: &LogState, now_ms: i64) -> Result<i64> {
+        let store = self.stores.get_mut(index).ok_or_else(no_changelog)?;
+        let changelog = store.changelog.as_ref().ok_or_else(no_changelog)?;
+        match plan(&store.condition, changelog, log, now_ms) {
+            RestorePlan::Resume { from } => Ok(from),
+            RestorePlan::FromScratch { from, reason } => {
+                if reason != Reason::Empty {
+                    let (store, topic) = (&*store.spec.name, &*changelog.topic);
+                    let partition = changelog.partition;
+                    tracing::warn!(store, topic, partition, %reason, "a store is restored from the start of its changelog");
+                }
+                self.wipe(index)?;
+                Ok(from)
+            }
+        }
+    }
+
+    /// Forgets everything that a store holds.
+    pub(crate) fn wipe(&mut self, index: usize) -> Result<()> {
+        let store = self.stores.get_mut(index).ok_or_else(no_changelog)?;
+        store.forget();
+        store.condition = StoreCondition::Empty;
+        store.engine.wipe()
+    }
+
+    /// The changelog offset that a store would be found at after a crash; none: it would be empty.
+    pub(crate) fn durable_offset(&self, index: usize) -> Result<Option<i64>> {
+        self.stores.get(index).map_or(Ok(None), |store| store.engine.durable_offset())
+    }
+
+    /// Writes committed rows to disk and closes. What is not committed is forgotten.
+    ///
+    /// Dropping the stores does the same, without saying whether it worked.
+    ///
+    /// # Errors
+    /// `Unavailable` when they cannot be written: the changelog has them, and the next start reads them from there.
+    pub(crate) fn close(self) -> Result<()> {
+        #[cfg(feature = "rocksdb")]
+        if let Some(database) = &self.backing.database {
+            database.flush_all()?;
+        }
+        drop(self);
+        Ok(())
+    }
+}
+
+impl Backing {
+    #[cfg(feature = "rocksdb")]
+    fn open(&mut self, names: &[Arc<str>], memory: &StateMemory, task: TaskDirectory, now_ms: i64) -> Result<()> {
+        let open = |task: &TaskDirectory| Database::open(&task.database(), names, memory.shared(), task.damage_mark());
+        let opened = match open(&task) {
+            Err(OpenError::Damaged(error)) => {
+                task.set_aside(&error.report(), now_ms)?;
+                task.create()?;
+                open(&task)
+            }
+            opened => opened,
+        };
+        let database = opened.map_err(|(OpenError::Damaged(error) | OpenError::Unavailable(error))| error)?;
+        let database = Arc::new(database);
+        memory.add(&database);
+        self.database = Some(database);
+        self.directory = Some(task);
+        Ok(())
+    }
+
+    #[cfg(not(feature = "rocksdb"))]
+    fn open(&mut self, _: &[Arc<str>], _: &StateMemory, task: TaskDirectory, _: i64) -> Result<()> {
+        self.directory = Some(task);
+        Ok(())
+    }
+
+    fn engine(&self, store: &StoreToOpen, family: Option<usize>) -> Result<(Engine, StoreCondition)> {
+        #[cfg(feature = "rocksdb")]
+        if let (Some(database), Some(family)) = (&self.database, family) {
+            let (name, layout) = (&store.spec.name, store.spec.kind.layout());
+            let (family, condition) = Family::open(database, family, name, layout, store.changelog.clone())?;
+            return Ok((Engine::RocksDb(family), condition));
+        }
+        let _ = (store, family);
+        Ok((Engine::Memory(MemoryEngine::default()), StoreCondition::Empty))
+    }
+}
+
+#[cold]
+fn no_changelog() -> Error {
+    Error::new(ErrorKind::Internal, "a store without a changelog cannot be restored")
+}

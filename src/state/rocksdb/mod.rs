@@ -1,0 +1,373 @@
+//! Stores on disk: one RocksDB per task, one column family per store.
+//!
+//! ```text
+//!   column family = store
+//!     0x00          meta record: changelog, next offset, wall clock    (meta.rs)
+//!     0x01 | key    row
+//! ```
+//!
+//! Only committed rows are ever written, with the log of RocksDB off: after a crash a family is at one of its former
+//! commits, and its changelog brings the rest.
+//!
+//! IMPORTANT: the offset goes into the same batch **and the same family** as the rows. RocksDB recovers a prefix of the
+//! writes of one family, not of all: in a family of its own the offset was ahead of its rows after one kill in four.
+
+#[cfg(test)]
+mod crash_tests;
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use rocksdb::{
+    BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, MultiThreaded, Options, ReadOptions, ReadTier,
+    WriteBatch, WriteOptions,
+};
+
+pub(super) use self::options::Shared;
+use super::engine::Scan;
+use super::merge::Direction;
+use super::meta::{ChangelogIdentity, Meta};
+use super::restore_plan::StoreCondition;
+use crate::error::{Error, ErrorKind, Result};
+
+type Db = DBWithThreadMode<MultiThreaded>;
+
+/// Sorts before all rows.
+const META: &[u8] = &[0x00];
+/// First byte of the key of every row.
+const ROW: u8 = 0x01;
+/// Behind every row.
+const END: &[u8] = &[0x02];
+
+/// The database of one task.
+pub(super) struct Database {
+    db: Db,
+    path: PathBuf,
+    family_options: Options,
+    families: Vec<Activity>,
+    /// Where a mark is left when damage is met while running: the next open would succeed.
+    damage_mark: PathBuf,
+}
+
+/// What the flush policy knows about a family.
+struct Activity {
+    name: Arc<str>,
+    /// When the oldest row that is not on disk was written, in ms; `CLEAN`: all are.
+    dirty_since_ms: AtomicI64,
+}
+
+const CLEAN: i64 = i64::MAX;
+
+/// Why a database was not opened.
+pub(super) enum OpenError {
+    /// Its files are damaged: it has to be set aside.
+    Damaged(Error),
+    /// Its files are well, as far as is known.
+    Unavailable(Error),
+}
+
+impl Database {
+    /// Opens or creates the database with every family that it holds, and those of the stores.
+    pub(super) fn open(
+        path: &Path,
+        stores: &[Arc<str>],
+        shared: &Shared,
+        damage_mark: PathBuf,
+    ) -> Result<Database, OpenError> {
+        let (options, family_options) = (options::database(shared), options::family(shared));
+        let existed = path.join("CURRENT").exists();
+        let mut names = if existed { Db::list_cf(&options, path).unwrap_or_default() } else { Vec::new() };
+        names.extend(stores.iter().map(|name| family_name(name)));
+        names.push("default".into());
+        names.sort();
+        names.dedup();
+        let families = names.into_iter().map(|name| ColumnFamilyDescriptor::new(name, family_options.clone()));
+        let opened = Db::open_cf_descriptors(&options, path, families);
+        let db = opened.map_err(|error| {
+            // Only these two say that files are damaged. Anything else (a lock, no descriptors, no space, read-only) passes.
+            let damaged = error.kind() == rocksdb::ErrorKind::Corruption
+                || existed && error.as_ref().contains("No such file or directory");
+            let wrap = if damaged { OpenError::Damaged } else { OpenError::Unavailable };
+            wrap(failed("open", path, error))
+        })?;
+        let activity = |name: &Arc<str>| Activity { name: Arc::clone(name), dirty_since_ms: AtomicI64::new(CLEAN) };
+        let families = stores.iter().map(activity).collect();
+        Ok(Database { db, path: path.into(), family_options, families, damage_mark })
+    }
+
+    /// Sizes of the memtables that hold something, each with the number of its family.
+    pub(super) fn memtables(&self) -> impl Iterator<Item = (usize, u64)> {
+        let dirty = |activity: &Activity| activity.dirty_since_ms.load(Ordering::Relaxed) != CLEAN;
+        self.families.iter().enumerate().filter(move |(_, activity)| dirty(activity)).filter_map(|(index, activity)| {
+            let family = self.family(&activity.name).ok()?;
+            let size = self.db.property_int_value_cf(&family, "rocksdb.cur-size-active-mem-table").ok()??;
+            Some((index, size))
+        })
+    }
+
+    /// Begins to flush the families whose oldest row has waited since before `dirty_before_ms`.
+    pub(super) fn flush_older(&self, dirty_before_ms: i64) -> Result<()> {
+        let old = |activity: &Activity| activity.dirty_since_ms.load(Ordering::Relaxed) < dirty_before_ms;
+        let due = self.families.iter().enumerate().filter(|(_, activity)| old(activity));
+        due.map(|(index, _)| index).try_for_each(|index| self.flush(index, false))
+    }
+
+    pub(super) fn flush(&self, index: usize, wait: bool) -> Result<()> {
+        let Some(activity) = self.families.get(index) else { return Ok(()) };
+        // First: a row that is written from now on may miss the flush.
+        activity.dirty_since_ms.store(CLEAN, Ordering::Relaxed);
+        let flushed = self.db.flush_cf_opt(&self.family(&activity.name)?, &options::flush(wait));
+        flushed.map_err(|error| self.failed("flush", error))
+    }
+
+    /// Flushes everything, and waits for it.
+    pub(super) fn flush_all(&self) -> Result<()> {
+        (0..self.families.len()).try_for_each(|index| self.flush(index, true))
+    }
+
+    fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>> {
+        self.db.cf_handle(&family_name(name)).ok_or_else(|| {
+            let context = format!("could not find store {name} in {}", self.path.display());
+            Error::new(ErrorKind::Internal, context)
+        })
+    }
+
+    #[cold]
+    fn failed(&self, doing: &str, error: rocksdb::Error) -> Error {
+        let error = failed(doing, &self.path, error);
+        if error.kind() == ErrorKind::Corrupted {
+            tracing::error!(database = %self.path.display(), error = error.report(), "a state store is damaged");
+            if let Err(error) = std::fs::write(&self.damage_mark, error.report()) {
+                tracing::warn!(mark = %self.damage_mark.display(), %error, "could not mark a database as damaged");
+            }
+        }
+        error
+    }
+}
+
+/// RocksDB has a family of its own called `default`; a store may be called so too.
+fn family_name(store: &str) -> String {
+    format!("store-{store}")
+}
+
+fn failed(doing: &str, path: &Path, error: rocksdb::Error) -> Error {
+    let path = path.display();
+    let (kind, remedy) = match error.kind() {
+        rocksdb::ErrorKind::Corruption => {
+            (ErrorKind::Corrupted, "it will be set aside and restored when the task is opened again")
+        }
+        _ => (ErrorKind::Unavailable, "look for a full disk, missing permissions or too few file descriptors"),
+    };
+    Error::new(kind, format!("could not {doing} the state in {path}: {remedy}")).with_source(error)
+}
+
+/// The committed rows of one store.
+pub(super) struct Family {
+    database: Arc<Database>,
+    index: usize,
+    name: String,
+    /// The store's kind, as its meta record has it.
+    layout: u8,
+    changelog: Option<ChangelogIdentity>,
+    next_offset: Option<i64>,
+    read: ReadOptions,
+    write: WriteOptions,
+    /// Scratch: a key with its first byte.
+    key: Vec<u8>,
+}
+
+impl Family {
+    /// The family of a store, and how it was found.
+    pub(super) fn open(
+        database: &Arc<Database>,
+        index: usize,
+        name: &str,
+        layout: u8,
+        changelog: Option<ChangelogIdentity>,
+    ) -> Result<(Family, StoreCondition)> {
+        let write = options::write(changelog.is_some());
+        let mut family = Family {
+            database: Arc::clone(database),
+            index,
+            name: family_name(name),
+            layout,
+            changelog,
+            next_offset: None,
+            read: ReadOptions::default(),
+            write,
+            key: Vec::new(),
+        };
+        let condition = match family.meta(ReadTier::All)? {
+            Some(Ok(meta)) => StoreCondition::Known(meta),
+            Some(Err(why)) => StoreCondition::Unreadable(why),
+            None if family.has_rows()? => StoreCondition::Unreadable("it has rows without a meta record"),
+            None => StoreCondition::Empty,
+        };
+        if let StoreCondition::Known(meta) = &condition {
+            family.next_offset = meta.next_offset;
+        }
+        Ok((family, condition))
+    }
+
+    pub(super) fn get(&mut self, key: &[u8], row: &mut Vec<u8>) -> Result<bool> {
+        prefix(&mut self.key, key);
+        let found = self.database.db.get_pinned_cf_opt(&self.handle()?, &self.key, &self.read);
+        let found = found.map_err(|error| self.database.failed("read", error))?;
+        if let Some(found) = &found {
+            row.extend_from_slice(found);
+        }
+        Ok(found.is_some())
+    }
+
+    pub(super) fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        mut each: impl FnMut(&[u8], &[u8]) -> Scan,
+    ) -> Result<()> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(start_of(from));
+        options.set_iterate_upper_bound(end_of(to));
+        let mut rows = self.database.db.raw_iterator_cf_opt(&self.handle()?, options);
+        match direction {
+            Direction::Forward => rows.seek_to_first(),
+            Direction::Backward => rows.seek_to_last(),
+        }
+        while let Some((key, row)) = rows.item() {
+            if each(key.get(1..).unwrap_or_default(), row) == Scan::Enough {
+                return Ok(());
+            }
+            match direction {
+                Direction::Forward => rows.next(),
+                Direction::Backward => rows.prev(),
+            }
+        }
+        // NOTE: an iterator that meets a damaged block just ends.
+        rows.status().map_err(|error| self.database.failed("read", error))
+    }
+
+    pub(super) fn apply<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        next_offset: Option<i64>,
+        now_ms: i64,
+    ) -> Result<()> {
+        let next_offset = next_offset.or(self.next_offset);
+        let mut batch = WriteBatch::default();
+        let mut key_bytes = std::mem::take(&mut self.key);
+        let family = self.handle()?;
+        for (key, row) in rows {
+            prefix(&mut key_bytes, key);
+            match row {
+                Some(row) => batch.put_cf(&family, &key_bytes, row),
+                None => batch.delete_cf(&family, &key_bytes),
+            }
+        }
+        let meta = Meta { changelog: self.changelog.clone(), next_offset, wall_clock_ms: now_ms };
+        meta.encode(self.layout, &mut key_bytes);
+        // IMPORTANT: same batch, same family: see the head of this file.
+        batch.put_cf(&family, META, &key_bytes);
+        let written = self.database.db.write_opt(batch, &self.write);
+        written.map_err(|error| self.database.failed("write", error))?;
+        if let Some(activity) = self.database.families.get(self.index) {
+            activity.dirty_since_ms.fetch_min(now_ms, Ordering::Relaxed);
+        }
+        drop(family);
+        self.key = key_bytes;
+        self.next_offset = next_offset;
+        Ok(())
+    }
+
+    /// Forgets all rows.
+    pub(super) fn wipe(&mut self) -> Result<()> {
+        let Database { db, family_options, .. } = &*self.database;
+        let wiped = db.drop_cf(&self.name).and_then(|()| db.create_cf(&self.name, family_options));
+        self.next_offset = None;
+        wiped.map_err(|error| self.database.failed("empty", error))
+    }
+
+    pub(super) fn offset(&self) -> Option<i64> {
+        self.next_offset
+    }
+
+    /// The offset that would be found after a crash.
+    pub(super) fn durable_offset(&self) -> Result<Option<i64>> {
+        Ok(self.meta(ReadTier::Persisted)?.and_then(Result::ok).and_then(|meta| meta.next_offset))
+    }
+
+    pub(super) fn approximate_len(&self) -> u64 {
+        let Ok(family) = self.handle() else { return 0 };
+        let len = self.database.db.property_int_value_cf(&family, "rocksdb.estimate-num-keys");
+        // The meta record is one of them, and counted once per memtable and file it is in.
+        len.ok().flatten().unwrap_or(0).saturating_sub(1)
+    }
+
+    fn meta(&self, tier: ReadTier) -> Result<Option<Result<Meta, &'static str>>> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(tier);
+        let found = self.database.db.get_pinned_cf_opt(&self.handle()?, META, &options);
+        let found = found.map_err(|error| self.database.failed("read", error))?;
+        Ok(found.map(|bytes| Meta::decode(&bytes, self.layout)))
+    }
+
+    fn has_rows(&self) -> Result<bool> {
+        let mut any = false;
+        self.scan(Bound::Unbounded, Bound::Unbounded, Direction::Forward, |_, _| {
+            any = true;
+            Scan::Enough
+        })?;
+        Ok(any)
+    }
+
+    fn handle(&self) -> Result<Arc<BoundColumnFamily<'_>>> {
+        self.database.db.cf_handle(&self.name).ok_or_else(|| {
+            let context = format!("could not find {} in {}", self.name, self.database.path.display());
+            Error::new(ErrorKind::Internal, context)
+        })
+    }
+}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Family")
+            .field("name", &self.name)
+            .field("next_offset", &self.next_offset)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn prefix(bytes: &mut Vec<u8>, key: &[u8]) {
+    bytes.clear();
+    bytes.push(ROW);
+    bytes.extend_from_slice(key);
+}
+
+/// RocksDB's lower bounds are included, its upper ones are not.
+fn start_of(from: Bound<&[u8]>) -> Vec<u8> {
+    match from {
+        Bound::Included(key) => [&[ROW], key].concat(),
+        Bound::Excluded(key) => [&[ROW], key, &[0]].concat(),
+        Bound::Unbounded => vec![ROW],
+    }
+}
+
+fn end_of(to: Bound<&[u8]>) -> Vec<u8> {
+    match to {
+        Bound::Included(key) => [&[ROW], key, &[0]].concat(),
+        Bound::Excluded(key) => [&[ROW], key].concat(),
+        Bound::Unbounded => END.to_vec(),
+    }
+}

@@ -1,0 +1,253 @@
+//! Stores on disk: the model again, damage, and what the files hold.
+
+use std::fs;
+use std::ops::Bound;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::{Headers, RecordBatch};
+use crate::state::tests::{check, spec, step};
+use crate::state::{
+    CacheBudget, LogState, RecordContext, StateDirectory, StateHome, StateMemory, StateMemoryLimits, StoreKind,
+    StoreToOpen, TaskStores,
+};
+use crate::topology::TaskId;
+
+pub(super) const TASK: TaskId = TaskId { sub_topology: 0, partition: 3 };
+const NOW_MS: i64 = 1_700_000_000_000;
+
+pub(super) fn home(folder: &Path, cache_bytes: usize) -> StateHome {
+    let limits = StateMemoryLimits { block_cache_bytes: 4 << 20, memtable_bytes: 256 << 10, read_cache_bytes: 10_000 };
+    StateHome {
+        directory: StateDirectory::open(folder, "app").unwrap(),
+        memory: StateMemory::new(limits),
+        cache: CacheBudget::new(cache_bytes),
+    }
+}
+
+pub(super) fn two_stores() -> Vec<StoreToOpen> {
+    let store = |name: &str, caching| {
+        let topic = format!("app-{name}-changelog").into();
+        let changelog = Some(ChangelogIdentity { topic, topic_id: None, partition: 3 });
+        StoreToOpen { spec: spec(name, StoreKind::KeyValue, caching), changelog }
+    };
+    vec![store("a", false), store("b", true)]
+}
+
+fn open(home: &StateHome) -> TaskStores {
+    TaskStores::open(home, TASK, &two_stores(), NOW_MS).unwrap()
+}
+
+fn put(stores: &mut TaskStores, store: usize, key: &str, value: &str) {
+    stores.put(store, key.as_bytes(), Some(value.as_bytes()), &RecordContext::default()).unwrap();
+}
+
+fn get(stores: &mut TaskStores, store: usize, key: &str) -> Option<String> {
+    stores.get(store, key.as_bytes()).unwrap().map(|row| String::from_utf8(row.to_vec()).unwrap())
+}
+
+/// Two stores with a row each, at offsets 7 and 9, closed.
+fn filled(home: &StateHome) {
+    let mut stores = open(home);
+    put(&mut stores, 0, "k", "a");
+    put(&mut stores, 1, "k", "b");
+    stores.flush(1).unwrap();
+    stores.apply(&[Some(7), Some(9)]).unwrap();
+    stores.close().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn stores_on_disk_do_as_the_model_does(
+        steps in vec(step(), 1..120),
+        cache_bytes in prop_oneof![Just(0), Just(200), Just(100_000)],
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path(), cache_bytes);
+        check(open(&home), steps, |stores| {
+            stores.close().unwrap();
+            open(&home)
+        })?;
+    }
+}
+
+#[test]
+fn a_closed_store_opens_at_its_offset() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    filled(&home);
+    let mut stores = open(&home);
+    assert_eq!((stores.offset(0), stores.offset(1)), (Some(7), Some(9)));
+    assert_eq!(stores.durable_offset(1).unwrap(), Some(9));
+    assert_eq!((get(&mut stores, 0, "k"), get(&mut stores, 1, "k")), (Some("a".into()), Some("b".into())));
+    let log = LogState { start: 0, end: 10, delete_retention_ms: Some(1000) };
+    assert_eq!(stores.begin_restore(0, &log, NOW_MS + 10).unwrap(), 7);
+}
+
+/// State that a released version has written must open in the next one: a change here is a change of the format.
+#[test]
+fn a_family_has_its_meta_record_before_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    filled(&home);
+    let db =
+        Db::open_cf(&Options::default(), folder.path().join("app/0_3/db"), ["default", "store-a", "store-b"]).unwrap();
+    let family = db.cf_handle("store-a").unwrap();
+    let rows: Vec<_> = db.iterator_cf(&family, rocksdb::IteratorMode::Start).map(Result::unwrap).collect();
+    assert_eq!((&*rows[0].0, &*rows[1].0, &*rows[1].1), (&b"\0"[..], &b"\x01k"[..], &b"a"[..]));
+    let meta = Meta::decode(&rows[0].1, 0).unwrap();
+    assert_eq!((meta.next_offset, meta.wall_clock_ms), (Some(7), NOW_MS));
+    assert_eq!(meta.changelog, two_stores()[0].changelog);
+    assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn a_store_that_has_to_begin_again_does_not_touch_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    filled(&home);
+    let mut stores = open(&home);
+    let log = LogState { start: 8, end: 20, delete_retention_ms: None };
+    assert_eq!(stores.begin_restore(0, &log, NOW_MS).unwrap(), 8, "the log no longer has offset 7");
+    assert_eq!(stores.begin_restore(1, &log, NOW_MS).unwrap(), 9);
+    assert_eq!((get(&mut stores, 0, "k"), get(&mut stores, 1, "k")), (None, Some("b".into())));
+    let mut batch = RecordBatch::default();
+    batch.push(8, 0, Some(b"k"), Some(b"restored"), Headers::new()).unwrap();
+    stores.restore(0, &batch, 20).unwrap();
+    stores.close().unwrap();
+    let mut stores = open(&home);
+    assert_eq!((get(&mut stores, 0, "k"), stores.offset(0)), (Some("restored".into()), Some(20)));
+}
+
+#[test]
+fn a_store_of_another_kind_under_the_same_name_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    filled(&home);
+    let mut other = two_stores();
+    other[0].spec = spec("a", StoreKind::TimestampedKeyValue, false);
+    let mut stores = TaskStores::open(&home, TASK, &other, NOW_MS).unwrap();
+    assert!(matches!(stores.condition(0), Some(StoreCondition::Unreadable(_))));
+    let log = LogState { start: 0, end: 20, delete_retention_ms: None };
+    assert_eq!(stores.begin_restore(0, &log, NOW_MS).unwrap(), 0);
+    assert_eq!(get(&mut stores, 0, "k"), None);
+}
+
+#[test]
+fn rows_are_flushed_when_they_are_old_or_too_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    let mut stores = open(&home);
+    let dirty =
+        |stores: &TaskStores| stores.backing.database.as_ref().map_or(0, |database| database.memtables().count());
+    put(&mut stores, 0, "k", "a");
+    stores.apply(&[Some(7), None]).unwrap();
+    home.memory.flush_if_due(NOW_MS + 30_000).unwrap();
+    assert_eq!((dirty(&stores), stores.durable_offset(0).unwrap()), (1, None));
+    home.memory.flush_if_due(NOW_MS + 30_001).unwrap();
+    assert_eq!(dirty(&stores), 0);
+    put(&mut stores, 0, "k", &"long".repeat(100_000));
+    put(&mut stores, 1, "k", "short");
+    stores.apply(&[Some(8), Some(1)]).unwrap();
+    home.memory.flush_if_due(NOW_MS + 30_002).unwrap();
+    assert_eq!(dirty(&stores), 1, "the largest goes, the others may wait");
+}
+
+fn named(folder: &Path, part: &str) -> PathBuf {
+    let paths = fs::read_dir(folder.join("app/0_3/db")).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = paths.filter(|path| path.to_string_lossy().contains(part)).collect();
+    paths.sort();
+    paths.pop().unwrap()
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn set_aside(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder.join("app")).unwrap();
+    entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("0_3.corrupt-")).count()
+}
+
+#[test]
+fn damage_found_at_open_sets_the_task_aside() {
+    type Damage = fn(&Path);
+    let damages: [Damage; 4] = [
+        |folder| fs::remove_file(named(folder, ".sst")).unwrap(),
+        |folder| fs::remove_file(named(folder, "MANIFEST")).unwrap(),
+        |folder| fs::write(named(folder, "CURRENT"), "").unwrap(),
+        |folder| {
+            let path = named(folder, ".sst");
+            flip(&path, fs::metadata(&path).unwrap().len() - 20);
+        },
+    ];
+    for damage in damages {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path(), 0);
+        filled(&home);
+        damage(folder.path());
+        let mut stores = open(&home);
+        assert_eq!((get(&mut stores, 0, "k"), stores.offset(0)), (None, None));
+        assert_eq!(stores.condition(0), Some(&StoreCondition::Empty));
+        assert_eq!(set_aside(folder.path()), 1);
+    }
+}
+
+#[test]
+fn damage_met_while_running_sets_the_task_aside_at_the_next_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    filled(&home);
+    let files = fs::read_dir(folder.path().join("app/0_3/db")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).for_each(|path| flip(&path, 3));
+    // The meta record lies in the damaged block.
+    match TaskStores::open(&home, TASK, &two_stores(), NOW_MS) {
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupted),
+        Ok(mut stores) => {
+            let error = stores.get(0, b"k").map(drop).and(stores.get(1, b"k").map(drop)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupted);
+        }
+    }
+    let mut stores = open(&home);
+    assert_eq!((get(&mut stores, 0, "k"), set_aside(folder.path())), (None, 1));
+}
+
+#[test]
+fn a_database_that_somebody_else_holds_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    filled(&home);
+    let shared = Shared::new(1 << 20, 1 << 20);
+    let path = folder.path().join("app/0_3/db");
+    let held = Database::open(&path, &["a".into(), "b".into()], &shared, folder.path().join("mark"));
+    assert!(held.is_ok());
+    let error = TaskStores::open(&home, TASK, &two_stores(), NOW_MS).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    drop(held);
+    assert_eq!(get(&mut open(&home), 0, "k"), Some("a".into()));
+}
+
+#[test]
+fn a_range_may_begin_and_end_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stores = open(&home(folder.path(), 0));
+    for key in ["", "a", "aa", "b"] {
+        put(&mut stores, 0, key, "v");
+    }
+    stores.apply(&[Some(1), None]).unwrap();
+    let mut keys = |from, to, reverse| {
+        let rows = stores.page(0, from, to, reverse, 10).unwrap();
+        rows.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(Bound::Excluded(b"a"), Bound::Unbounded, false), ["aa", "b"]);
+    assert_eq!(keys(Bound::Unbounded, Bound::Included(b"a"), true), ["a", ""]);
+    assert_eq!(keys(Bound::Excluded(b""), Bound::Excluded(b"aa"), false), ["a"]);
+}

@@ -1,0 +1,152 @@
+//! Memory that all stores of a process share, and the flushes that keep its bounds.
+
+use std::fmt;
+use std::sync::Arc;
+#[cfg(feature = "rocksdb")]
+use std::sync::Mutex;
+#[cfg(feature = "rocksdb")]
+use std::sync::PoisonError;
+#[cfg(feature = "rocksdb")]
+use std::sync::Weak;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+#[cfg(feature = "rocksdb")]
+use super::rocksdb::{Database, Shared};
+use crate::error::Result;
+
+/// Bounds in bytes, each for the whole process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StateMemoryLimits {
+    /// Blocks of files that stores on disk have read; memtables are charged to it.
+    pub block_cache_bytes: usize,
+    /// Rows that stores on disk have not yet written to a file.
+    pub memtable_bytes: usize,
+    /// Committed rows that stay at hand, decoded from no block.
+    pub read_cache_bytes: usize,
+}
+
+impl Default for StateMemoryLimits {
+    fn default() -> StateMemoryLimits {
+        StateMemoryLimits { block_cache_bytes: 96 << 20, memtable_bytes: 48 << 20, read_cache_bytes: 48 << 20 }
+    }
+}
+
+/// A handle to what the stores of a process share. One per process.
+#[derive(Clone)]
+pub(crate) struct StateMemory(Arc<Inner>);
+
+struct Inner {
+    limits: StateMemoryLimits,
+    /// Stores that are open: each has an equal share of the read cache.
+    stores: AtomicUsize,
+    /// The time of the last step. No task reads a clock, and a meta record wants one; nothing else hangs on it.
+    now_ms: AtomicI64,
+    #[cfg(feature = "rocksdb")]
+    shared: Shared,
+    #[cfg(feature = "rocksdb")]
+    databases: Mutex<Vec<Weak<Database>>>,
+}
+
+/// How long a committed row may be in memory only. Bounds what is read again after a crash; a flush costs 1 ms.
+#[cfg(feature = "rocksdb")]
+const FLUSH_INTERVAL_MS: i64 = 30_000;
+
+impl StateMemory {
+    pub(crate) fn new(limits: StateMemoryLimits) -> StateMemory {
+        StateMemory(Arc::new(Inner {
+            limits,
+            stores: AtomicUsize::new(0),
+            now_ms: AtomicI64::new(0),
+            #[cfg(feature = "rocksdb")]
+            shared: Shared::new(limits.block_cache_bytes, limits.memtable_bytes),
+            #[cfg(feature = "rocksdb")]
+            databases: Mutex::default(),
+        }))
+    }
+
+    /// Tells the time, and begins the flushes that are due: of rows older than 30 s, and, while the memtables take more
+    /// than their budget, of the largest. To be called about once a second from one thread.
+    ///
+    /// # Errors
+    /// `Unavailable` when a flush cannot begin, as on a full disk; the stores go on and the next call tries again.
+    pub(crate) fn flush_if_due(&self, now_ms: i64) -> Result<()> {
+        self.set_now(now_ms);
+        #[cfg(feature = "rocksdb")]
+        self.flush(now_ms)?;
+        Ok(())
+    }
+
+    #[cfg(feature = "rocksdb")]
+    fn flush(&self, now_ms: i64) -> Result<()> {
+        let databases = self.databases();
+        databases.iter().try_for_each(|database| database.flush_older(now_ms - FLUSH_INTERVAL_MS))?;
+        let tables = |database: &Arc<Database>| {
+            let database = Arc::clone(database);
+            let tables: Vec<_> = database.memtables().collect();
+            tables.into_iter().map(move |(family, bytes)| (bytes, Arc::clone(&database), family))
+        };
+        let mut tables: Vec<_> = databases.iter().flat_map(tables).collect();
+        let mut bytes: u64 = tables.iter().map(|(bytes, ..)| bytes).sum();
+        tables.sort_unstable_by_key(|(bytes, ..)| *bytes);
+        while bytes > self.0.limits.memtable_bytes as u64 {
+            let Some((freed, database, family)) = tables.pop() else { break };
+            database.flush(family, false)?;
+            bytes -= freed;
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "rocksdb")]
+    fn databases(&self) -> Vec<Arc<Database>> {
+        let mut databases = self.0.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        databases.retain(|database| database.strong_count() > 0);
+        databases.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn add(&self, database: &Arc<Database>) {
+        self.0.databases.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(database));
+    }
+
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    pub(super) fn set_now(&self, now_ms: i64) {
+        self.0.now_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.0.now_ms.load(Ordering::Relaxed)
+    }
+
+    /// What the read cache of one store may take.
+    pub(super) fn read_cache_share(&self) -> usize {
+        self.0.limits.read_cache_bytes / self.0.stores.load(Ordering::Relaxed).max(1)
+    }
+
+    pub(super) fn register(&self, stores: usize) -> Registration {
+        self.0.stores.fetch_add(stores, Ordering::Relaxed);
+        Registration { memory: self.clone(), stores }
+    }
+}
+
+impl fmt::Debug for StateMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.limits.fmt(f)
+    }
+}
+
+/// Stores that take a share, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) memory: StateMemory,
+    stores: usize,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.memory.0.stores.fetch_sub(self.stores, Ordering::Relaxed);
+    }
+}
