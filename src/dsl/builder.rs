@@ -1,6 +1,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::table_node::table_source;
 use super::{KStream, KTable, Materialized};
@@ -83,7 +84,7 @@ impl StreamsBuilder {
         materialized: Materialized<K, V>,
     ) -> KTable<K, V> {
         let mut graph = self.graph.borrow_mut();
-        let (key, value) = (consumed.key.clone(), consumed.value.clone());
+        let (key, value) = (Arc::clone(&consumed.key), Arc::clone(&consumed.value));
         let store = materialized.store(&mut graph, &format!("{topic}-"), Some(&key), Some(&value));
         let given = consumed.name.take();
         let source = graph.name_or(given.as_ref().map(|name| format!("{name}-source")), "KSTREAM-SOURCE-");

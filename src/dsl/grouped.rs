@@ -15,17 +15,20 @@ use crate::record::Change;
 use crate::serdes::{Changed, DynSerde, I64};
 use crate::topology::{Consumed, NodeId, NodeSpec, ProcessorInit, Produced, TopologyBuilder};
 
+/// Lets a node have further children.
+type Duplicate = fn(&mut TopologyBuilder, NodeId);
+
 /// What the uses of one grouping share.
 #[derive(Default)]
 struct Shared {
     /// The source behind the repartition topic: a named grouping has only one.
     source: Cell<Option<NodeId>>,
-    /// Lets a node have further children; set once the grouping is cloned.
-    duplicate: Cell<Option<fn(&mut TopologyBuilder, NodeId)>>,
+    /// Set once the grouping is cloned.
+    duplicate: Cell<Option<Duplicate>>,
 }
 
 impl Shared {
-    fn cloned(&self, duplicate: fn(&mut TopologyBuilder, NodeId), graph: &mut TopologyBuilder, node: NodeId) {
+    fn cloned(&self, duplicate: Duplicate, graph: &mut TopologyBuilder, node: NodeId) {
         self.duplicate.set(Some(duplicate));
         duplicate(graph, node);
         if let Some(source) = self.source.get() {
@@ -86,7 +89,7 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
     pub fn count(self, materialized: Materialized<K, i64>) -> KTable<K, i64> {
         let aggregator: Aggregator<K, V, i64> = Arc::new(|_, _, count| Some(count? + 1));
         let serde: DynSerde<i64> = Arc::new(I64);
-        self.aggregate_with("KSTREAM-AGGREGATE-", Some(serde), Some(Arc::new(|| 0)), aggregator, materialized)
+        self.aggregate_with("KSTREAM-AGGREGATE-", Some(&serde), Some(Arc::new(|| 0)), aggregator, materialized)
     }
 
     /// Combines the values of each key, beginning with the first one: `Fn(row, value) -> row`, where none deletes the row.
@@ -102,7 +105,7 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
             None => Some(value),
         });
         let serde = Arc::clone(&self.grouped.value);
-        self.aggregate_with("KSTREAM-REDUCE-", Some(serde), None, aggregator, materialized)
+        self.aggregate_with("KSTREAM-REDUCE-", Some(&serde), None, aggregator, materialized)
     }
 
     /// Folds the values of each key into a row of another type: `Fn(&key, value, row) -> row`, where none deletes the row.
@@ -119,7 +122,8 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
     ///     |_customer, amount, largest| largest.max(amount),
     ///     Materialized::named("largest-payment").with_value_serde(I64),
     /// );
-    /// # builder.build().map(drop)
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
     /// ```
     pub fn aggregate<A: 'static, R: Into<Option<A>>>(
         self,
@@ -135,7 +139,7 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
     fn aggregate_with<A: 'static>(
         mut self,
         prefix: &str,
-        serde: Option<DynSerde<A>>,
+        serde: Option<&DynSerde<A>>,
         initializer: Option<Initializer<A>>,
         aggregator: Aggregator<K, V, A>,
         materialized: Materialized<K, A>,
@@ -144,7 +148,7 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         let handle = Rc::clone(&self.stream.graph);
         let mut graph = handle.borrow_mut();
         let Grouped { key, value, name: grouping } = self.grouped;
-        let store = materialized.store(&mut graph, prefix, Some(&key), serde.as_ref());
+        let store = materialized.store(&mut graph, prefix, Some(&key), serde);
         let name = graph.name_or(given, prefix);
         let mut parent = self.stream.node;
         if self.stream.repartition_required {
@@ -221,7 +225,7 @@ impl<K: 'static, V: 'static> KGroupedTable<K, V> {
         let add: Aggregator<K, V, i64> = Arc::new(|_, _, count| Some(count.unwrap_or(0) + 1));
         let subtract: Aggregator<K, V, i64> = Arc::new(|_, _, count| Some(count? - 1));
         let serde: DynSerde<i64> = Arc::new(I64);
-        self.aggregate_with("KTABLE-AGGREGATE-", Some(serde), add, subtract, materialized)
+        self.aggregate_with("KTABLE-AGGREGATE-", Some(&serde), add, subtract, materialized)
     }
 
     /// Combines the rows of each group: `Fn(result, row) -> result`, where none deletes the result. The first row is the
@@ -238,7 +242,7 @@ impl<K: 'static, V: 'static> KGroupedTable<K, V> {
         });
         let subtract: Aggregator<K, V, V> = Arc::new(move |_, value, row| subtractor(row?, value).into());
         let serde = Arc::clone(&self.grouped.value);
-        self.aggregate_with("KTABLE-REDUCE-", Some(serde), add, subtract, materialized)
+        self.aggregate_with("KTABLE-REDUCE-", Some(&serde), add, subtract, materialized)
     }
 
     /// Folds the rows of each group into a result of another type: `Fn(&key, row, result) -> result`, where none deletes
@@ -256,7 +260,8 @@ impl<K: 'static, V: 'static> KGroupedTable<K, V> {
     ///         |_bank, balance, sum: i64| sum - balance,
     ///         Materialized::named("per-bank").with_value_serde(I64),
     ///     );
-    /// # builder.build().map(drop)
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
     /// ```
     pub fn aggregate<A: 'static, R: Into<Option<A>>, S: Into<Option<A>>>(
         self,
@@ -274,7 +279,7 @@ impl<K: 'static, V: 'static> KGroupedTable<K, V> {
     fn aggregate_with<A: 'static>(
         mut self,
         prefix: &str,
-        serde: Option<DynSerde<A>>,
+        serde: Option<&DynSerde<A>>,
         add: Aggregator<K, V, A>,
         subtract: Aggregator<K, V, A>,
         materialized: Materialized<K, A>,
@@ -282,7 +287,7 @@ impl<K: 'static, V: 'static> KGroupedTable<K, V> {
         let mut graph = self.graph.borrow_mut();
         let given = claim(&mut graph, self.given.take());
         let Grouped { key, value, name: grouping } = self.grouped;
-        let store = materialized.store(&mut graph, prefix, Some(&key), serde.as_ref());
+        let store = materialized.store(&mut graph, prefix, Some(&key), serde);
         let part = |part: &str| given.as_ref().map(|given| format!("{given}{part}"));
         let (sink, source) = (part("-sink"), part("-source"));
         let (sink, source) = (graph.name_or(sink, "KSTREAM-SINK-"), graph.name_or(source, "KSTREAM-SOURCE-"));

@@ -26,7 +26,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     ///     .stream("orders", Consumed::with(Utf8, Utf8))
     ///     .join(&customers, |order, customer| format!("{order} by {customer}"), Joined::with(Utf8, Utf8))
     ///     .to("enriched", Produced::with(Utf8, Utf8));
-    /// # builder.build().map(drop)
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
     /// ```
     pub fn join<VT: 'static, VR: 'static>(
         self,

@@ -55,7 +55,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     /// ```
     /// # use kstreams::*;
     /// let builder = StreamsBuilder::new();
-    /// builder.stream("in", Consumed::with(Utf8, Utf8)).named("short").filter(|_, text| text.len() < 10);
+    /// let short = builder.stream("in", Consumed::with(Utf8, Utf8)).named("short").filter(|_, text| text.len() < 10);
     /// assert!(builder.build()?.describe().contains("Processor: short"));
     /// # Ok::<(), Error>(())
     /// ```
@@ -69,12 +69,14 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     }
 
     /// Keeps the records for which the predicate holds.
+    #[must_use = "a stream that nobody takes goes nowhere"]
     pub fn filter(self, keep: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> KStream<K, V> {
         let keep: Predicate<K, V> = Arc::new(keep);
         self.append("KSTREAM-FILTER-", move |_| Ok(Filter { keep: Arc::clone(&keep) }))
     }
 
     /// Keeps the records for which the predicate does not hold.
+    #[must_use = "a stream that nobody takes goes nowhere"]
     pub fn filter_not(self, drop: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> KStream<K, V> {
         self.filter(move |key, value| !drop(key, value))
     }
@@ -136,6 +138,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     }
 
     /// Shows each record to a function and passes it on.
+    #[must_use = "for_each ends a stream"]
     pub fn peek(self, action: impl Fn(&K, &V) + Send + Sync + 'static) -> KStream<K, V> {
         let action: ForEachAction<K, V> = Arc::new(action);
         self.append("KSTREAM-PEEK-", move |_| Ok(Peek { action: Arc::clone(&action) }))
@@ -173,7 +176,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     ///     .default_branch(Branched::named("odd"));
     /// branches.remove("numbers-even").unwrap().to("even", Produced::with(Utf8, I64));
     /// branches.remove("numbers-odd").unwrap().to("odd", Produced::with(Utf8, I64));
-    /// # builder.build().map(drop)
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
     /// ```
     pub fn split(mut self) -> BranchedKStream<K, V> {
         let prefix = self.name("KSTREAM-BRANCH-");
@@ -182,6 +186,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
 
     /// Both streams as one, each record when it comes: there is no order between them.
     #[expect(clippy::needless_pass_by_value, reason = "a handle is one child, and this is the other's")]
+    #[must_use = "a stream that nobody takes goes nowhere"]
     pub fn merge(mut self, other: KStream<K, V>) -> KStream<K, V> {
         let name = self.name("KSTREAM-MERGE-");
         let repartition_required = self.repartition_required || other.repartition_required;
@@ -198,6 +203,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     /// Sends the records through a topic, each to the partition of its key. A record with a null key is dropped.
     ///
     /// Seldom needed: grouping and joining do it by themselves when the key was changed.
+    #[must_use = "a stream that nobody takes goes nowhere"]
     pub fn repartition(mut self, repartitioned: Repartitioned<K, V>) -> KStream<K, V> {
         let Repartitioned { key, value, name, partitions, partitioner } = repartitioned;
         let mut graph = self.graph.borrow_mut();
@@ -265,7 +271,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     /// let per_customer = orders
     ///     .group_by(|_id, customer| customer.clone(), Grouped::with(Utf8, Utf8).named("by-customer"))
     ///     .count(Materialized::named("orders-per-customer"));
-    /// # builder.build().map(drop)
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
     /// ```
     pub fn group_by<K2: 'static>(
         mut self,

@@ -55,11 +55,13 @@ impl<K: 'static, V: 'static> KTable<K, V> {
 
     /// Keeps the rows for which the predicate holds. A row that no longer passes is deleted, and so is one that never
     /// passed: whether it did is only known, and then heeded, where somebody behind needs old rows.
+    #[must_use = "a table that nobody reads is not worth making"]
     pub fn filter(self, keep: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> KTable<K, V> {
         self.filter_with(Arc::new(keep), None)
     }
 
     /// The same with a store of its own.
+    #[expect(clippy::return_self_not_must_use, reason = "its store can be queried")]
     pub fn filter_materialized(
         self,
         keep: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
@@ -69,11 +71,13 @@ impl<K: 'static, V: 'static> KTable<K, V> {
     }
 
     /// Keeps the rows for which the predicate does not hold: see [`filter`](KTable::filter).
+    #[must_use = "a table that nobody reads is not worth making"]
     pub fn filter_not(self, drop: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> KTable<K, V> {
         self.filter(move |key, row| !drop(key, row))
     }
 
     /// The same with a store of its own.
+    #[expect(clippy::return_self_not_must_use, reason = "its store can be queried")]
     pub fn filter_not_materialized(
         self,
         drop: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
@@ -134,7 +138,8 @@ impl<K: 'static, V: 'static> KTable<K, V> {
     /// # let builder = StreamsBuilder::new();
     /// # let table = builder.table("in", Consumed::with(Utf8, I64), Materialized::default());
     /// table.to_stream().to("out", Produced::with(Utf8, I64));
-    /// # builder.build().map(drop)
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
     /// ```
     pub fn to_stream(self) -> KStream<K, Option<V>> {
         self.to_stream_with(|row| row)

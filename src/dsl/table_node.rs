@@ -18,6 +18,9 @@ pub(super) struct TableStoreOption<K, V> {
     pub is_named: bool,
 }
 
+/// Gives the stores that a reader needs.
+type Materialize = Rc<dyn Fn(&mut TopologyBuilder) -> Vec<Arc<str>>>;
+
 /// What others can do with a table, whatever made it.
 pub(super) struct Table<K, V> {
     pub key: DynSerde<K>,
@@ -26,7 +29,7 @@ pub(super) struct Table<K, V> {
     /// Reads the rows, from the task's side.
     pub view: ViewMaker<K, V>,
     /// Makes the rows readable, and says which stores a reader has to be connected to.
-    pub materialize: Rc<dyn Fn(&mut TopologyBuilder) -> Vec<Arc<str>>>,
+    pub materialize: Materialize,
     /// From now on the changes say what a row was before.
     pub send_old_values: Rc<dyn Fn(&mut TopologyBuilder)>,
 }

@@ -62,13 +62,16 @@ impl<V: 'static> Serde for Changed<V> {
 
 fn write_varint(length: usize, bytes: &mut Vec<u8>) -> Result<()> {
     let length = i32::try_from(length).map_err(|error| Error::invalid("a row is too long").with_source(error))?;
-    let mut rest = (length as u32) << 1;
-    while rest >= 0x80 {
-        bytes.push((rest & 0x7f) as u8 | 0x80);
+    let mut rest = length.unsigned_abs() << 1;
+    loop {
+        let [low, ..] = rest.to_le_bytes();
         rest >>= 7;
+        if rest == 0 {
+            bytes.push(low & 0x7f);
+            return Ok(());
+        }
+        bytes.push(low | 0x80);
     }
-    bytes.push(rest as u8);
-    Ok(())
 }
 
 fn read_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
@@ -76,7 +79,8 @@ fn read_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
     for (index, byte) in bytes.iter().enumerate().take(5) {
         value |= u32::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            let length = (value >> 1) as i32 ^ -((value & 1) as i32);
+            // An odd number is a negative length, which nobody writes.
+            let length = (value & 1 == 0).then_some(value >> 1)?;
             return Some((usize::try_from(length).ok()?, bytes.get(index + 1..)?));
         }
     }

@@ -5,7 +5,7 @@ use crate::*;
 #[test]
 fn a_name_is_checked() {
     let builder = StreamsBuilder::new();
-    builder.stream("in", text()).named("a b").filter(|_, _| true);
+    let _ = builder.stream("in", text()).named("a b").filter(|_, _| true);
     assert!(build_error(builder).contains("\"a b\" is no legal name"));
 }
 
@@ -27,7 +27,7 @@ fn an_operator_has_one_name() {
 fn two_operators_do_not_share_a_name() {
     let builder = StreamsBuilder::new();
     let stream = builder.stream("in", text());
-    stream.clone().named("n").filter(|_, _| true);
+    let _ = stream.clone().named("n").filter(|_, _| true);
     stream.named("n").map_values(|v| v);
     assert!(build_error(builder).contains("two nodes are called n"));
 }
