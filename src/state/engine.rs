@@ -2,17 +2,17 @@
 
 use std::ops::Bound;
 
-use super::Direction;
 use super::memory::MemoryEngine;
+use super::merge::Direction;
 #[cfg(feature = "rocksdb")]
-use super::rocksdb::Family;
+use super::rocksdb as disk;
 use crate::error::Result;
 
 #[derive(Debug)]
 pub(super) enum Engine {
     Memory(MemoryEngine),
     #[cfg(feature = "rocksdb")]
-    RocksDb(Family),
+    RocksDb(disk::Family),
 }
 
 /// Whether the caller of a scan wants the next row.

@@ -9,7 +9,7 @@ use super::memory::MemoryEngine;
 use super::meta::ChangelogIdentity;
 use super::restore_plan::{LogState, Reason, RestorePlan, StoreCondition, plan};
 #[cfg(feature = "rocksdb")]
-use super::rocksdb::{Database, Family, OpenError};
+use super::rocksdb as disk;
 use super::spec::{EngineKind, StoreSpec};
 use super::state_memory::StateMemory;
 use super::task_stores::{Backing, Store, TaskStores};
@@ -118,16 +118,18 @@ impl TaskStores {
 impl Backing {
     #[cfg(feature = "rocksdb")]
     fn open(&mut self, names: &[Arc<str>], memory: &StateMemory, task: TaskDirectory, now_ms: i64) -> Result<()> {
-        let open = |task: &TaskDirectory| Database::open(&task.database(), names, memory.shared(), task.damage_mark());
+        let open =
+            |task: &TaskDirectory| disk::Database::open(&task.database(), names, memory.shared(), task.damage_mark());
         let opened = match open(&task) {
-            Err(OpenError::Damaged(error)) => {
+            Err(disk::OpenError::Damaged(error)) => {
                 task.set_aside(&error.report(), now_ms)?;
                 task.create()?;
                 open(&task)
             }
             opened => opened,
         };
-        let database = opened.map_err(|(OpenError::Damaged(error) | OpenError::Unavailable(error))| error)?;
+        let database =
+            opened.map_err(|(disk::OpenError::Damaged(error) | disk::OpenError::Unavailable(error))| error)?;
         let database = Arc::new(database);
         memory.add(&database);
         self.database = Some(database);
@@ -145,7 +147,7 @@ impl Backing {
         #[cfg(feature = "rocksdb")]
         if let (Some(database), Some(family)) = (&self.database, family) {
             let (name, layout) = (&store.spec.name, store.spec.kind.layout());
-            let (family, condition) = Family::open(database, family, name, layout, store.changelog.clone())?;
+            let (family, condition) = disk::Family::open(database, family, name, layout, store.changelog.clone())?;
             return Ok((Engine::RocksDb(family), condition));
         }
         let _ = (store, family);

@@ -11,7 +11,7 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 #[cfg(feature = "rocksdb")]
-use super::rocksdb::{Database, Shared};
+use super::rocksdb as disk;
 use crate::error::Result;
 
 /// Bounds in bytes, each for the whole process.
@@ -42,9 +42,9 @@ struct Inner {
     /// The time of the last step. No task reads a clock, and a meta record wants one; nothing else hangs on it.
     now_ms: AtomicI64,
     #[cfg(feature = "rocksdb")]
-    shared: Shared,
+    shared: disk::Shared,
     #[cfg(feature = "rocksdb")]
-    databases: Mutex<Vec<Weak<Database>>>,
+    databases: Mutex<Vec<Weak<disk::Database>>>,
 }
 
 /// How long a committed row may be in memory only. Bounds what is read again after a crash; a flush costs 1 ms.
@@ -58,7 +58,7 @@ impl StateMemory {
             stores: AtomicUsize::new(0),
             now_ms: AtomicI64::new(0),
             #[cfg(feature = "rocksdb")]
-            shared: Shared::new(limits.block_cache_bytes, limits.memtable_bytes),
+            shared: disk::Shared::new(limits.block_cache_bytes, limits.memtable_bytes),
             #[cfg(feature = "rocksdb")]
             databases: Mutex::default(),
         }))
@@ -80,7 +80,7 @@ impl StateMemory {
     fn flush(&self, now_ms: i64) -> Result<()> {
         let databases = self.databases();
         databases.iter().try_for_each(|database| database.flush_older(now_ms - FLUSH_INTERVAL_MS))?;
-        let tables = |database: &Arc<Database>| {
+        let tables = |database: &Arc<disk::Database>| {
             let database = Arc::clone(database);
             let tables: Vec<_> = database.memtables().collect();
             tables.into_iter().map(move |(family, bytes)| (bytes, Arc::clone(&database), family))
@@ -97,19 +97,19 @@ impl StateMemory {
     }
 
     #[cfg(feature = "rocksdb")]
-    fn databases(&self) -> Vec<Arc<Database>> {
+    fn databases(&self) -> Vec<Arc<disk::Database>> {
         let mut databases = self.0.databases.lock().unwrap_or_else(PoisonError::into_inner);
         databases.retain(|database| database.strong_count() > 0);
         databases.iter().filter_map(Weak::upgrade).collect()
     }
 
     #[cfg(feature = "rocksdb")]
-    pub(super) fn add(&self, database: &Arc<Database>) {
+    pub(super) fn add(&self, database: &Arc<disk::Database>) {
         self.0.databases.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(database));
     }
 
     #[cfg(feature = "rocksdb")]
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &disk::Shared {
         &self.0.shared
     }
 

@@ -12,7 +12,7 @@ use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
 use super::restore_plan::StoreCondition;
 #[cfg(feature = "rocksdb")]
-use super::rocksdb::Database;
+use super::rocksdb as disk;
 use super::spec::{StoreKind, StoreSpec};
 use super::state_memory::Registration;
 use super::write_buffer::WriteBuffer;
@@ -38,17 +38,17 @@ pub struct TaskStores {
 pub(super) struct Backing {
     pub(super) memory: Option<Registration>,
     #[cfg(feature = "rocksdb")]
-    pub(super) database: Option<Arc<Database>>,
+    pub(super) database: Option<Arc<disk::Database>>,
     // IMPORTANT: the last field, so that the folder is free only when the database is closed.
     pub(super) directory: Option<TaskDirectory>,
 }
 
 /// The record that caused an update: what a held-back update is forwarded with.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RecordContext {
-    pub timestamp: i64,
-    pub headers: Headers,
-    pub position: Option<Position>,
+pub struct RecordContext {
+    pub(crate) timestamp: i64,
+    pub(crate) headers: Headers,
+    pub(crate) position: Option<Position>,
 }
 
 /// An update that the cache has held back, as it leaves the cache.
