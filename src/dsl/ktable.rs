@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::builder::Graph;
 use super::kstream::{claim, one_name};
-use super::table_node::{Table, TableStoreOption, connect_store};
+use super::table_node::{OldValues, Table, TableStoreOption, connect_store};
 use super::{Grouped, KGroupedTable, KStream, Materialized};
 use crate::error::Result;
 use crate::operators::table::{FilteredView, MappedView, TableFilter, TableMapValues, ToStream, View, ViewMaker};
@@ -13,7 +13,7 @@ use crate::operators::table_store::{TableStore, TableStoreSpec};
 use crate::operators::{KeySelector, Predicate, RowMapper};
 use crate::record::Change;
 use crate::serdes::DynSerde;
-use crate::topology::{NodeId, NodeSpec, Processor, ProcessorInit};
+use crate::topology::{NodeId, NodeSpec, Processor, ProcessorInit, TopologyBuilder};
 
 /// A table: the last value of each key. Its changes travel like records; its rows can be joined with.
 ///
@@ -54,7 +54,7 @@ impl<K: 'static, V: 'static> KTable<K, V> {
     }
 
     /// Keeps the rows for which the predicate holds. A row that no longer passes is deleted, and so is one that never
-    /// passed: whether it did is only known, and then heeded, where somebody behind needs old rows.
+    /// passed, unless the table before has a store: only then is it known.
     #[must_use = "a table that nobody reads is not worth making"]
     pub fn filter(self, keep: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> KTable<K, V> {
         self.filter_with(Arc::new(keep), None)
@@ -192,7 +192,7 @@ impl<K: 'static, V: 'static> KTable<K, V> {
             Ok(SelectGroup { select, key, value, old_key: Vec::new(), new_key: Vec::new() })
         });
         let node = graph.append(node, &[self.node]);
-        (self.table.send_old_values)(&mut graph);
+        (self.table.send_old_values)(&mut graph, OldValues::Needed);
         KGroupedTable::new(&self.graph, node, grouped)
     }
 
@@ -204,11 +204,17 @@ impl<K: 'static, V: 'static> KTable<K, V> {
             Ok(view)
         });
         let value = self.table.value.as_ref().map(Arc::clone);
-        self.derive("KTABLE-FILTER-", materialized, value, view, move |rows, sends_old_values| TableFilter {
-            keep: Arc::clone(&keep),
-            rows,
-            sends_old_values,
-        })
+        let before = Rc::clone(&self.table.send_old_values);
+        let filtered = self.derive("KTABLE-FILTER-", materialized, value, view, move |rows, sends_old_values| {
+            TableFilter { keep: Arc::clone(&keep), rows, sends_old_values }
+        });
+        // Where the table before has rows anyway, the filter need not delete what never passed.
+        let mut graph = filtered.graph.borrow_mut();
+        if before(&mut graph, OldValues::IfStored) {
+            graph.send_old_values(filtered.node);
+        }
+        drop(graph);
+        filtered
     }
 
     fn map_with<V2: 'static>(
@@ -266,9 +272,12 @@ impl<K: 'static, V: 'static> KTable<K, V> {
             }
             None => {
                 let before = self.table.send_old_values;
-                let send_old_values = Rc::new(move |graph: &mut crate::topology::TopologyBuilder| {
-                    before(graph);
-                    graph.send_old_values(node);
+                let send_old_values = Rc::new(move |graph: &mut TopologyBuilder, old_values: OldValues| {
+                    let sends = before(graph, old_values);
+                    if sends {
+                        graph.send_old_values(node);
+                    }
+                    sends
                 });
                 let (key, materialize) = (self.table.key, self.table.materialize);
                 Table { key, value, queryable: None, view, materialize, send_old_values }

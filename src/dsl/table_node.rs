@@ -21,6 +21,18 @@ pub(super) struct TableStoreOption<K, V> {
 /// Gives the stores that a reader needs.
 type Materialize = Rc<dyn Fn(&mut TopologyBuilder) -> Vec<Arc<str>>>;
 
+/// Makes the changes say what a row was before; whether they do now.
+type SendOldValues = Rc<dyn Fn(&mut TopologyBuilder, OldValues) -> bool>;
+
+/// How much somebody behind a table wants to know what its rows were before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OldValues {
+    /// If there is a store that knows it in any case.
+    IfStored,
+    /// A store is made for it if there is none.
+    Needed,
+}
+
 /// What others can do with a table, whatever made it.
 pub(super) struct Table<K, V> {
     pub key: DynSerde<K>,
@@ -30,8 +42,7 @@ pub(super) struct Table<K, V> {
     pub view: ViewMaker<K, V>,
     /// Makes the rows readable, and says which stores a reader has to be connected to.
     pub materialize: Materialize,
-    /// From now on the changes say what a row was before.
-    pub send_old_values: Rc<dyn Fn(&mut TopologyBuilder)>,
+    pub send_old_values: SendOldValues,
 }
 
 impl<K, V> Clone for Table<K, V> {
@@ -60,6 +71,7 @@ impl<K: 'static, V: 'static> Table<K, V> {
                 Ok(view)
             })
         };
+        let name = Arc::clone(&spec.store.spec.name);
         let connect = Rc::new(move |graph: &mut TopologyBuilder| {
             let store = Arc::clone(&spec.store.spec.name);
             if !graph.is_connected(node, &store) {
@@ -74,9 +86,13 @@ impl<K: 'static, V: 'static> Table<K, V> {
             queryable,
             view,
             materialize: Rc::new(move |graph| vec![materialize(graph)]),
-            send_old_values: Rc::new(move |graph| {
-                connect(graph);
-                graph.send_old_values(node);
+            send_old_values: Rc::new(move |graph, old_values| {
+                let sends = old_values == OldValues::Needed || graph.is_connected(node, &name);
+                if sends {
+                    connect(graph);
+                    graph.send_old_values(node);
+                }
+                sends
             }),
         }
     }

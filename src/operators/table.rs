@@ -63,8 +63,8 @@ impl<K: 'static, V: Into<Option<T>> + 'static, T: 'static> Processor<K, V> for T
     }
 }
 
-/// Keeps the rows for which the predicate holds. Whether a row was there before is only known when somebody behind asks
-/// for old values; otherwise each row that does not pass is a deletion, needed or not.
+/// Keeps the rows for which the predicate holds. Whether a row was there before is only known when changes come with old
+/// values; otherwise each row that does not pass is a deletion, needed or not.
 pub(crate) struct TableFilter<K, V> {
     pub keep: Predicate<K, V>,
     pub rows: Option<TableStore<K, V>>,

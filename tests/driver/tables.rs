@@ -75,6 +75,24 @@ fn a_filter_is_silent_about_rows_that_never_passed_once_old_rows_are_known() {
 }
 
 #[test]
+fn a_filter_of_a_table_with_a_store_knows_what_was_there() {
+    let builder = StreamsBuilder::new();
+    builder
+        .table("in", text(), Materialized::named("ts"))
+        .filter(|_, v| v.contains('x'))
+        .map_values(|v| v.to_uppercase())
+        .filter_not(|_, v| v.contains('Z'))
+        .to_stream()
+        .to("out", to_text());
+    let mut driver = Driver::new(builder);
+    assert!(driver.pipe("in", "a", "y", 1).is_empty());
+    assert!(driver.pipe("in", "a", "xz", 2).is_empty());
+    assert_eq!(driver.pipe("in", "a", "x", 3), ["out a X @3"]);
+    assert_eq!(driver.delete("in", "a", 4), ["out a - @4"]);
+    assert!(driver.delete("in", "a", 5).is_empty());
+}
+
+#[test]
 fn a_map_is_not_called_for_a_deletion_and_may_delete_itself() {
     let builder = StreamsBuilder::new();
     let table = builder.table("in", text(), Materialized::default());
