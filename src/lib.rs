@@ -1,11 +1,14 @@
 //! Kafka Streams for Rust: a library, not a cluster.
 
 mod client;
+mod config;
 mod dsl;
 mod error;
 mod membership;
+mod metrics;
 mod operators;
 mod record;
+mod runtime;
 mod serdes;
 mod state;
 mod task;
@@ -14,6 +17,7 @@ mod testing;
 mod topology;
 
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
+pub use config::{Config, Guarantee, TopicCreation};
 pub use dsl::{
     Branched, BranchedKStream, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed,
     Processed, Repartitioned, StreamsBuilder,
@@ -24,6 +28,7 @@ pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,
 };
+pub use runtime::{CloseOptions, KafkaStreams, RestoreEvent, State, UncaughtErrorResponse};
 #[cfg(feature = "bincode")]
 pub use serdes::Bincode;
 #[cfg(feature = "postcard")]

@@ -1,0 +1,401 @@
+//! What an application is told: where its cluster is, what it promises, what it may use.
+
+mod names;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::client::embedded::EmbeddedCluster;
+use crate::error::{Error, Result};
+use crate::topology::{ErrorHandler, Handlers, OffsetReset};
+
+/// The settings of an application. Defaults are Java's unless a method says otherwise.
+///
+/// ```
+/// use std::time::Duration;
+/// use kstreams::Config;
+///
+/// # fn main() -> kstreams::Result<()> {
+/// let config = Config::new("word-count", "localhost:9092")
+///     .exactly_once()
+///     .threads(2)
+///     .commit_interval(Duration::from_millis(200))
+///     .state_dir("/var/lib/word-count")
+///     .kafka("security.protocol", "plaintext")
+///     .set("max.task.idle.ms", "500")?; // any setting by its Java name
+/// assert_eq!(config.application_id(), "word-count");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Config {
+    pub(crate) application_id: String,
+    pub(crate) bootstrap: String,
+    pub(crate) cluster: Option<EmbeddedCluster>,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) threads: usize,
+    pub(crate) client_id: Option<String>,
+    pub(crate) group_instance_id: Option<String>,
+    pub(crate) offset_reset: OffsetReset,
+    pub(crate) handlers: Handlers,
+    pub(crate) require_names: bool,
+    pub(crate) topic_creation: TopicCreation,
+    pub(crate) replication_factor: Option<i32>,
+    /// Settings of every topic the library creates.
+    pub(crate) topic_settings: BTreeMap<String, String>,
+    /// Settings of the Kafka client, maybe with the prefix of one client.
+    pub(crate) kafka_settings: BTreeMap<String, String>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) state_cleanup_delay: Duration,
+    pub(crate) commit_interval: Option<Duration>,
+    pub(crate) session_timeout: Duration,
+    pub(crate) transaction_timeout: Duration,
+    pub(crate) max_task_idle: Option<Duration>,
+    pub(crate) buffered_records_per_partition: usize,
+    pub(crate) cache_bytes: usize,
+    pub(crate) uncommitted_bytes: usize,
+    pub(crate) memory: Memory,
+    #[cfg(feature = "testing")]
+    pub(crate) crash_at: Option<String>,
+}
+
+/// What a crash may do to results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Guarantee {
+    /// No record is lost; after a crash some are processed again, so that counts may be too high.
+    AtLeastOnce,
+    /// Input offsets, state and output commit as one transaction: results are those of a run without a crash. Readers of
+    /// the output need `isolation.level=read_committed`.
+    ExactlyOnce,
+}
+
+/// Which topics the library creates at the start. One that exists is never changed, but its partitions are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopicCreation {
+    /// None: every topic must be there.
+    Nothing,
+    /// Changelog and repartition topics that are missing. The default, as in Java.
+    Internal,
+    /// Source and sink topics too, each with so many partitions: for demos and tests.
+    Everything {
+        /// Partitions of a source or sink topic that is missing.
+        partitions: i32,
+    },
+}
+
+/// Bytes that the stores of all tasks of the process share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub block_cache: usize,
+    pub write_buffers: usize,
+    pub read_cache: usize,
+}
+
+const MIB: usize = 1024 * 1024;
+
+impl Config {
+    /// Settings for an application on a cluster.
+    ///
+    /// The application id is the name of the consumer group and the prefix of internal topics, of the state directory and
+    /// of transactional ids. The bootstrap servers are `host:port,…`; `embedded://`, `embedded://NAME` or
+    /// `embedded:///DIRECTORY` run the application on an [`EmbeddedCluster`] inside this process.
+    pub fn new(application_id: impl Into<String>, bootstrap: impl Into<String>) -> Config {
+        Config {
+            application_id: application_id.into(),
+            bootstrap: bootstrap.into(),
+            cluster: None,
+            guarantee: Guarantee::AtLeastOnce,
+            threads: 1,
+            client_id: None,
+            group_instance_id: None,
+            offset_reset: OffsetReset::Earliest,
+            handlers: Handlers::default(),
+            require_names: false,
+            topic_creation: TopicCreation::Internal,
+            replication_factor: None,
+            topic_settings: BTreeMap::new(),
+            kafka_settings: BTreeMap::new(),
+            state_dir: std::env::temp_dir().join("kafka-streams"),
+            state_cleanup_delay: Duration::from_secs(600),
+            commit_interval: None,
+            session_timeout: Duration::from_secs(6),
+            transaction_timeout: Duration::from_secs(10),
+            max_task_idle: Some(Duration::ZERO),
+            buffered_records_per_partition: 1000,
+            cache_bytes: 10 * MIB,
+            uncommitted_bytes: 64 * MIB,
+            memory: Memory { block_cache: 64 * MIB, write_buffers: 64 * MIB, read_cache: 16 * MIB },
+            #[cfg(feature = "testing")]
+            crash_at: None,
+        }
+    }
+
+    /// The application id.
+    pub fn application_id(&self) -> &str {
+        &self.application_id
+    }
+
+    /// The guarantee: at least once unless told otherwise.
+    pub fn guarantee(&self) -> Guarantee {
+        self.guarantee
+    }
+
+    /// Input offsets, state and output commit as one transaction (`processing.guarantee=exactly_once_v2`).
+    pub fn exactly_once(self) -> Config {
+        Config { guarantee: Guarantee::ExactlyOnce, ..self }
+    }
+
+    /// No record is lost, some may be processed twice after a crash. The default.
+    pub fn at_least_once(self) -> Config {
+        Config { guarantee: Guarantee::AtLeastOnce, ..self }
+    }
+
+    /// Runs on a given cluster inside this process, whatever the bootstrap servers say.
+    pub fn cluster(self, cluster: &EmbeddedCluster) -> Config {
+        Config { cluster: Some(cluster.clone()), ..self }
+    }
+
+    /// Threads that process records, 1 or more (`num.stream.threads`, default 1). A task runs on one of them.
+    pub fn threads(self, threads: usize) -> Config {
+        Config { threads, ..self }
+    }
+
+    /// Time between two commits (`commit.interval.ms`): 30 s by default, 100 ms with exactly once, where readers of the
+    /// output wait for the commit.
+    pub fn commit_interval(self, interval: Duration) -> Config {
+        Config { commit_interval: Some(interval), ..self }
+    }
+
+    /// Where the state lives (`state.dir`); one folder per application id is made in it. By default `kafka-streams` in
+    /// the folder for temporary files, which a restart of the machine may empty.
+    pub fn state_dir(self, directory: impl Into<PathBuf>) -> Config {
+        Config { state_dir: directory.into(), ..self }
+    }
+
+    /// How long the state of a task that has moved elsewhere is kept (`state.cleanup.delay.ms`, 10 min).
+    pub fn state_cleanup_delay(self, delay: Duration) -> Config {
+        Config { state_cleanup_delay: delay, ..self }
+    }
+
+    /// Bytes of updates that all record caches together may hold back (`statestore.cache.max.bytes`, 10 MiB). With 0 every
+    /// update is written and forwarded at once.
+    pub fn cache_bytes(self, bytes: usize) -> Config {
+        Config { cache_bytes: bytes, ..self }
+    }
+
+    /// Bytes of uncommitted state at which a thread commits early (`statestore.uncommitted.max.bytes`, 64 MiB).
+    pub fn uncommitted_bytes(self, bytes: usize) -> Config {
+        Config { uncommitted_bytes: bytes, ..self }
+    }
+
+    /// Bytes of the block cache that all RocksDB stores of the process share (64 MiB).
+    pub fn block_cache_bytes(self, bytes: usize) -> Config {
+        Config { memory: Memory { block_cache: bytes, ..self.memory }, ..self }
+    }
+
+    /// Bytes of the memtables that all RocksDB stores of the process share (64 MiB).
+    pub fn write_buffer_bytes(self, bytes: usize) -> Config {
+        Config { memory: Memory { write_buffers: bytes, ..self.memory }, ..self }
+    }
+
+    /// Bytes of rows that stores keep at hand after reading them (16 MiB for the process).
+    pub fn read_cache_bytes(self, bytes: usize) -> Config {
+        Config { memory: Memory { read_cache: bytes, ..self.memory }, ..self }
+    }
+
+    /// How long a task with several inputs waits for producers to fill an empty one, for records to be taken in the order
+    /// of their timestamps (`max.task.idle.ms`, 0). Data that the cluster already holds is waited for in any case; none
+    /// (-1 in Java) does not even wait for that.
+    pub fn max_task_idle(self, idle: Option<Duration>) -> Config {
+        Config { max_task_idle: idle, ..self }
+    }
+
+    /// Records that a task buffers for each input partition (`buffered.records.per.partition`, 1000).
+    pub fn buffered_records_per_partition(self, records: usize) -> Config {
+        Config { buffered_records_per_partition: records, ..self }
+    }
+
+    /// Where reading begins when nothing is committed (`auto.offset.reset`, earliest); a source may say otherwise with
+    /// [`Consumed::with_offset_reset`](crate::Consumed::with_offset_reset).
+    pub fn offset_reset(self, reset: OffsetReset) -> Config {
+        Config { offset_reset: reset, ..self }
+    }
+
+    /// Decides about records that cannot be read; the default fails.
+    pub fn deserialization_handler(mut self, handler: ErrorHandler) -> Config {
+        self.handlers.deserialization = handler;
+        self
+    }
+
+    /// Decides about records on which a function or processor of the user failed; the default fails.
+    pub fn processing_handler(mut self, handler: ErrorHandler) -> Config {
+        self.handlers.processing = handler;
+        self
+    }
+
+    /// Decides about records that cannot be written; the default fails.
+    pub fn production_handler(mut self, handler: ErrorHandler) -> Config {
+        self.handlers.production = handler;
+        self
+    }
+
+    /// Gets a copy of every record that a handler was asked about, with the reason in its headers
+    /// (`errors.dead.letter.queue.topic.name`, KIP-1034). The topic must exist.
+    pub fn dead_letter_topic(mut self, topic: &str) -> Config {
+        self.handlers.dead_letter_topic = Some(topic.into());
+        self
+    }
+
+    /// Refuses a topology whose stores or internal topics have generated names, which change when the program does
+    /// (`ensure.explicit.internal.resource.naming`, KIP-1111).
+    pub fn require_names(self, require: bool) -> Config {
+        Config { require_names: require, ..self }
+    }
+
+    /// Which topics are created at the start: by default the internal ones.
+    pub fn create_topics(self, creation: TopicCreation) -> Config {
+        Config { topic_creation: creation, ..self }
+    }
+
+    /// Replicas of topics that are created (`replication.factor`); by default as many as the brokers say.
+    pub fn replication_factor(self, replicas: i32) -> Config {
+        Config { replication_factor: Some(replicas), ..self }
+    }
+
+    /// A setting of every topic that is created, by Kafka's name (`topic.` in Java): `.topic("retention.ms", "60000")`.
+    pub fn topic(mut self, name: &str, value: impl Into<String>) -> Config {
+        self.topic_settings.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// A setting of the Kafka client, by librdkafka's name: `.kafka("security.protocol", "sasl_ssl")`. With the prefix
+    /// `consumer.`, `restore.consumer.`, `producer.` or `admin.` it is for that client only. Checked at the start.
+    pub fn kafka(mut self, name: &str, value: impl Into<String>) -> Config {
+        self.kafka_settings.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// How the clients call themselves (`client.id`); by default the application id and the process's id.
+    pub fn client_id(self, id: &str) -> Config {
+        Config { client_id: Some(id.to_owned()), ..self }
+    }
+
+    /// A name of this instance that outlives it (`group.instance.id`): when it comes back within the session timeout, no
+    /// task has moved. Each instance needs its own.
+    pub fn group_instance_id(self, id: &str) -> Config {
+        Config { group_instance_id: Some(id.to_owned()), ..self }
+    }
+
+    /// How long the group waits for a word of an instance before others get its tasks (`session.timeout.ms`). 6 s, where
+    /// Java waits 45.
+    pub fn session_timeout(self, timeout: Duration) -> Config {
+        Config { session_timeout: timeout, ..self }
+    }
+
+    /// How long a transaction may stay open (`transaction.timeout.ms`, 10 s): more than the commit interval and the
+    /// longest call of user code. What a killed instance has left open keeps its successor waiting that long.
+    pub fn transaction_timeout(self, timeout: Duration) -> Config {
+        Config { transaction_timeout: timeout, ..self }
+    }
+
+    /// Ends every thread at a named step without closing anything, as a crash would. For tests of what a restart finds.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn crash_at(self, step: &str) -> Config {
+        Config { crash_at: Some(step.to_owned()), ..self }
+    }
+
+    /// A setting by its Java name and with its Java value: `.set("commit.interval.ms", "100")`. Times are milliseconds.
+    ///
+    /// Names with the prefix `topic.`, `consumer.`, `main.consumer.`, `restore.consumer.`, `producer.` or `admin.` go to
+    /// the topics and clients, as do the security settings `security.*`, `sasl.*` and `ssl.*`.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting, when it is not known or cannot have that value.
+    pub fn set(self, name: &str, value: &str) -> Result<Config> {
+        names::set(self, name, value)
+    }
+
+    pub(crate) fn commit_interval_or_default(&self) -> Duration {
+        self.commit_interval.unwrap_or(match self.guarantee {
+            Guarantee::AtLeastOnce => Duration::from_secs(30),
+            Guarantee::ExactlyOnce => Duration::from_millis(100),
+        })
+    }
+
+    /// # Errors
+    /// `Invalid` for settings that cannot be, or not together.
+    pub(crate) fn check(&self) -> Result<()> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let id = &self.application_id;
+        let refuse = |why: String| Err(Error::invalid(why));
+        if id.is_empty() || id.len() > 200 || !id.chars().all(legal) {
+            return refuse(format!(
+                "the application id \"{id}\" is no legal name: take at most 200 ASCII letters, digits, '.', '_' and '-'"
+            ));
+        }
+        if self.bootstrap.is_empty() && self.cluster.is_none() {
+            return refuse("no bootstrap servers are given: name them as host:port, or write embedded://".to_owned());
+        }
+        if self.threads == 0 {
+            return refuse("no threads are given: set threads to 1 or more".to_owned());
+        }
+        if self.buffered_records_per_partition == 0 {
+            return refuse("buffered.records.per.partition is 0: set it to 1 or more".to_owned());
+        }
+        if self.replication_factor.is_some_and(|replicas| replicas < 1) {
+            return refuse("replication.factor is below 1: leave it out to take the brokers' default".to_owned());
+        }
+        if let TopicCreation::Everything { partitions: ..1 } = self.topic_creation {
+            return refuse("topics cannot be created with less than 1 partition".to_owned());
+        }
+        let (interval, timeout) = (self.commit_interval_or_default(), self.transaction_timeout);
+        if self.guarantee == Guarantee::ExactlyOnce && timeout < interval {
+            return refuse(format!(
+                "transaction.timeout.ms is {} and commit.interval.ms {}: every transaction would time out; raise the \
+                 first or lower the second",
+                timeout.as_millis(),
+                interval.as_millis()
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commit_interval_follows_the_guarantee_until_it_is_set() {
+        let config = Config::new("app", "embedded://");
+        assert_eq!(config.commit_interval_or_default(), Duration::from_secs(30));
+        let config = config.exactly_once();
+        assert_eq!(config.commit_interval_or_default(), Duration::from_millis(100));
+        let config = config.commit_interval(Duration::from_millis(7));
+        assert_eq!(config.commit_interval_or_default(), Duration::from_millis(7));
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_refused_by_name() {
+        let config = || Config::new("app", "embedded://");
+        let broken = [
+            (Config::new("my app", "embedded://"), "my app"),
+            (Config::new("app", ""), "bootstrap"),
+            (config().threads(0), "threads"),
+            (config().buffered_records_per_partition(0), "buffered.records.per.partition"),
+            (config().replication_factor(0), "replication.factor"),
+            (config().create_topics(TopicCreation::Everything { partitions: 0 }), "partition"),
+            (config().exactly_once().commit_interval(Duration::from_secs(60)), "transaction.timeout.ms"),
+        ];
+        for (config, named) in broken {
+            let error = config.check().unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        config().exactly_once().check().unwrap();
+    }
+}

@@ -1,0 +1,117 @@
+//! What all threads of an application share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::crash::CrashPoint;
+use super::restore::RestoreEvent;
+use super::task_layout::TaskLayout;
+use crate::client::{Admin, Cluster, ConsumerSpec, GroupSpec, Isolation, ProducerSpec};
+use crate::config::{Config, Guarantee};
+use crate::error::Result;
+use crate::record::TopicPartition;
+use crate::topology::{PartitionCounts, Topology};
+
+pub(super) type RestoreListener = Arc<dyn Fn(&RestoreEvent) + Send + Sync>;
+
+/// Made at the start, once the cluster has been asked about topics; the same until the end.
+pub(super) struct Application {
+    pub topology: Topology,
+    pub config: Config,
+    pub layout: Arc<TaskLayout>,
+    pub cluster: Arc<dyn Cluster>,
+    /// Asked at assignments and when topics are purged: seldom enough for one to serve all threads.
+    pub admin: Arc<Mutex<Box<dyn Admin>>>,
+    pub partition_counts: PartitionCounts,
+    pub restore_listener: Option<RestoreListener>,
+    /// Part of transactional ids: a restarted process with the same one ends what it left open.
+    pub process_id: String,
+    pub processed: Arc<AtomicU64>,
+    /// Records of repartition topics before these offsets are committed, and nobody needs them.
+    pub purgeable: Mutex<BTreeMap<TopicPartition, i64>>,
+    pub crash_point: CrashPoint,
+}
+
+impl Application {
+    pub fn id(&self) -> &str {
+        &self.config.application_id
+    }
+
+    pub fn is_exactly_once(&self) -> bool {
+        self.config.guarantee == Guarantee::ExactlyOnce
+    }
+
+    pub fn isolation(&self) -> Isolation {
+        if self.is_exactly_once() { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
+    }
+
+    /// Java's name of a thread's client.
+    fn client_id(&self, thread: usize, kind: &str) -> String {
+        let own = self.config.client_id.clone().unwrap_or_else(|| format!("{}-{}", self.id(), self.process_id));
+        format!("{own}-StreamThread-{thread}-{kind}")
+    }
+
+    pub fn group_spec(&self, thread: usize) -> GroupSpec {
+        GroupSpec {
+            group: self.id().to_owned(),
+            client_id: self.client_id(thread, "consumer"),
+            instance_id: self.config.group_instance_id.as_ref().map(|id| format!("{id}-{thread}")),
+            topics: self.layout.topics(),
+            isolation: self.isolation(),
+            tasks: Arc::clone(&self.layout) as _,
+        }
+    }
+
+    pub fn restore_consumer_spec(&self, thread: usize) -> ConsumerSpec {
+        ConsumerSpec { client_id: self.client_id(thread, "restore-consumer"), isolation: self.isolation() }
+    }
+
+    pub fn producer_spec(&self, thread: usize) -> ProducerSpec {
+        let transactional_id = format!("{}-{}-{thread}", self.id(), self.process_id);
+        ProducerSpec {
+            client_id: self.client_id(thread, "producer"),
+            transactional_id: self.is_exactly_once().then_some(transactional_id),
+            transaction_timeout: self.config.transaction_timeout,
+        }
+    }
+
+    pub fn with_admin<T>(&self, ask: impl FnOnce(&mut dyn Admin) -> Result<T>) -> Result<T> {
+        // A panic inside the client leaves nothing half done that the next call would see.
+        ask(&mut **self.admin.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn add_processed(&self, records: usize) {
+        // Relaxed: a figure for people, which orders nothing.
+        self.processed.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    pub fn restored(&self, event: &RestoreEvent) {
+        if let Some(listener) = &self.restore_listener {
+            listener(event);
+        }
+    }
+}
+
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// Answers how many partitions a topic has; asks the cluster once for each topic that is not known at the start.
+pub(super) fn remembered_counts(known: HashMap<String, i32>, admin: Arc<Mutex<Box<dyn Admin>>>) -> PartitionCounts {
+    let known = RwLock::new(known);
+    Arc::new(move |topic| {
+        if let Some(count) = known.read().unwrap_or_else(PoisonError::into_inner).get(topic) {
+            return Ok(*count);
+        }
+        let answer = admin.lock().unwrap_or_else(PoisonError::into_inner).topics(&[topic.into()])?;
+        let Some(info) = answer.into_iter().next().flatten() else {
+            return Err(crate::Error::invalid(format!("topic {topic} does not exist: create it")));
+        };
+        known.write().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), info.partitions);
+        Ok(info.partitions)
+    })
+}

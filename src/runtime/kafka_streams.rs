@@ -1,0 +1,342 @@
+//! The client: what an application starts, watches and closes.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use super::application::RestoreListener;
+use super::restore::RestoreEvent;
+use super::start;
+use super::state::State;
+use super::status::{Status, is_own_thread};
+use super::stream_thread::Order;
+use super::supervisor::{EVENTS_MAX, ErrorPolicy, Event, Supervisor, UncaughtErrorResponse};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::topology::Topology;
+
+/// Runs a topology: Java's `KafkaStreams`.
+///
+/// ```
+/// use kstreams::{Config, Consumed, EmbeddedCluster, KafkaStreams, Produced, TopologyBuilder, Utf8};
+///
+/// # fn main() -> kstreams::Result<()> {
+/// let cluster = EmbeddedCluster::new();
+/// cluster.create_topic("in", 2)?;
+/// cluster.create_topic("out", 2)?;
+///
+/// let mut builder = TopologyBuilder::new();
+/// builder.add_source("source", &["in"], Consumed::with(Utf8, Utf8));
+/// builder.add_sink("sink", "out", Produced::with(Utf8, Utf8), &["source"]);
+///
+/// let streams = KafkaStreams::new(builder.build()?, Config::new("copy", "embedded://").cluster(&cluster))?
+///     .on_state_change(|new, old| println!("{old} -> {new}"));
+/// streams.start()?;
+/// streams.close(std::time::Duration::from_secs(10))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A service rather gives its main task away: see [`run_until_signal`](KafkaStreams::run_until_signal).
+#[must_use]
+pub struct KafkaStreams {
+    topology: Topology,
+    config: Config,
+    status: Arc<Status>,
+    processed: Arc<AtomicU64>,
+    policy: ErrorPolicy,
+    restore_listener: Option<RestoreListener>,
+    running: Mutex<Option<Running>>,
+}
+
+/// There from the first moment of a start, so that a client that is starting can be closed.
+struct Running {
+    events: SyncSender<Event>,
+    supervisor: Option<JoinHandle<()>>,
+}
+
+/// How a client is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct CloseOptions {
+    timeout: Option<Duration>,
+    order: Order,
+}
+
+/// How long [`Drop`] waits for the threads.
+const DROP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Waits until everything is closed and leaves the group, so that other instances get the tasks at once.
+impl Default for CloseOptions {
+    fn default() -> CloseOptions {
+        CloseOptions { timeout: None, order: Order::Leave }
+    }
+}
+
+impl CloseOptions {
+    /// Waits at most so long; what is not closed then is closed in the background. With zero it does not wait.
+    pub fn timeout(self, timeout: Duration) -> CloseOptions {
+        CloseOptions { timeout: Some(timeout), ..self }
+    }
+
+    /// Stays a member of the group until the session times out: a client that comes back in time with the same
+    /// [`group_instance_id`](Config::group_instance_id) finds its tasks as it left them.
+    pub fn stay_in_group(self) -> CloseOptions {
+        CloseOptions { order: Order::Stay, ..self }
+    }
+}
+
+impl From<Duration> for CloseOptions {
+    fn from(timeout: Duration) -> CloseOptions {
+        CloseOptions::default().timeout(timeout)
+    }
+}
+
+impl KafkaStreams {
+    /// A client that is not started yet.
+    ///
+    /// # Errors
+    /// `Invalid`, naming what is wrong with the topology or the settings.
+    pub fn new(topology: Topology, config: Config) -> Result<KafkaStreams> {
+        config.check()?;
+        if topology.nodes().next().is_none() {
+            return Err(Error::invalid("the topology is empty: add a source at least"));
+        }
+        if config.require_names && !topology.generated_names().is_empty() {
+            return Err(Error::invalid(format!(
+                "names were generated for what outlives the program, and require_names is set: {}",
+                topology.generated_names().join("; ")
+            )));
+        }
+        Ok(KafkaStreams {
+            topology,
+            config,
+            status: Arc::new(Status::new()),
+            processed: Arc::new(AtomicU64::new(0)),
+            policy: Arc::new(|_| UncaughtErrorResponse::ShutdownClient),
+            restore_listener: None,
+            running: Mutex::new(None),
+        })
+    }
+
+    /// Tells every change of state: the new one, the old one. Called on a thread of the library.
+    pub fn on_state_change(self, listener: impl Fn(State, State) + Send + Sync + 'static) -> KafkaStreams {
+        self.status.listen(Box::new(listener));
+        self
+    }
+
+    /// Decides what becomes of the client when an error ends one of its threads; by default it closes. An error of kind
+    /// `Invalid` closes it in any case.
+    pub fn on_uncaught_error(
+        mut self,
+        policy: impl Fn(&Error) -> UncaughtErrorResponse + Send + Sync + 'static,
+    ) -> KafkaStreams {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// Tells how stores are restored. Called on the stream thread that restores, which waits for it.
+    pub fn on_restore(mut self, listener: impl Fn(&RestoreEvent) + Send + Sync + 'static) -> KafkaStreams {
+        self.restore_listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// What the client is doing.
+    pub fn state(&self) -> State {
+        self.status.current()
+    }
+
+    /// What will run, as it was given.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Records taken from source and repartition topics so far, by all threads.
+    pub fn processed_total(&self) -> u64 {
+        self.processed.load(Ordering::Relaxed)
+    }
+
+    /// The error that has ended the client, once.
+    pub fn take_error(&self) -> Option<Error> {
+        self.status.take_error()
+    }
+
+    /// Asks the cluster about the topics, creates internal ones, and starts the threads. Blocks until the cluster has
+    /// answered, not until the tasks run: that is [`State::Running`].
+    ///
+    /// # Errors
+    /// `Invalid`: a topic is missing or its partitions do not fit; the message names it and the remedy. `Unavailable`: no
+    /// broker answers. `Closed`: the client was started before.
+    pub fn start(&self) -> Result<()> {
+        let (sender, receiver) = sync_channel(EVENTS_MAX);
+        let mut running = self.running();
+        if running.is_some() || self.state() != State::Created {
+            let context = format!("the client cannot be started in the state {}: make a new one", self.state());
+            return Err(Error::new(ErrorKind::Closed, context));
+        }
+        *running = Some(Running { events: sender.clone(), supervisor: None });
+        drop(running);
+        self.status.advance(State::Rebalancing);
+        match self.start_supervisor(sender, receiver) {
+            Ok(handle) => {
+                if let Some(running) = &mut *self.running() {
+                    running.supervisor = Some(handle);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.status.advance(State::PendingError);
+                self.status.advance(State::Error);
+                Err(error)
+            }
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_supervisor(&self, sender: SyncSender<Event>, receiver: Receiver<Event>) -> Result<JoinHandle<()>> {
+        let processed = Arc::clone(&self.processed);
+        let app = start::application(&self.topology, &self.config, self.restore_listener.clone(), processed)?;
+        let name = format!("{}-supervisor", app.id());
+        let mut supervisor = Supervisor::new(app, Arc::clone(&self.status), Arc::clone(&self.policy), sender);
+        supervisor.start_threads()?;
+        let supervise = move || supervisor.run(&receiver);
+        Builder::new().name(name.clone()).spawn(supervise).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("could not start thread {name}")).with_source(error)
+        })
+    }
+
+    /// Commits, closes every task, and waits: `streams.close(Duration::from_secs(30))`, or with [`CloseOptions`].
+    /// Called from a listener or a processor it does not wait.
+    ///
+    /// # Errors
+    /// `Unavailable` when the timeout is over; closing goes on in the background.
+    pub fn close(&self, options: impl Into<CloseOptions>) -> Result<()> {
+        let CloseOptions { timeout, order } = options.into();
+        // IMPORTANT: the lock is not held while waiting, or a listener that closes the client would wait for this one.
+        let events = self.running().as_ref().map(|running| running.events.clone());
+        let Some(events) = events else {
+            if self.status.advance(State::PendingShutdown) {
+                self.status.advance(State::NotRunning);
+            }
+            return Ok(());
+        };
+        if !self.state().is_terminal() {
+            // A supervisor that is gone has closed everything.
+            let _ = events.try_send(Event::Close(order));
+        }
+        if is_own_thread() {
+            return Ok(());
+        }
+        if !self.status.wait_for_end(timeout) {
+            let waited = timeout.unwrap_or_default().as_millis();
+            let context = format!("the client is not closed after {waited} ms: closing goes on in the background");
+            return Err(Error::new(ErrorKind::Unavailable, context));
+        }
+        let ended = self.running().take();
+        if let Some(Running { supervisor: Some(supervisor), .. }) = ended {
+            let _ = supervisor.join();
+        }
+        Ok(())
+    }
+
+    /// Ends every thread where it stands: nothing is committed, closed or told to the cluster. For tests of what a
+    /// restart finds.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn crash(self) {
+        let running = self.running().take();
+        if let Some(Running { events, supervisor: Some(supervisor) }) = running {
+            let _ = events.send(Event::Close(Order::Crash));
+            let _ = supervisor.join();
+        }
+    }
+
+    /// Starts, and runs until the client is closed or fails.
+    ///
+    /// # Errors
+    /// Those of [`start`](KafkaStreams::start), and the error that has ended the client.
+    pub async fn run(self) -> Result<()> {
+        self.run_until(std::future::pending::<()>()).await
+    }
+
+    /// Starts, runs until the future is ready, and closes.
+    ///
+    /// ```no_run
+    /// # async fn run(streams: kstreams::KafkaStreams) -> kstreams::Result<()> {
+    /// streams.run_until(tokio::signal::ctrl_c()).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`start`](KafkaStreams::start), and the error that has ended the client.
+    pub async fn run_until<T>(self, end: impl Future<Output = T>) -> Result<()> {
+        let streams = Arc::new(self);
+        let starting = Arc::clone(&streams);
+        blocking(move || starting.start()).await?;
+        tokio::select! {
+            () = streams.status.ended() => {}
+            _ = end => {}
+        }
+        let closing = Arc::clone(&streams);
+        blocking(move || closing.close(CloseOptions::default())).await?;
+        streams.take_error().map_or(Ok(()), Err)
+    }
+
+    /// Starts, runs until Ctrl-C or, on Unix, SIGTERM, and closes: the main task of a service.
+    ///
+    /// # Errors
+    /// Those of [`start`](KafkaStreams::start), and the error that has ended the client.
+    pub async fn run_until_signal(self) -> Result<()> {
+        let signal = termination()?;
+        self.run_until(signal).await
+    }
+}
+
+/// Ready at the first signal to end.
+fn termination() -> Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|error| Error::new(ErrorKind::Unavailable, "could not listen to SIGTERM").with_source(error))?;
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}
+
+/// Does what blocks beside the tasks of tokio.
+async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Internal, "the client panicked while it was started or closed").with_source(error))
+    })
+}
+
+/// Closes the client, waiting up to 30 s.
+impl Drop for KafkaStreams {
+    fn drop(&mut self) {
+        if self.state().is_terminal() || self.state() == State::Created {
+            return;
+        }
+        if let Err(error) = self.close(DROP_TIMEOUT) {
+            tracing::warn!("{}", error.report());
+        }
+    }
+}
+
+impl fmt::Debug for KafkaStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = &self.config.application_id;
+        f.debug_struct("KafkaStreams").field("application_id", id).field("state", &self.state()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,32 @@
+//! Runs a topology on a cluster: threads, commits, rebalances, restoring. The only part with threads, clocks and tokio.
+//!
+//! ```text
+//!   KafkaStreams ── start: topics, layout of tasks ── Application, shared by all
+//!        |
+//!   Supervisor thread ── state of the client, uncaught errors, purging
+//!        |  starts, orders, hears
+//!   StreamThread ─┬─ rebalance   tasks come and go
+//!                 ├─ restore     stores catch up
+//!                 └─ commit      the one place where a transaction begins and ends
+//! ```
+
+mod application;
+mod clock;
+mod commit;
+mod crash;
+mod kafka_streams;
+mod partition_counts;
+mod rebalance;
+mod restore;
+mod running_task;
+mod start;
+mod state;
+mod status;
+mod stream_thread;
+mod supervisor;
+mod task_layout;
+
+pub use kafka_streams::{CloseOptions, KafkaStreams};
+pub use restore::RestoreEvent;
+pub use state::State;
+pub use supervisor::UncaughtErrorResponse;

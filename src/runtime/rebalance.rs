@@ -1,0 +1,287 @@
+//! What a thread does when the group gives it tasks or takes them away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::application::Application;
+use super::clock::Now;
+use super::commit::Failure;
+use super::restore::{Restoration, changelogs};
+use super::running_task::RunningTask;
+use super::stream_thread::StreamThread;
+use super::task_layout::Inputs;
+use crate::client::Consumer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::membership::MembershipEvent;
+use crate::metrics::TaskMetrics;
+use crate::record::{OffsetAndMetadata, TopicPartition};
+use crate::state::TaskStores;
+use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
+use crate::topology::{OffsetReset, TaskEnvironment, TaskId};
+
+impl StreamThread {
+    /// Hears what the group has to say, and does it; whether there was anything.
+    pub(super) fn rebalance(&mut self) -> Result<bool, Failure> {
+        let mut heard = false;
+        loop {
+            let event = match self.membership.poll() {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(heard),
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(heard),
+                Err(error) => return Err(Failure::Fatal(error)),
+            };
+            heard = true;
+            match event {
+                MembershipEvent::Assigned { active } => {
+                    tracing::info!(tasks = list(active.iter()), "assigned");
+                    self.is_assigned = true;
+                    self.opening.extend(active.into_iter().map(|task| (task, None)));
+                }
+                MembershipEvent::Revoked { tasks } => {
+                    tracing::info!(tasks = list(tasks.iter()), "revoked");
+                    self.is_assigned = false;
+                    self.report_phase();
+                    // A commit that fails is no reason to keep the tasks: they go on from the last one elsewhere.
+                    if let Err(failure) = self.commit(Now::read()) {
+                        self.recover(failure)?;
+                    }
+                    self.close_tasks(|task| tasks.contains(task))?;
+                    self.membership.acknowledge().map_err(Failure::Fatal)?;
+                }
+                MembershipEvent::Lost { tasks } => {
+                    tracing::warn!(tasks = list(tasks.iter()), "lost: what was not committed is done elsewhere");
+                    self.is_assigned = false;
+                    self.report_phase();
+                    self.close_tasks(|task| tasks.contains(task))?;
+                    let lost = Error::new(ErrorKind::Aborted, "tasks were lost to another instance");
+                    match self.committer.abort() {
+                        Ok(()) => self.recover(Failure::Rewind(lost))?,
+                        Err(error) => self.recover(Failure::Doubt(error))?,
+                    }
+                    self.membership.acknowledge().map_err(Failure::Fatal)?;
+                }
+            }
+        }
+    }
+
+    /// Opens tasks that were assigned: their positions, their stores, the plan to restore them.
+    ///
+    /// # Errors
+    /// `Unavailable`: to be called again.
+    pub(super) fn open_tasks(&mut self) -> Result<()> {
+        if self.opening.is_empty() {
+            return Ok(());
+        }
+        let mut inputs: BTreeMap<TaskId, Vec<TopicPartition>> = BTreeMap::new();
+        for task in self.opening.keys() {
+            let own = self.app.layout.inputs(*task).ok_or_else(|| unknown_task(*task))?;
+            inputs.insert(*task, own.partitions);
+        }
+        let partitions: Vec<_> = inputs.values().flatten().cloned().collect();
+        // NOTE: waits for open transactions to be decided, so what the changelogs hold afterwards is decided too.
+        let committed = self.membership.committed(&partitions)?;
+        let points = start_points(&self.app, &partitions, &committed, Now::read())?;
+        let mut points = points.into_iter();
+        if self.restore_consumer.is_none() {
+            let spec = self.app.restore_consumer_spec(self.index);
+            self.restore_consumer = Some(self.app.cluster.consumer(&spec)?);
+        }
+        while let Some((task, stores)) = self.opening.pop_first() {
+            let count = inputs.get(&task).map_or(0, Vec::len);
+            let committed: Vec<_> = points.by_ref().take(count).collect();
+            let stores = match stores {
+                Some(stores) => stores,
+                None => open_stores(&self.app, task)?,
+            };
+            let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(()) };
+            match Restoration::begin(&self.app, task, stores, committed, consumer) {
+                Ok(restoration) => self.restoring.push(restoration),
+                Err(error) => {
+                    self.opening.insert(task, None);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A step of every restoration; tasks whose stores are ready begin to run. How many records there were.
+    pub(super) fn restore(&mut self, now: Now) -> Result<u64, Failure> {
+        let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(0) };
+        let mut taken = 0;
+        let mut ready = Vec::new();
+        for mut restoration in std::mem::take(&mut self.restoring) {
+            match restoration.step(&self.app, consumer, &mut self.restore_batch) {
+                Ok(records) => taken += records,
+                Err(error) if error.kind() == ErrorKind::Corrupted => {
+                    let task = restoration.task;
+                    tracing::warn!("task {task} is restored from the start: {}", error.report());
+                    restoration.suspend(&self.app, consumer).map_err(Failure::Fatal)?;
+                    self.opening.insert(task, None);
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => return Err(Failure::Fatal(error)),
+            }
+            if restoration.is_done() { ready.push(restoration) } else { self.restoring.push(restoration) }
+        }
+        for restoration in ready {
+            self.run_task(restoration, now).map_err(Failure::Fatal)?;
+        }
+        Ok(taken)
+    }
+
+    fn run_task(&mut self, restoration: Restoration, now: Now) -> Result<()> {
+        let Restoration { task: id, stores, committed, .. } = restoration;
+        let Inputs { nodes, topics, partitions: inputs } =
+            self.app.layout.inputs(id).ok_or_else(|| unknown_task(id))?;
+        let config = &self.app.config;
+        let spec = TaskSpec {
+            topology: self.app.topology.clone(),
+            nodes: nodes.to_vec(),
+            environment: TaskEnvironment {
+                application_id: self.app.id().into(),
+                task: id,
+                handlers: config.handlers.clone(),
+                partition_counts: Arc::clone(&self.app.partition_counts),
+            },
+            topics,
+            inputs: inputs.clone(),
+            idle: match config.max_task_idle {
+                None => MaxTaskIdle::Never,
+                Some(idle) => MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX)),
+            },
+        };
+        let changelogs = changelogs(self.app.id(), id, &stores);
+        let written = vec![false; changelogs.len()];
+        let task = Task::new(spec, stores, committed, now.wall_ms)?;
+        let positions: Vec<_> = task.committed_positions().map(|(input, offset)| (input.clone(), offset)).collect();
+        self.consumer.assign(&positions)?;
+        let metrics = TaskMetrics::new(&id.to_string());
+        let at = self.tasks.partition_point(|running| running.task.id() < id);
+        self.tasks.insert(at, RunningTask { task, inputs, changelogs, written, dropped: 0, metrics });
+        self.metrics.task_created_total.increment(1);
+        tracing::info!(task = %id, from = positions_text(&positions), "task runs");
+        Ok(())
+    }
+
+    /// Ends tasks, wherever they are; what is not committed of them is dropped.
+    pub(super) fn close_tasks(&mut self, is_meant: impl Fn(&TaskId) -> bool) -> Result<(), Failure> {
+        self.opening.retain(|task, _| !is_meant(task));
+        let (closing, rest) = std::mem::take(&mut self.restoring).into_iter().partition(|r| is_meant(&r.task));
+        self.restoring = rest;
+        for restoration in closing {
+            let restoration: Restoration = restoration;
+            let Some(consumer) = self.restore_consumer.as_deref_mut() else { break };
+            restoration.suspend(&self.app, consumer).map_err(Failure::Fatal)?;
+        }
+        for running in self.tasks.extract_if(.., |running| is_meant(&running.task.id())) {
+            self.consumer.unassign(&running.inputs).map_err(Failure::Fatal)?;
+            drop(running.task.close());
+            self.metrics.task_closed_total.increment(1);
+        }
+        Ok(())
+    }
+
+    /// Opens every running task again, keeping its stores: they are at some commit, and the changelogs know the rest.
+    pub(super) fn reopen_tasks(&mut self) -> Result<(), Failure> {
+        for running in std::mem::take(&mut self.tasks) {
+            self.consumer.unassign(&running.inputs).map_err(Failure::Fatal)?;
+            let (id, expected) = (running.task.id(), running.changelogs.len());
+            let stores = running.task.close();
+            self.opening.insert(id, Some(stores).filter(|stores| stores.specs().count() == expected));
+        }
+        Ok(())
+    }
+
+    /// The position is not in the log: records were deleted before they were read, or the topic was recreated.
+    pub(super) fn reset_position(&mut self, input: &TopicPartition) -> Result<()> {
+        let point = start_points(&self.app, std::slice::from_ref(input), &[None], Now::read())?;
+        let Some(point) = point.first() else { return Ok(()) };
+        tracing::warn!(
+            topic = &*input.topic,
+            partition = input.partition,
+            offset = point.offset,
+            "the position is not in the partition any more: reading goes on elsewhere"
+        );
+        self.consumer.assign(&[(input.clone(), point.offset)])
+    }
+}
+
+/// Where each input goes on: where it was committed, otherwise where its source or the application says.
+fn start_points(
+    app: &Application,
+    partitions: &[TopicPartition],
+    committed: &[Option<OffsetAndMetadata>],
+    now: Now,
+) -> Result<Vec<CommitPoint>> {
+    let mut points = Vec::with_capacity(partitions.len());
+    for (partition, committed) in partitions.iter().zip(committed) {
+        points.push(match committed {
+            Some(committed) => CommitPoint::decode(committed),
+            None => CommitPoint { offset: reset(app, partition, now)?, partition_time: -1 },
+        });
+    }
+    Ok(points)
+}
+
+fn reset(app: &Application, partition: &TopicPartition, now: Now) -> Result<i64> {
+    let own = std::slice::from_ref(partition);
+    let one = |offsets: Vec<i64>| offsets.first().copied().unwrap_or(0);
+    let marks = |is_end: bool| -> Result<i64> {
+        let marks = app.with_admin(|admin| admin.watermarks(own))?;
+        Ok(one(marks.iter().map(|marks| if is_end { marks.end } else { marks.start }).collect()))
+    };
+    match reset_policy(app, partition) {
+        OffsetReset::Earliest => marks(false),
+        OffsetReset::Latest => marks(true),
+        OffsetReset::ByDuration(age) => {
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            Ok(one(app.with_admin(|admin| admin.offsets_for_time(own, now.wall_ms.saturating_sub(age)))?))
+        }
+        OffsetReset::None => Err(Error::invalid(format!(
+            "nothing is committed for {partition} and its offset reset is none: commit a position for group {}, or \
+             choose earliest or latest",
+            app.id()
+        ))),
+    }
+}
+
+/// Repartition topics are always read from their start: what is in them has not been processed.
+fn reset_policy(app: &Application, partition: &TopicPartition) -> OffsetReset {
+    let mut repartition = app.topology.repartition_topics().keys();
+    if repartition.any(|topic| app.topology.full_name(app.id(), topic) == partition.topic) {
+        return OffsetReset::Earliest;
+    }
+    app.topology.offset_reset(&partition.topic).unwrap_or(app.config.offset_reset)
+}
+
+fn open_stores(app: &Application, task: TaskId) -> Result<TaskStores> {
+    let inputs = app.layout.inputs(task).ok_or_else(|| unknown_task(task))?;
+    let specs = app.topology.stores(inputs.nodes);
+    Ok(TaskStores::in_memory(&specs, app.config.cache_bytes / app.config.threads))
+}
+
+fn unknown_task(task: TaskId) -> Error {
+    Error::invalid(format!(
+        "the group gave this instance task {task}, which its topology does not have: all instances need the same topology"
+    ))
+}
+
+fn list<'a>(tasks: impl Iterator<Item = &'a TaskId>) -> String {
+    let names: Vec<_> = tasks.map(TaskId::to_string).collect();
+    names.join(" ")
+}
+
+fn positions_text(positions: &[(TopicPartition, i64)]) -> String {
+    let names: Vec<_> = positions.iter().map(|(partition, offset)| format!("{partition}@{offset}")).collect();
+    names.join(" ")
+}
+
+/// How long a thread that restores waits for more of a changelog.
+pub(super) const RESTORE_WAIT: Duration = Duration::from_millis(5);
+
+pub(super) fn wait_for_changelogs(consumer: Option<&mut (dyn Consumer + 'static)>) -> Result<()> {
+    consumer.map_or(Ok(()), |consumer| consumer.wait(RESTORE_WAIT))
+}

@@ -1,0 +1,203 @@
+//! Brings the stores of a task up to their changelogs, step by step, while other tasks of the thread go on.
+
+use std::sync::Arc;
+
+use super::application::Application;
+use crate::client::{Consumer, Fetch, Lag};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::RestoreMetrics;
+use crate::record::{RecordBatch, TopicPartition};
+use crate::state::TaskStores;
+use crate::task::CommitPoint;
+use crate::topology::{TaskId, changelog_topic};
+
+/// Records taken from a changelog in one step: enough for a sorted batch, and the thread's other tasks wait for it.
+const STEP_RECORDS: usize = 8192;
+
+/// How the restoring of a store goes on, told to [`KafkaStreams::on_restore`](crate::KafkaStreams::on_restore).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestoreEvent {
+    /// The store is read from its changelog, from one offset up to another.
+    Started {
+        /// The store.
+        store: Arc<str>,
+        /// The partition of the changelog.
+        partition: i32,
+        /// The first offset that is read.
+        from: i64,
+        /// The end of the changelog.
+        to: i64,
+    },
+    /// Records were written to the store.
+    Batch {
+        /// The store.
+        store: Arc<str>,
+        /// The partition of the changelog.
+        partition: i32,
+        /// Records of this batch.
+        records: u64,
+        /// The next offset that is read.
+        position: i64,
+    },
+    /// The store is as its changelog says.
+    Ended {
+        /// The store.
+        store: Arc<str>,
+        /// The partition of the changelog.
+        partition: i32,
+        /// Records that were read.
+        records: u64,
+    },
+    /// The task went elsewhere before its store was restored; what was read is kept.
+    Suspended {
+        /// The store.
+        store: Arc<str>,
+        /// The partition of the changelog.
+        partition: i32,
+        /// Records that were read.
+        records: u64,
+    },
+}
+
+/// The stores of one task on their way. Holds no operators: restoring needs none.
+pub(super) struct Restoration {
+    pub task: TaskId,
+    pub stores: TaskStores,
+    /// Where the inputs go on afterwards.
+    pub committed: Vec<CommitPoint>,
+    jobs: Vec<Job>,
+    metrics: RestoreMetrics,
+}
+
+struct Job {
+    store: usize,
+    name: Arc<str>,
+    changelog: TopicPartition,
+    position: i64,
+    /// Of everything in the changelog when restoring began, read uncommitted: the last commit is before it in any case.
+    end: i64,
+    records: u64,
+    is_waiting: bool,
+}
+
+impl Restoration {
+    /// Plans how each store gets up to date and assigns the changelogs to the restore consumer.
+    ///
+    /// # Errors
+    /// `Unavailable` when the cluster does not say where the changelogs end.
+    pub fn begin(
+        app: &Application,
+        task: TaskId,
+        stores: TaskStores,
+        committed: Vec<CommitPoint>,
+        consumer: &mut dyn Consumer,
+    ) -> Result<Restoration> {
+        let changelogs = changelogs(app.id(), task, &stores);
+        let logged: Vec<_> = changelogs.iter().flatten().cloned().collect();
+        let watermarks = if logged.is_empty() { Vec::new() } else { app.with_admin(|a| a.watermarks(&logged))? };
+        let mut watermarks = watermarks.into_iter();
+        let mut jobs = Vec::new();
+        for (store, (changelog, spec)) in changelogs.into_iter().zip(stores.specs()).enumerate() {
+            let Some(changelog) = changelog else { continue };
+            let Some(marks) = watermarks.next() else { continue };
+            let position = stores.offset(store).filter(|stored| (marks.start..=marks.end).contains(stored));
+            let from = position.unwrap_or(marks.start);
+            let (name, end) = (Arc::clone(&spec.name), marks.end);
+            if position.is_some() {
+                tracing::info!("store {name} of task {task} resumes at offset {from} of {end}");
+            } else {
+                tracing::info!("store {name} of task {task} is restored from its changelog, offset {from} to {end}");
+            }
+            let partition = changelog.partition;
+            app.restored(&RestoreEvent::Started { store: Arc::clone(&name), partition, from, to: end });
+            jobs.push(Job { store, name, changelog, position: from, end, records: 0, is_waiting: false });
+        }
+        let assigned: Vec<_> = jobs.iter().filter(|job| job.position < job.end).collect();
+        let assigned: Vec<_> = assigned.iter().map(|job| (job.changelog.clone(), job.position)).collect();
+        if !assigned.is_empty() {
+            consumer.assign(&assigned)?;
+        }
+        let metrics = RestoreMetrics::new(&task.to_string());
+        Ok(Restoration { task, stores, committed, jobs, metrics })
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Takes what the consumer has, a bounded number of records of each changelog; how many there were.
+    ///
+    /// # Errors
+    /// `Corrupted` when a changelog was cut off under the reader: to be begun again with empty stores.
+    pub fn step(&mut self, app: &Application, consumer: &mut dyn Consumer, batch: &mut RecordBatch) -> Result<u64> {
+        let mut taken = 0;
+        for job in &mut self.jobs {
+            taken += job.step(self.task, &mut self.stores, app, consumer, batch)?;
+        }
+        let done: Vec<Job> = self.jobs.extract_if(.., |job| job.position >= job.end).collect();
+        for job in done {
+            consumer.unassign(std::slice::from_ref(&job.changelog))?;
+            tracing::info!("store {} of task {} is restored, {} records", job.name, self.task, job.records);
+            let (partition, records) = (job.changelog.partition, job.records);
+            app.restored(&RestoreEvent::Ended { store: job.name, partition, records });
+        }
+        self.metrics.restore_total.increment(taken);
+        let remaining: i64 = self.jobs.iter().map(|job| (job.end - job.position).max(0)).sum();
+        self.metrics.restore_remaining_records_total.set(remaining as f64);
+        Ok(taken)
+    }
+
+    /// The task goes elsewhere.
+    pub fn suspend(self, app: &Application, consumer: &mut dyn Consumer) -> Result<()> {
+        for job in self.jobs {
+            consumer.unassign(std::slice::from_ref(&job.changelog))?;
+            let (partition, records) = (job.changelog.partition, job.records);
+            app.restored(&RestoreEvent::Suspended { store: job.name, partition, records });
+        }
+        Ok(())
+    }
+}
+
+impl Job {
+    fn step(
+        &mut self,
+        task: TaskId,
+        stores: &mut TaskStores,
+        app: &Application,
+        consumer: &mut dyn Consumer,
+        batch: &mut RecordBatch,
+    ) -> Result<u64> {
+        if self.position >= self.end {
+            return Ok(0);
+        }
+        batch.clear();
+        if consumer.fetch(&self.changelog, STEP_RECORDS, batch)? == Fetch::OutOfRange {
+            let context = format!("offset {} of changelog {} is not there any more", self.position, self.changelog);
+            return Err(Error::new(ErrorKind::Corrupted, context));
+        }
+        let next = consumer.position(&self.changelog).unwrap_or(self.position);
+        if next > self.position {
+            stores.restore(self.store, batch, next)?;
+            self.position = next;
+        } else if !self.is_waiting && consumer.lag(&self.changelog) == Lag::CaughtUp {
+            // Read committed ends before an open transaction: that of an instance before this one.
+            self.is_waiting = true;
+            let Job { name, position, end, .. } = self;
+            tracing::info!("store {name} of task {task} waits at offset {position} of {end} for an open transaction");
+        }
+        let records = batch.len() as u64;
+        self.records += records;
+        if records > 0 {
+            let (store, partition) = (Arc::clone(&self.name), self.changelog.partition);
+            app.restored(&RestoreEvent::Batch { store, partition, records, position: self.position });
+        }
+        Ok(records)
+    }
+}
+
+/// The changelog partition of each store of a task.
+pub(super) fn changelogs(application_id: &str, task: TaskId, stores: &TaskStores) -> Vec<Option<TopicPartition>> {
+    let changelog = |name: &str| TopicPartition::new(changelog_topic(application_id, name), task.partition);
+    stores.specs().map(|spec| spec.is_logged().then(|| changelog(&spec.name))).collect()
+}

@@ -1,0 +1,235 @@
+//! What happens between `start` and the first thread: topics are looked at and made, and a person is told what will run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use super::application::{Application, RestoreListener, remembered_counts};
+use super::crash::CrashPoint;
+use super::partition_counts::{Counts, partition_counts};
+use super::task_layout::TaskLayout;
+use crate::client::embedded::EmbeddedCluster;
+use crate::client::{Admin, Cluster, NewTopic};
+use crate::config::{Config, Guarantee, TopicCreation};
+use crate::error::{Error, Result};
+use crate::state::{Changelog, StoreSpec};
+use crate::topology::{
+    NodeKind, SinkName, Topology, changelog_topic, changelog_topic_config, repartition_topic_config,
+};
+
+/// # Errors
+/// `Invalid` or `Unavailable`, as [`KafkaStreams::start`](crate::KafkaStreams::start) says.
+pub(super) fn application(
+    topology: &Topology,
+    config: &Config,
+    restore_listener: Option<RestoreListener>,
+    processed: Arc<AtomicU64>,
+) -> Result<Arc<Application>> {
+    let cluster = cluster(config)?;
+    let mut admin = cluster.admin()?;
+    let known = external_topics(topology, config, &mut *admin)?;
+    let counts = partition_counts(topology, &known)?;
+    let layout = TaskLayout::new(topology, &config.application_id, &counts);
+    let internal = internal_topics(topology, config, &counts, &layout);
+    provide(&mut *admin, config, &internal)?;
+    let process_id = uuid::Uuid::new_v4().to_string();
+    summarize(topology, config, &layout, &process_id);
+    let known = known.iter().map(|(topic, count)| (topic.to_string(), *count));
+    let known: HashMap<_, _> = known.chain(internal.iter().map(|t| (t.name.to_string(), t.partitions))).collect();
+    let admin = Arc::new(Mutex::new(admin));
+    Ok(Arc::new(Application {
+        topology: topology.clone(),
+        crash_point: CrashPoint::new(config),
+        config: config.clone(),
+        layout: Arc::new(layout),
+        cluster,
+        partition_counts: remembered_counts(known, Arc::clone(&admin)),
+        admin,
+        restore_listener,
+        process_id,
+        processed,
+        purgeable: Mutex::new(BTreeMap::new()),
+    }))
+}
+
+fn cluster(config: &Config) -> Result<Arc<dyn Cluster>> {
+    if let Some(cluster) = &config.cluster {
+        return Ok(Arc::new(cluster.clone()));
+    }
+    if config.bootstrap.starts_with("embedded:") {
+        return Ok(Arc::new(EmbeddedCluster::named(&config.bootstrap)?));
+    }
+    kafka(config)
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka(config: &Config) -> Result<Arc<dyn Cluster>> {
+    Err(Error::invalid(format!(
+        "could not connect to {}: the crate was built without its feature kafka; build with it, or write embedded://",
+        config.bootstrap
+    )))
+}
+
+/// librdkafka's settings: ours where the user has given none.
+#[cfg(feature = "kafka")]
+fn kafka(config: &Config) -> Result<Arc<dyn Cluster>> {
+    let mut settings = config.kafka_settings.clone();
+    let session = config.session_timeout.as_millis().to_string();
+    settings.entry("consumer.session.timeout.ms".to_owned()).or_insert(session);
+    let cluster = crate::client::kafka::KafkaCluster::new(&config.bootstrap, &config.application_id, settings)?;
+    Ok(Arc::new(cluster))
+}
+
+/// Partition counts of the sources that are not our own. Sinks and the dead-letter topic have to exist as well.
+fn external_topics(topology: &Topology, config: &Config, admin: &mut dyn Admin) -> Result<Counts> {
+    let is_ours = |topic: &Arc<str>| topology.repartition_topics().contains_key(topic);
+    let ids: Vec<_> = topology.nodes().collect();
+    let mut sources = topology.source_topics(&ids);
+    sources.retain(|topic| !is_ours(topic));
+    let sinks = ids.iter().filter_map(|id| match &topology.node(*id).kind {
+        NodeKind::Sink { topic: SinkName::Fixed(topic) } => Some(Arc::clone(topic)),
+        NodeKind::Sink { .. } | NodeKind::Source { .. } | NodeKind::Processor => None,
+    });
+    let mut sinks: Vec<_> = sinks.filter(|topic| !is_ours(topic)).collect();
+    sinks.extend(config.handlers.dead_letter_topic.clone());
+    let mut names = [sources.clone(), sinks.clone()].concat();
+    names.sort();
+    names.dedup();
+    if let TopicCreation::Everything { partitions } = config.topic_creation {
+        let wanted = |(name, known): (&Arc<str>, Option<_>)| match known {
+            Some(_) => None,
+            None => Some(new_topic(config, Arc::clone(name), partitions, config.topic_settings.clone())),
+        };
+        let missing: Vec<_> = names.iter().zip(admin.topics(&names)?).filter_map(wanted).collect();
+        create(admin, &missing)?;
+    }
+    let infos = admin.topics(&names)?;
+    let known: Counts =
+        names.iter().zip(infos).filter_map(|(name, info)| Some((Arc::clone(name), info?.partitions))).collect();
+    if let Some(topic) = sources.iter().find(|topic| !known.contains_key(*topic)) {
+        return Err(super::partition_counts::missing_source(topic));
+    }
+    if let Some(topic) = sinks.iter().find(|topic| !known.contains_key(*topic)) {
+        return Err(Error::invalid(format!("output topic {topic} does not exist: create it, or name the right one")));
+    }
+    Ok(known)
+}
+
+/// Repartition topics and changelogs, with Java's settings.
+fn internal_topics(topology: &Topology, config: &Config, counts: &Counts, layout: &TaskLayout) -> Vec<NewTopic> {
+    let mut topics = BTreeMap::new();
+    for name in topology.repartition_topics().keys() {
+        let full_name = topology.full_name(&config.application_id, name);
+        let mut settings = repartition_topic_config();
+        settings.extend(config.topic_settings.clone());
+        let partitions = counts.get(name).copied().unwrap_or(1);
+        topics.insert(Arc::clone(&full_name), new_topic(config, full_name, partitions, settings));
+    }
+    for sub_topology in layout.sub_topologies() {
+        for spec in topology.stores(&sub_topology.nodes) {
+            let Some(settings) = changelog_settings(&spec, config) else { continue };
+            let name = changelog_topic(&config.application_id, &spec.name);
+            topics.insert(Arc::clone(&name), new_topic(config, name, sub_topology.tasks, settings));
+        }
+    }
+    topics.into_values().collect()
+}
+
+/// The settings of all topics stand above Java's defaults and below those of the store.
+fn changelog_settings(spec: &StoreSpec, config: &Config) -> Option<BTreeMap<String, String>> {
+    let mut settings = changelog_topic_config(spec)?;
+    for (name, value) in &config.topic_settings {
+        let is_own = matches!(&spec.changelog, Changelog::Topic { config } if config.contains_key(name));
+        if !is_own {
+            settings.insert(name.clone(), value.clone());
+        }
+    }
+    Some(settings)
+}
+
+fn new_topic(config: &Config, name: Arc<str>, partitions: i32, settings: BTreeMap<String, String>) -> NewTopic {
+    NewTopic { name, partitions, replication: config.replication_factor, config: settings }
+}
+
+/// Creates internal topics that are missing and checks those that are there.
+fn provide(admin: &mut dyn Admin, config: &Config, internal: &[NewTopic]) -> Result<()> {
+    if internal.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = internal.iter().map(|topic| Arc::clone(&topic.name)).collect();
+    let infos = admin.topics(&names)?;
+    let mut missing = Vec::new();
+    for (topic, info) in internal.iter().zip(infos) {
+        match info {
+            None => missing.push(topic.clone()),
+            Some(info) if info.partitions != topic.partitions => {
+                return Err(Error::invalid(format!(
+                    "internal topic {} has {} partitions and needs {}: the partitions of its input or the topology have \
+                     changed; reset the application (delete its internal topics and committed offsets), or give it a \
+                     new application id",
+                    topic.name, info.partitions, topic.partitions
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if config.topic_creation == TopicCreation::Nothing {
+        let missing: Vec<_> = missing.iter().map(|t| format!("{} with {} partitions", t.name, t.partitions)).collect();
+        return Err(Error::invalid(format!(
+            "internal topics are missing and create_topics says not to make them: create {}",
+            missing.join(", ")
+        )));
+    }
+    create(admin, &missing)
+}
+
+fn create(admin: &mut dyn Admin, topics: &[NewTopic]) -> Result<()> {
+    if topics.is_empty() {
+        return Ok(());
+    }
+    for NewTopic { name, partitions, config, .. } in topics {
+        tracing::info!("creating topic {name} with {partitions} partitions, {config:?}");
+    }
+    admin.create_topics(topics)
+}
+
+/// One look at what is going to run.
+fn summarize(topology: &Topology, config: &Config, layout: &TaskLayout, process_id: &str) {
+    let mib = |bytes: usize| bytes as f64 / (1024.0 * 1024.0);
+    let guarantee = match config.guarantee {
+        Guarantee::AtLeastOnce => "at least once",
+        Guarantee::ExactlyOnce => "exactly once",
+    };
+    let tasks: Vec<_> = layout.sub_topologies().iter().enumerate().collect();
+    let tasks: Vec<_> = tasks.iter().map(|(number, s)| format!("{} of sub-topology {number}", s.tasks)).collect();
+    tracing::info!(
+        "application {} starts\n  cluster    {}\n  guarantee  {guarantee}, commit every {} ms\n  threads    {}\n  \
+         tasks      {} in all instances ({})\n  state      {}\n  memory     {:.0} MiB record caches, {:.0} MiB block \
+         cache, {:.0} MiB write buffers, {:.0} MiB read cache, commit at {:.0} MiB uncommitted\n  process    \
+         {process_id}\n{}",
+        config.application_id,
+        if config.cluster.is_some() { "embedded" } else { &config.bootstrap },
+        config.commit_interval_or_default().as_millis(),
+        config.threads,
+        layout.task_count(),
+        tasks.join(", "),
+        config.state_dir.join(&config.application_id).display(),
+        mib(config.cache_bytes),
+        mib(config.memory.block_cache),
+        mib(config.memory.write_buffers),
+        mib(config.memory.read_cache),
+        mib(config.uncommitted_bytes),
+        topology.describe(),
+    );
+    if config.state_dir.starts_with(std::env::temp_dir())
+        && !topology.stores(&topology.nodes().collect::<Vec<_>>()).is_empty()
+    {
+        tracing::warn!(
+            "the state lies below {}, which may be emptied at any time: set state_dir to a lasting place",
+            std::env::temp_dir().display()
+        );
+    }
+}

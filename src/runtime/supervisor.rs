@@ -1,0 +1,262 @@
+//! Starts the threads, hears what becomes of them, and makes the client's state of it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use super::application::Application;
+use super::clock::Now;
+use super::state::State;
+use super::status::{Status, enter_own_thread};
+use super::stream_thread::{Order, Orders, Phase, StreamThread};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a thread or the user tells the supervisor.
+pub(super) enum Event {
+    Phase { thread: usize, phase: Phase },
+    Ended { thread: usize, result: Result<()> },
+    Close(Order),
+}
+
+/// What to do about an error that ends a stream thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UncaughtErrorResponse {
+    /// Start another thread in its place, which reads again from the last commit. A record that fails every time fails
+    /// again: the pause between two replacements grows up to 10 s.
+    ReplaceThread,
+    /// Close the client, which ends in the state `ERROR`. The default.
+    ShutdownClient,
+}
+
+pub(super) type ErrorPolicy = Arc<dyn Fn(&Error) -> UncaughtErrorResponse + Send + Sync>;
+
+/// How many events may wait: more than every thread can have on its way.
+pub(super) const EVENTS_MAX: usize = 1024;
+
+/// How often what is committed of repartition topics is deleted (`repartition.purge.interval.ms`).
+const PURGE_INTERVAL: Duration = Duration::from_secs(30);
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// A thread that has lived so long has not failed for the same reason again.
+const PAUSE_FORGOTTEN: Duration = Duration::from_secs(60);
+
+pub(super) struct Supervisor {
+    app: Arc<Application>,
+    status: Arc<Status>,
+    policy: ErrorPolicy,
+    events: SyncSender<Event>,
+    threads: Vec<Supervised>,
+    /// The order that every thread has got.
+    closing: Option<Order>,
+    last_purge: Now,
+}
+
+struct Supervised {
+    index: usize,
+    handle: Option<JoinHandle<()>>,
+    orders: Arc<Orders>,
+    phase: Phase,
+    started: Now,
+    /// Before the next replacement.
+    pause: Duration,
+}
+
+impl Supervisor {
+    pub fn new(
+        app: Arc<Application>,
+        status: Arc<Status>,
+        policy: ErrorPolicy,
+        events: SyncSender<Event>,
+    ) -> Supervisor {
+        let last_purge = Now::read();
+        Supervisor { app, status, policy, events, threads: Vec::new(), closing: None, last_purge }
+    }
+
+    /// # Errors
+    /// `Unavailable` when the system gives no more threads.
+    pub fn start_threads(&mut self) -> Result<()> {
+        for index in 1..=self.app.config.threads {
+            self.start_thread(index, Duration::ZERO, PAUSE_MIN)?;
+        }
+        Ok(())
+    }
+
+    /// Until every thread has ended.
+    pub fn run(mut self, events: &Receiver<Event>) {
+        enter_own_thread();
+        while !self.threads.is_empty() {
+            match events.recv_timeout(PURGE_INTERVAL) {
+                Ok(Event::Phase { thread, phase }) => self.phase_changed(thread, phase),
+                Ok(Event::Ended { thread, result }) => self.ended(thread, result),
+                Ok(Event::Close(order)) => {
+                    self.status.advance(State::PendingShutdown);
+                    self.close(order);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.close(Order::Leave),
+            }
+            self.purge_if_due();
+        }
+        // One of the two is next, whichever the client was closing for.
+        self.status.advance(State::NotRunning);
+        self.status.advance(State::Error);
+    }
+
+    fn start_thread(&mut self, index: usize, delay: Duration, pause: Duration) -> Result<()> {
+        let orders = Arc::new(Orders::default());
+        if let Some(order) = self.closing {
+            orders.give(order);
+        }
+        let (app, events, given) = (Arc::clone(&self.app), self.events.clone(), Arc::clone(&orders));
+        let name = format!("{}-stream-{index}", self.app.id());
+        let body = move || {
+            enter_own_thread();
+            let result = catch_unwind(AssertUnwindSafe(|| work(&app, index, delay, given, &events)));
+            let result = result.unwrap_or_else(|panic| Err(panicked(&app, index, &*panic)));
+            // The supervisor outlives its threads; should it be gone, there is nobody to tell.
+            let _ = events.send(Event::Ended { thread: index, result });
+        };
+        let handle = Builder::new().name(name.clone()).spawn(body).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("could not start thread {name}")).with_source(error)
+        })?;
+        let phase = Phase::Rebalancing;
+        self.threads.push(Supervised { index, handle: Some(handle), orders, phase, started: Now::read(), pause });
+        Ok(())
+    }
+
+    fn phase_changed(&mut self, thread: usize, phase: Phase) {
+        if let Some(thread) = self.threads.iter_mut().find(|known| known.index == thread) {
+            thread.phase = phase;
+        }
+        self.tell_state();
+    }
+
+    fn tell_state(&self) {
+        if self.closing.is_some() || self.threads.is_empty() {
+            return;
+        }
+        let is_running = self.threads.iter().all(|thread| thread.phase == Phase::Running);
+        self.status.advance(if is_running { State::Running } else { State::Rebalancing });
+    }
+
+    fn ended(&mut self, thread: usize, result: Result<()>) {
+        let Some(at) = self.threads.iter().position(|known| known.index == thread) else { return };
+        let mut ended = self.threads.swap_remove(at);
+        if let Some(handle) = ended.handle.take() {
+            // What it panicked with was told in its last event.
+            let _ = handle.join();
+        }
+        let Err(error) = result else { return };
+        let name = format!("{}-stream-{thread}", self.app.id());
+        if self.app.crash_point.has_crashed() {
+            tracing::error!("{}", error.report());
+            self.give_up(error, Order::Crash);
+            return;
+        }
+        tracing::error!(thread = name, "a stream thread ends: {}", error.report());
+        if self.closing.is_some() {
+            return;
+        }
+        let response = match error.kind() {
+            // Another thread would find the same program and the same settings.
+            ErrorKind::Invalid => UncaughtErrorResponse::ShutdownClient,
+            ErrorKind::Unavailable
+            | ErrorKind::Fenced
+            | ErrorKind::Aborted
+            | ErrorKind::Corrupted
+            | ErrorKind::User
+            | ErrorKind::Closed
+            | ErrorKind::Internal => self.ask_policy(&error),
+        };
+        match response {
+            UncaughtErrorResponse::ShutdownClient => self.give_up(error, Order::Leave),
+            UncaughtErrorResponse::ReplaceThread => {
+                let lived = Now::read().since(ended.started);
+                let pause = if lived > PAUSE_FORGOTTEN { PAUSE_MIN } else { ended.pause };
+                tracing::info!(thread = name, "a new thread takes its place in {} ms", pause.as_millis());
+                if let Err(error) = self.start_thread(thread, pause, (pause * 2).min(PAUSE_MAX)) {
+                    self.give_up(error, Order::Leave);
+                }
+                self.tell_state();
+            }
+        }
+    }
+
+    fn ask_policy(&self, error: &Error) -> UncaughtErrorResponse {
+        catch_unwind(AssertUnwindSafe(|| (self.policy)(error))).unwrap_or_else(|_| {
+            tracing::error!("the policy for uncaught errors panicked: the client is closed");
+            UncaughtErrorResponse::ShutdownClient
+        })
+    }
+
+    fn give_up(&mut self, error: Error, order: Order) {
+        self.status.fail(error);
+        self.status.advance(State::Rebalancing);
+        self.status.advance(State::PendingError);
+        self.close(order);
+    }
+
+    fn close(&mut self, order: Order) {
+        self.closing.get_or_insert(order);
+        for thread in &self.threads {
+            thread.orders.give(order);
+            if let Some(handle) = &thread.handle {
+                handle.thread().unpark();
+            }
+        }
+    }
+
+    /// Deletes from repartition topics what nobody will read again. A failure only costs disk: the next time is soon.
+    fn purge_if_due(&mut self) {
+        let now = Now::read();
+        if now.since(self.last_purge) < PURGE_INTERVAL {
+            return;
+        }
+        self.last_purge = now;
+        let purgeable = std::mem::take(&mut *self.app.purgeable.lock().unwrap_or_else(PoisonError::into_inner));
+        let before: Vec<_> = purgeable.into_iter().collect();
+        if before.is_empty() {
+            return;
+        }
+        if let Err(error) = self.app.with_admin(|admin| admin.delete_records(&before)) {
+            tracing::warn!("could not purge repartition topics: {}", error.report());
+        }
+    }
+}
+
+/// The life of a stream thread.
+fn work(
+    app: &Arc<Application>,
+    index: usize,
+    delay: Duration,
+    orders: Arc<Orders>,
+    events: &SyncSender<Event>,
+) -> Result<()> {
+    let begun = Now::read();
+    while orders.current() == Order::GoOn && Now::read().since(begun) < delay {
+        std::thread::park_timeout(delay.saturating_sub(Now::read().since(begun)));
+    }
+    let span = tracing::info_span!("stream-thread", application = app.id(), thread = index);
+    let _entered = span.entered();
+    let events = events.clone();
+    // A phase that does not fit among the others is followed by a newer one.
+    let report = move |phase| match events.try_send(Event::Phase { thread: index, phase }) {
+        Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+    };
+    match StreamThread::connect(Arc::clone(app), index, orders, Box::new(report))? {
+        Some(thread) => thread.run(),
+        None => Ok(()),
+    }
+}
+
+fn panicked(app: &Application, index: usize, panic: &(dyn Any + Send)) -> Error {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    Error::new(ErrorKind::Internal, format!("thread {}-stream-{index} panicked: {message}", app.id()))
+}

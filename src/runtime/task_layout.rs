@@ -1,0 +1,139 @@
+//! Which tasks there are, and what each reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::partition_counts::Counts;
+use crate::error::{Error, Result};
+use crate::membership::TaskMap;
+use crate::record::TopicPartition;
+use crate::topology::{NodeId, TaskId, Topology};
+
+/// The tasks of an application: one per sub-topology and partition of its source topics.
+#[derive(Debug)]
+pub(super) struct TaskLayout {
+    sub_topologies: Vec<SubTopology>,
+    /// The sub-topology that reads a topic, by its full name.
+    readers: BTreeMap<Arc<str>, usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct SubTopology {
+    pub nodes: Vec<NodeId>,
+    /// As many as the source topic with the most partitions has.
+    pub tasks: i32,
+    sources: Vec<Source>,
+}
+
+/// What a task is made of.
+#[derive(Debug)]
+pub(super) struct Inputs<'a> {
+    pub nodes: &'a [NodeId],
+    /// Without prefix, beside `partitions`.
+    pub topics: Vec<Arc<str>>,
+    pub partitions: Vec<TopicPartition>,
+}
+
+#[derive(Debug)]
+struct Source {
+    /// Without the application's prefix.
+    name: Arc<str>,
+    full_name: Arc<str>,
+    partitions: i32,
+}
+
+impl TaskLayout {
+    pub fn new(topology: &Topology, application_id: &str, counts: &Counts) -> TaskLayout {
+        let sub_topology = |number| {
+            let nodes = topology.sub_topology(number);
+            let source = |name: Arc<str>| Source {
+                full_name: topology.full_name(application_id, &name),
+                partitions: counts.get(&name).copied().unwrap_or(0),
+                name,
+            };
+            let sources: Vec<_> = topology.source_topics(&nodes).into_iter().map(source).collect();
+            let tasks = sources.iter().map(|source| source.partitions).max().unwrap_or(0);
+            SubTopology { nodes, tasks, sources }
+        };
+        let sub_topologies: Vec<_> = (0..topology.sub_topology_count()).map(sub_topology).collect();
+        let topics = |(number, sub_topology): (usize, &SubTopology)| -> Vec<_> {
+            sub_topology.sources.iter().map(|source| (Arc::clone(&source.full_name), number)).collect()
+        };
+        let readers = sub_topologies.iter().enumerate().flat_map(topics).collect();
+        TaskLayout { sub_topologies, readers }
+    }
+
+    pub fn sub_topologies(&self) -> &[SubTopology] {
+        &self.sub_topologies
+    }
+
+    /// Full names of all source topics.
+    pub fn topics(&self) -> Vec<Arc<str>> {
+        self.readers.keys().map(Arc::clone).collect()
+    }
+
+    pub fn task_count(&self) -> i32 {
+        self.sub_topologies.iter().map(|sub_topology| sub_topology.tasks).sum()
+    }
+
+    /// The nodes of a task and its inputs. A topic with fewer partitions than
+    /// others of the sub-topology is no input of the last tasks.
+    pub fn inputs(&self, task: TaskId) -> Option<Inputs<'_>> {
+        let sub_topology = self.sub_topologies.get(task.sub_topology)?;
+        let sources = || sub_topology.sources.iter().filter(|source| source.partitions > task.partition);
+        let names = sources().map(|source| Arc::clone(&source.name)).collect();
+        let inputs = sources().map(|source| TopicPartition::new(Arc::clone(&source.full_name), task.partition));
+        Some(Inputs { nodes: &sub_topology.nodes, topics: names, partitions: inputs.collect() })
+    }
+}
+
+impl TaskMap for TaskLayout {
+    fn tasks(&self, partitions: &BTreeSet<TopicPartition>) -> Result<BTreeSet<TaskId>> {
+        let mut tasks = BTreeSet::new();
+        for partition in partitions {
+            let Some(sub_topology) = self.readers.get(&partition.topic).copied() else { continue };
+            tasks.insert(TaskId { sub_topology, partition: partition.partition });
+        }
+        for task in &tasks {
+            let inputs = self.inputs(*task).map(|inputs| inputs.partitions).unwrap_or_default();
+            if let Some(missing) = inputs.iter().find(|input| !partitions.contains(*input)) {
+                return Err(Error::invalid(format!(
+                    "the group gave this instance some inputs of task {task} and {missing} to another one: topics that \
+                     are read together need the same number of partitions, and all instances the same topology"
+                )));
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serdes::Utf8;
+    use crate::topology::{Consumed, TopologyBuilder};
+
+    fn layout() -> TaskLayout {
+        let mut builder = TopologyBuilder::new();
+        builder.add_source("both", &["a", "b"], Consumed::with(Utf8, Utf8));
+        let counts = Counts::from([("a".into(), 2), ("b".into(), 1)]);
+        TaskLayout::new(&builder.build().unwrap(), "app", &counts)
+    }
+
+    #[test]
+    fn a_topic_with_fewer_partitions_is_no_input_of_the_last_tasks() {
+        let layout = layout();
+        let inputs = |partition| layout.inputs(TaskId { sub_topology: 0, partition }).unwrap().partitions;
+        assert_eq!(inputs(0), [TopicPartition::new("a", 0), TopicPartition::new("b", 0)]);
+        assert_eq!(inputs(1), [TopicPartition::new("a", 1)]);
+        assert_eq!(layout.task_count(), 2);
+    }
+
+    #[test]
+    fn a_task_needs_all_its_inputs_in_one_place() {
+        let both = BTreeSet::from([TopicPartition::new("a", 0), TopicPartition::new("b", 0)]);
+        assert_eq!(layout().tasks(&both).unwrap(), BTreeSet::from([TaskId { sub_topology: 0, partition: 0 }]));
+        let error = layout().tasks(&BTreeSet::from([TopicPartition::new("a", 0)])).unwrap_err();
+        assert!(error.to_string().contains("b[0]"), "{error}");
+    }
+}

@@ -1,0 +1,14 @@
+//! Whole applications on the embedded cluster, by the public API only.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic in its helpers too"
+)]
+
+mod application;
+mod bad_input;
+mod crash;
+mod lifecycle;
+mod sharing;
