@@ -1,0 +1,73 @@
+//! What a case comes to.
+
+use std::fmt;
+
+/// Why a case cannot be run to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stop {
+    /// Something the library does not have yet, by name.
+    Missing(String),
+    /// Something that Rust's types rule out, with the reason.
+    Inexpressible(String),
+}
+
+pub fn missing(what: impl Into<String>) -> Stop {
+    Stop::Missing(what.into())
+}
+
+pub fn inexpressible(reason: impl Into<String>) -> Stop {
+    Stop::Inexpressible(reason.into())
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Passed,
+    /// What differs, one line each.
+    Failed(Vec<String>),
+    Unsupported(String),
+    /// Our own documented outcome holds.
+    Deviating(String),
+    Inexpressible(String),
+}
+
+impl From<Stop> for Outcome {
+    fn from(stop: Stop) -> Outcome {
+        match stop {
+            Stop::Missing(what) => Outcome::Unsupported(what),
+            Stop::Inexpressible(reason) => Outcome::Inexpressible(reason),
+        }
+    }
+}
+
+/// How many cases of a folder came to what.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    pub passed: usize,
+    pub failed: usize,
+    pub unsupported: usize,
+    pub deviating: usize,
+    pub inexpressible: usize,
+}
+
+impl Tally {
+    pub fn count(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed(_) => self.failed += 1,
+            Outcome::Unsupported(_) => self.unsupported += 1,
+            Outcome::Deviating(_) => self.deviating += 1,
+            Outcome::Inexpressible(_) => self.inexpressible += 1,
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { passed, failed, unsupported, deviating, inexpressible } = self;
+        write!(
+            f,
+            "{passed} passed, {failed} failed, {unsupported} unsupported, {deviating} deviating, {inexpressible} \
+             inexpressible"
+        )
+    }
+}
