@@ -179,6 +179,7 @@ impl Pipeline {
             if let Some(node) = self.nodes.get(&node) {
                 node.borrow_mut().punctuate(punctuation, now, &mut self.task)?;
             }
+            self.task.schedules.put_back(punctuation, now);
         }
         Ok(punctuated)
     }

@@ -239,34 +239,42 @@ pub fn initial(json: &Json) -> Result<Val, Stop> {
 pub fn aggregator(json: &Json) -> Result<Three, Stop> {
     let call = Call::parse(json)?;
     let text = call.text(0);
-    let append = |aggregate: &Val, sign: &str, value: &Val| {
-        Val::text(format!("{}{sign}{}", aggregate.show(), value.show()))
-    };
+    let append =
+        |aggregate: &Val, sign: &str, value: &Val| Val::text(format!("{}{sign}{}", aggregate.show(), value.show()));
     Ok(match call.name.as_str() {
         "append" => Arc::new(move |_, value, aggregate| append(aggregate, "+", value)),
         "remove" => Arc::new(move |_, value, aggregate| append(aggregate, "-", value)),
-        "append_key" => Arc::new(|key, value, aggregate| {
-            Val::text(format!("{}+{}:{}", aggregate.show(), key.show(), value.show()))
-        }),
+        "append_key" => {
+            Arc::new(|key, value, aggregate| Val::text(format!("{}+{}:{}", aggregate.show(), key.show(), value.show())))
+        }
         "sum" => Arc::new(|_, value, aggregate| Val::Long(aggregate.number() + value.number())),
         "subtract" => Arc::new(|_, value, aggregate| Val::Long(aggregate.number() - value.number())),
         "sum_length" => {
             Arc::new(|_, value, aggregate| Val::Long(aggregate.number() + value.show().chars().count() as i64))
         }
+        // What `count` adds and takes away.
+        "plus_one" => Arc::new(|_, _, aggregate| Val::Long(aggregate.number() + 1)),
+        "minus_one" => Arc::new(|_, _, aggregate| Val::Long(aggregate.number() - 1)),
         "max" => Arc::new(|_, value, aggregate| extreme(aggregate, value, i64::max)),
         "min" => Arc::new(|_, value, aggregate| extreme(aggregate, value, i64::min)),
         "last" => Arc::new(|_, value, _| value.clone()),
         "first" => Arc::new(|_, value, aggregate| if aggregate.is_null() { value } else { aggregate }.clone()),
         "null" => Arc::new(|_, _, _| Val::Null),
-        "append_null_on" => Arc::new(move |_, value, aggregate| {
-            if value.show() == text { Val::Null } else { append(aggregate, "+", value) }
-        }),
-        "remove_null_on" => Arc::new(move |_, value, aggregate| {
-            if value.show() == text { Val::Null } else { append(aggregate, "-", value) }
-        }),
-        "fail_on" => Arc::new(move |_, value, aggregate| {
-            if value.show() == text { boom(&text) } else { append(aggregate, "+", value) }
-        }),
+        "append_null_on" => Arc::new(
+            move |_, value, aggregate| {
+                if value.show() == text { Val::Null } else { append(aggregate, "+", value) }
+            },
+        ),
+        "remove_null_on" => Arc::new(
+            move |_, value, aggregate| {
+                if value.show() == text { Val::Null } else { append(aggregate, "-", value) }
+            },
+        ),
+        "fail_on" => Arc::new(
+            move |_, value, aggregate| {
+                if value.show() == text { boom(&text) } else { append(aggregate, "+", value) }
+            },
+        ),
         _ => return Err(call.unknown("aggregator")),
     })
 }
@@ -275,9 +283,8 @@ pub fn aggregator(json: &Json) -> Result<Three, Stop> {
 pub fn reducer(json: &Json) -> Result<Two, Stop> {
     let call = Call::parse(json)?;
     let text = call.text(0);
-    let concat = |current: &Val, sign: &str, incoming: &Val| {
-        Val::text(format!("{}{sign}{}", current.show(), incoming.show()))
-    };
+    let concat =
+        |current: &Val, sign: &str, incoming: &Val| Val::text(format!("{}{sign}{}", current.show(), incoming.show()));
     Ok(match call.name.as_str() {
         "concat" => Arc::new(move |current, incoming| concat(current, "+", incoming)),
         "remove" => Arc::new(move |current, incoming| concat(current, "-", incoming)),
@@ -288,9 +295,11 @@ pub fn reducer(json: &Json) -> Result<Two, Stop> {
         "last" => Arc::new(|_, incoming| incoming.clone()),
         "first" => Arc::new(|current, _| current.clone()),
         "null" => Arc::new(|_, _| Val::Null),
-        "null_on" => Arc::new(move |current, incoming| {
-            if incoming.show() == text { Val::Null } else { concat(current, "+", incoming) }
-        }),
+        "null_on" => Arc::new(
+            move |current, incoming| {
+                if incoming.show() == text { Val::Null } else { concat(current, "+", incoming) }
+            },
+        ),
         _ => return Err(call.unknown("reducer")),
     })
 }

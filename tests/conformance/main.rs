@@ -1,0 +1,102 @@
+//! Runs the cases that Java Kafka Streams has recorded (`vectors/README.md` is the format) on the test driver.
+//!
+//! `KSTREAMS_VECTORS` names further folders, separated by colons. Every case has an outcome, and the last line for each
+//! folder counts them. A failed case fails the test; what the library does not have yet is unsupported and listed.
+//!
+//! Two lists are data beside this file: `deviations.json`, where we differ on purpose (such a case must have the outcome
+//! that we document instead), and `inexpressible.json`, what Rust's types rule out.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic in its helpers, and its report is for people"
+)]
+
+mod build;
+mod compare;
+mod dsl;
+mod exceptions;
+mod functions;
+mod low_level;
+mod outcome;
+mod processors;
+mod run;
+mod store_commands;
+mod stores;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use exceptions::Exceptions;
+use outcome::{Outcome, Tally};
+use serde_json::Value as Json;
+
+#[test]
+fn every_case_has_the_outcome_that_java_recorded() {
+    silence_boom();
+    let exceptions = Exceptions::read();
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/vectors");
+    let further = std::env::var("KSTREAMS_VECTORS").unwrap_or_default();
+    let further = further.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned);
+    let folders: Vec<String> = std::iter::once(own.display().to_string()).chain(further).collect();
+    let failed: usize = folders.iter().map(|folder| run_folder(folder, &exceptions).failed).sum();
+    assert_eq!(failed, 0, "cases failed: see above");
+}
+
+fn run_folder(folder: &str, exceptions: &Exceptions) -> Tally {
+    let mut tally = Tally::default();
+    // By the thing that is missing: what to build next.
+    let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in case_files(Path::new(folder)) {
+        let case: Json = serde_json::from_str(&fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{} is no case: {error}", path.display()));
+        let name = case["name"].as_str().unwrap_or_default().to_owned();
+        let outcome = exceptions.run(&name, &case);
+        tally.count(&outcome);
+        match outcome {
+            Outcome::Passed => {}
+            Outcome::Failed(differences) => {
+                println!("FAILED {name}: {}", case["about"].as_str().unwrap_or_default());
+                differences.iter().for_each(|line| println!("    {line}"));
+            }
+            Outcome::Unsupported(what) => unsupported.entry(what).or_default().push(name),
+            Outcome::Deviating(reason) => println!("deviating {name}: {reason}"),
+            Outcome::Inexpressible(reason) => println!("inexpressible {name}: {reason}"),
+        }
+    }
+    for (what, names) in unsupported {
+        println!("unsupported for want of {what}: {}", names.join(" "));
+    }
+    println!("{folder}: {tally}");
+    tally
+}
+
+/// Cases lie in the folders of their areas.
+fn case_files(folder: &Path) -> Vec<PathBuf> {
+    let list = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let areas = list(folder).into_iter().filter(|path| path.is_dir());
+    let mut files: Vec<_> = areas.flat_map(|area| list(&area)).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    files
+}
+
+/// A user failure of a case is a panic; it is caught, and need not be told.
+fn silence_boom() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload().downcast_ref::<String>().map(String::as_str);
+        let text = text.or(info.payload().downcast_ref::<&str>().copied()).unwrap_or_default();
+        if !text.starts_with("boom") {
+            before(info);
+        }
+    }));
+}
