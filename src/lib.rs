@@ -41,7 +41,7 @@ pub use testing::SingleTask;
 #[cfg(feature = "testing")]
 pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TestSettings, TopologyTestDriver};
 pub use topology::{
-    Consumed, ErrorContext, ErrorHandler, HandlerResponse, Incoming, InternalTopic, OffsetReset, Outgoing, Processor,
+    Consumed, CreatedTopic, ErrorContext, ErrorHandler, HandlerResponse, Incoming, OffsetReset, Outgoing, Processor,
     ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology, TaskContext,
     TaskId, TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
 };

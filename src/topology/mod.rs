@@ -36,7 +36,7 @@ pub use handlers::{ErrorContext, ErrorHandler, HandlerResponse};
 pub use io::{Consumed, Incoming, OffsetReset, Outgoing, Produced, SinkTopic, TimestampExtractor, TopicNameExtractor};
 pub use processor::{Processor, ProcessorContext, ProcessorInit};
 pub use schedules::{Punctuation, PunctuationType};
-pub use shape::{InternalTopic, SubTopology};
+pub use shape::{CreatedTopic, SubTopology};
 
 pub(crate) use builder::NodeSpec;
 pub(crate) use context::{PartitionCounts, TaskEnvironment};

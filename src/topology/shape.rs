@@ -16,9 +16,9 @@ pub struct SubTopology {
     /// Topics that it writes, as far as they are known before a record is.
     pub sinks: BTreeSet<String>,
     /// Topics among the sources that the library creates and deletes from.
-    pub repartition_topics: Vec<InternalTopic>,
+    pub repartition_topics: Vec<CreatedTopic>,
     /// Topics that back its stores.
-    pub changelog_topics: Vec<InternalTopic>,
+    pub changelog_topics: Vec<CreatedTopic>,
     /// Sources that must have the same number of partitions.
     pub copartitions: Vec<BTreeSet<String>>,
 }
@@ -26,7 +26,7 @@ pub struct SubTopology {
 /// A topic that the library creates for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct InternalTopic {
+pub struct CreatedTopic {
     /// Its full name.
     pub name: String,
     /// The number of partitions, where the program fixes it; otherwise it follows from the sources.
@@ -48,12 +48,12 @@ impl Topology {
         let repartition = topics.iter().filter_map(|topic| {
             let repartition = self.repartition_topics().get(topic)?;
             let (partitions, config) = (repartition.partitions, repartition_topic_config());
-            Some(InternalTopic { name: full(topic), partitions, config })
+            Some(CreatedTopic { name: full(topic), partitions, config })
         });
         let changelogs = self.stores(&nodes).into_iter().filter_map(|spec| {
             let config = changelog_topic_config(&spec)?;
             let name = changelog_topic(application_id, &spec.name).to_string();
-            Some(InternalTopic { name, partitions: None, config })
+            Some(CreatedTopic { name, partitions: None, config })
         });
         let sinks = nodes.iter().filter_map(|id| match &self.node(*id).kind {
             NodeKind::Sink { topic: SinkName::Fixed(topic) } => Some(full(topic)),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kstreams::{InternalTopic, SubTopology};
+use kstreams::{CreatedTopic, SubTopology};
 use serde_json::{Value as Json, json};
 
 use crate::value::hex;
@@ -190,7 +190,7 @@ fn normal(expected: &Json) -> Json {
 }
 
 fn sub_topology(actual: &SubTopology) -> Json {
-    let topics = |topics: &[InternalTopic]| {
+    let topics = |topics: &[CreatedTopic]| {
         let topics = topics.iter().map(|topic| {
             let shown = match topic.partitions {
                 Some(partitions) => json!({"partitions": partitions, "config": topic.config}),
