@@ -36,7 +36,7 @@ pub(super) fn generated_names(graph: &mut TopologyBuilder) -> [String; 3] {
 
 impl<K: 'static, V: 'static> Repartition<'_, K, V> {
     /// Returns the source behind the topic.
-    pub fn append(self, graph: &mut TopologyBuilder, parent: NodeId) -> NodeId {
+    pub(super) fn append(self, graph: &mut TopologyBuilder, parent: NodeId) -> NodeId {
         let (serde, null_keys) = (Arc::clone(self.key), self.null_keys);
         let keep: Predicate<K, V> = Arc::new(move |key, _| null_keys == NullKeys::Kept || !serde.is_null(key));
         self.append_behind(graph, parent, move |filter| {
@@ -45,7 +45,7 @@ impl<K: 'static, V: 'static> Repartition<'_, K, V> {
     }
 
     /// The same with values that are only made what the topic holds on the way.
-    pub fn append_mapped<V1: 'static>(
+    pub(super) fn append_mapped<V1: 'static>(
         self,
         graph: &mut TopologyBuilder,
         parent: NodeId,
@@ -94,4 +94,18 @@ impl<K: 'static, V: 'static> Repartition<'_, K, V> {
 fn is_generated(prefix: &str) -> bool {
     let number = prefix.strip_prefix("KSTREAM").and_then(|rest| rest.rsplit_once('-'));
     number.is_some_and(|(_, number)| number.len() == 10 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_generated;
+
+    #[test]
+    fn only_a_generated_name_of_a_stream_counts_as_one() {
+        assert!(is_generated("KSTREAM-AGGREGATE-STATE-STORE-0000000002"));
+        assert!(is_generated("KSTREAM-KEY-SELECT-0000000001"));
+        assert!(!is_generated("KTABLE-AGGREGATE-STATE-STORE-0000000002"));
+        assert!(!is_generated("KSTREAM-2"));
+        assert!(!is_generated("orders"));
+    }
 }

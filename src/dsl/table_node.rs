@@ -60,7 +60,7 @@ impl<K, V> Clone for Table<K, V> {
 
 impl<K: 'static, V: 'static> Table<K, V> {
     /// A table with rows of its own: connected now, or by the first who asks.
-    pub fn stored(node: NodeId, store: TableStoreOption<K, V>) -> Table<K, V> {
+    pub(super) fn stored(node: NodeId, store: TableStoreOption<K, V>) -> Table<K, V> {
         let TableStoreOption { spec, is_named } = store;
         let (key, value) = (Arc::clone(&spec.key), Some(Arc::clone(&spec.value)));
         let queryable = is_named.then(|| spec.store.name().to_owned());

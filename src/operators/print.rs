@@ -25,7 +25,7 @@ pub(crate) struct LineFile {
 }
 
 impl LineFile {
-    pub fn new(path: std::path::PathBuf) -> LineFile {
+    pub(crate) fn new(path: std::path::PathBuf) -> LineFile {
         LineFile { path, file: None }
     }
 
@@ -67,5 +67,24 @@ impl<K: 'static, V: 'static> Processor<K, V> for Print<K, V> {
 
     fn process(&mut self, record: Record<K, V>, _: &mut ProcessorContext<'_, K, V>) -> Result<()> {
         self.target.write(&format!("[{}]: {}\n", self.label, (self.show)(&record.key, &record.value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_made_by_its_first_line_and_an_error_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lines");
+        let target = |path: &std::path::Path| PrintTarget::File(Arc::new(Mutex::new(LineFile::new(path.to_owned()))));
+        let file = target(&path);
+        assert!(!path.exists());
+        file.write("a\n").unwrap();
+        file.clone().write("b\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\nb\n");
+        let error = target(dir.path()).write("a\n").unwrap_err();
+        assert!(error.to_string().contains(&format!("could not print to {}", dir.path().display())));
     }
 }

@@ -23,7 +23,7 @@ impl<K, V> Clone for TableStoreSpec<K, V> {
 
 impl<K: 'static, V: 'static> TableStoreSpec<K, V> {
     /// The store in the hands of the operator that writes it.
-    pub fn open(&self, init: &mut ProcessorInit<'_>) -> Result<TableStore<K, V>> {
+    pub(crate) fn open(&self, init: &mut ProcessorInit<'_>) -> Result<TableStore<K, V>> {
         let index = init.store(&self.store)?.index();
         let stores = &mut init.task.stores;
         let emission = if stores.is_cached(index) { Emission::OnCommit } else { Emission::OnUpdate };
@@ -40,7 +40,7 @@ impl<K: 'static, V: 'static> TableStoreSpec<K, V> {
     }
 
     /// The same for a table that only has a store when somebody needs it.
-    pub fn open_if_connected(&self, init: &mut ProcessorInit<'_>) -> Result<Option<TableStore<K, V>>> {
+    pub(crate) fn open_if_connected(&self, init: &mut ProcessorInit<'_>) -> Result<Option<TableStore<K, V>>> {
         let connected = init.topology.node(init.id).stores.iter().any(|store| **store == *self.store.name());
         if connected { self.open(init).map(Some) } else { Ok(None) }
     }
@@ -69,15 +69,15 @@ pub(crate) struct TableStore<K, V> {
 
 impl<K: 'static, V: 'static> TableStore<K, V> {
     /// Whether a change has to come with the row as it was. A cache finds it by itself.
-    pub fn needs_old_value(&self) -> bool {
+    pub(crate) fn needs_old_value(&self) -> bool {
         self.sends_old_values && self.emission == Emission::OnUpdate
     }
 
-    pub fn is_null_key(&self, key: &K) -> bool {
+    pub(crate) fn is_null_key(&self, key: &K) -> bool {
         self.key.is_null(key)
     }
 
-    pub fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<V>>> {
+    pub(crate) fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<V>>> {
         self.key_bytes.clear();
         self.key.serialize(key, &mut self.key_bytes)?;
         let row = task.stores.get(self.index, &self.key_bytes)?;
@@ -85,7 +85,11 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
     }
 
     /// Writes the new row, or deletes it, and sees to it that the change goes downstream: now or later.
-    pub fn update(&mut self, record: Record<K, Change<V>>, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
+    pub(crate) fn update(
+        &mut self,
+        record: Record<K, Change<V>>,
+        ctx: &mut ProcessorContext<'_, K, Change<V>>,
+    ) -> Result<()> {
         let Record { key, value: Change { old, new }, timestamp, headers } = record;
         let new = self.write(&key, new, timestamp, ctx.task)?;
         match self.emission {
@@ -99,7 +103,7 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
     }
 
     /// Forwards what was held back, in the order of the last updates, each as if its record were in hand again.
-    pub fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
+    pub(crate) fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
         if self.emission == Emission::OnUpdate {
             return Ok(());
         }

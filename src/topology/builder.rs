@@ -315,14 +315,14 @@ fn connect(node: &mut Node, store: Arc<str>) {
 
 /// The three kinds of nodes, each with the maker that brings it to life.
 impl NodeSpec {
-    pub fn source<K: 'static, V: 'static>(name: &str, topics: &[&str], consumed: Consumed<K, V>) -> NodeSpec {
+    pub(crate) fn source<K: 'static, V: 'static>(name: &str, topics: &[&str], consumed: Consumed<K, V>) -> NodeSpec {
         let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
         let kind = NodeKind::Source { topics, reset: consumed.reset };
         let make = move |init: &mut ProcessorInit<'_>| source::make(&consumed, init);
-        NodeSpec(Node { kind, output: Some(RecordType::of::<K, V>()), ..NodeSpec::new(name, Arc::new(make)) })
+        NodeSpec(Node { kind, output: Some(RecordType::of::<K, V>()), ..NodeSpec::node(name, Arc::new(make)) })
     }
 
-    pub fn processor<K: 'static, V: 'static, P: Processor<K, V>>(
+    pub(crate) fn processor<K: 'static, V: 'static, P: Processor<K, V>>(
         name: &str,
         make: impl Fn(&mut ProcessorInit<'_>) -> Result<P> + Send + Sync + 'static,
     ) -> NodeSpec {
@@ -332,10 +332,14 @@ impl NodeSpec {
         };
         let output = Some(RecordType::of::<P::KeyOut, P::ValueOut>());
         let input = Some(RecordType::of::<K, V>());
-        NodeSpec(Node { input, output, ..NodeSpec::new(name, Arc::new(make)) })
+        NodeSpec(Node { input, output, ..NodeSpec::node(name, Arc::new(make)) })
     }
 
-    pub fn sink<K: 'static, V: 'static>(name: &str, topic: SinkTopic<K, V>, produced: Produced<K, V>) -> NodeSpec {
+    pub(crate) fn sink<K: 'static, V: 'static>(
+        name: &str,
+        topic: SinkTopic<K, V>,
+        produced: Produced<K, V>,
+    ) -> NodeSpec {
         let known = match &topic.0 {
             Destination::Fixed(topic) => SinkName::Fixed(Arc::clone(topic)),
             Destination::Chosen(extractor) => SinkName::Chosen(extractor.label.clone()),
@@ -346,12 +350,12 @@ impl NodeSpec {
     }
 
     /// Connects the node to stores.
-    pub fn with_stores(mut self, stores: impl IntoIterator<Item = Arc<str>>) -> NodeSpec {
+    pub(crate) fn with_stores(mut self, stores: impl IntoIterator<Item = Arc<str>>) -> NodeSpec {
         stores.into_iter().for_each(|store| connect(&mut self.0, store));
         self
     }
 
-    fn new(name: &str, make: Maker) -> Node {
+    fn node(name: &str, make: Maker) -> Node {
         Node {
             name: name.into(),
             kind: NodeKind::Processor,

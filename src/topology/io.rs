@@ -240,11 +240,13 @@ pub struct Outgoing<'a, K, V> {
     pub metadata: Option<RecordMetadata<'a>>,
 }
 
+pub(crate) type ChooseTopic<K, V> = Arc<dyn Fn(&Outgoing<'_, K, V>) -> String + Send + Sync>;
+
 /// Chooses a topic for each record. The topics must exist.
 pub struct TopicNameExtractor<K, V> {
     /// What `describe()` shows.
     pub(crate) label: String,
-    pub(crate) choose: Arc<dyn Fn(&Outgoing<'_, K, V>) -> String + Send + Sync>,
+    pub(crate) choose: ChooseTopic<K, V>,
 }
 
 impl<K, V> TopicNameExtractor<K, V> {

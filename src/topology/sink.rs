@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::io::{Destination, Outgoing, Produced, SinkTopic, TopicNameExtractor};
+use super::io::{ChooseTopic, Destination, Outgoing, Produced, SinkTopic, TopicNameExtractor};
 use super::processor::{Processor, ProcessorContext, ProcessorInit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -17,7 +17,7 @@ pub(super) struct Sink<K, V> {
 
 enum Target<K, V> {
     Fixed { number: usize, name: Arc<str> },
-    Chosen(Arc<dyn Fn(&Outgoing<'_, K, V>) -> String + Send + Sync>),
+    Chosen(ChooseTopic<K, V>),
 }
 
 impl<K, V> Sink<K, V> {

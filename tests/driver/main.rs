@@ -1,6 +1,13 @@
 //! Topologies of the DSL without a broker: one file per behaviour. Names and bytes are those of Java's vectors, see
 //! `tests/conformance`; here is what they do not say.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic in its helpers"
+)]
+
 mod aggregates;
 mod branches;
 mod caching;
