@@ -144,13 +144,13 @@ pub(crate) struct RecordType {
 }
 
 impl RecordType {
-    pub fn of<K: 'static, V: 'static>() -> RecordType {
+    pub(crate) fn of<K: 'static, V: 'static>() -> RecordType {
         RecordType { id: TypeId::of::<Record<K, V>>(), name: type_name::<Record<K, V>>() }
     }
 }
 
 impl Node {
-    pub fn source_topics(&self) -> &[Arc<str>] {
+    pub(crate) fn source_topics(&self) -> &[Arc<str>] {
         match &self.kind {
             NodeKind::Source { topics, .. } => topics,
             NodeKind::Processor | NodeKind::Sink { .. } => &[],

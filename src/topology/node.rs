@@ -58,7 +58,7 @@ pub(crate) enum Made {
 }
 
 impl Made {
-    pub fn node<K: 'static, V: 'static, P: Processor<K, V>>(node: Rc<RefCell<Node<K, V, P>>>) -> Made {
+    pub(crate) fn node<K: 'static, V: 'static, P: Processor<K, V>>(node: Rc<RefCell<Node<K, V, P>>>) -> Made {
         let input: Input<K, V> = Rc::clone(&node) as _;
         Made::Node { input: Box::new(input), live: node }
     }
@@ -75,7 +75,7 @@ pub(crate) struct Port<K, V> {
 }
 
 impl<K: 'static, V: 'static> Port<K, V> {
-    pub fn connect(children: &[(Arc<str>, &dyn Any)], fan_out: &FanOut) -> Result<Port<K, V>> {
+    pub(crate) fn connect(children: &[(Arc<str>, &dyn Any)], fan_out: &FanOut) -> Result<Port<K, V>> {
         let mismatch = || Error::invalid(format!("a child does not take {}", type_name::<Record<K, V>>()));
         let inputs = children.iter().map(|(_, child)| child.downcast_ref::<Input<K, V>>().map(Rc::clone));
         let inputs = inputs.collect::<Option<_>>().ok_or_else(mismatch)?;
@@ -91,7 +91,7 @@ impl<K: 'static, V: 'static> Port<K, V> {
 impl<K, V> Port<K, V> {
     /// The last child gets the record itself: a chain never clones.
     #[inline]
-    pub fn forward(&self, record: Record<K, V>, task: &mut TaskContext) -> Result<()> {
+    pub(crate) fn forward(&self, record: Record<K, V>, task: &mut TaskContext) -> Result<()> {
         let Some((last, others)) = self.children.split_last() else { return Ok(()) };
         if !others.is_empty() {
             self.copy_to(others, &record, task)?;
@@ -107,7 +107,7 @@ impl<K, V> Port<K, V> {
     }
 
     #[inline]
-    pub fn forward_to(&self, child: usize, record: Record<K, V>, task: &mut TaskContext) -> Result<()> {
+    pub(crate) fn forward_to(&self, child: usize, record: Record<K, V>, task: &mut TaskContext) -> Result<()> {
         match self.children.get(child) {
             Some(child) => child.borrow_mut().receive(record, task),
             None => Err(Error::new(ErrorKind::Internal, format!("forwards to child {child}, which is not there"))),
@@ -115,7 +115,7 @@ impl<K, V> Port<K, V> {
     }
 
     /// The place of a child, by its name.
-    pub fn child(&self, name: &str) -> Result<usize> {
+    pub(crate) fn child(&self, name: &str) -> Result<usize> {
         self.names.iter().position(|child| **child == *name).ok_or_else(|| {
             let children = self.names.join(", ");
             Error::new(ErrorKind::User, format!("forwards to {name}, which is not a child: these are: {children}"))

@@ -30,7 +30,7 @@ struct Encoded {
 
 impl Output {
     /// The number of a topic, by its full name.
-    pub fn topic(&mut self, name: &str) -> usize {
+    pub(crate) fn topic(&mut self, name: &str) -> usize {
         self.topics.iter().position(|topic| **topic == *name).unwrap_or_else(|| {
             self.topics.push(name.into());
             self.topics.len() - 1
@@ -38,7 +38,7 @@ impl Output {
     }
 
     /// Encodes a key and a value once; `push` may follow for several partitions. Rolls back when a serde refuses.
-    pub fn encode<K: 'static, V: 'static>(
+    pub(crate) fn encode<K: 'static, V: 'static>(
         &mut self,
         key: (&dyn Serde<Item = K>, &K),
         value: (&dyn Serde<Item = V>, &V),
@@ -55,13 +55,20 @@ impl Output {
         encoded
     }
 
-    pub fn push(&mut self, topic: usize, partition: Option<i32>, at: EncodedBytes, timestamp: i64, headers: Headers) {
+    pub(crate) fn push(
+        &mut self,
+        topic: usize,
+        partition: Option<i32>,
+        at: EncodedBytes,
+        timestamp: i64,
+        headers: Headers,
+    ) {
         let EncodedBytes { start, key, value } = at;
         self.records.push(Encoded { topic, partition, start, key, value, timestamp, headers, dead_letter: false });
     }
 
     /// Takes the place of a dead letter in the order of records; its bytes follow when the source record is at hand.
-    pub fn push_dead_letter(&mut self, topic: &str, timestamp: i64, headers: Headers) {
+    pub(crate) fn push_dead_letter(&mut self, topic: &str, timestamp: i64, headers: Headers) {
         let (topic, start) = (self.topic(topic), self.bytes.len());
         let dead_letter = true;
         let (partition, key, value) = (None, None, None);
@@ -69,7 +76,7 @@ impl Output {
     }
 
     /// Gives the dead letters since the last call the key and value of their source record.
-    pub fn complete_dead_letters(&mut self, record: &ConsumerRecord<'_>) {
+    pub(crate) fn complete_dead_letters(&mut self, record: &ConsumerRecord<'_>) {
         for letter in self.records.iter_mut().rev().filter(|record| record.dead_letter) {
             letter.start = self.bytes.len();
             self.bytes.extend_from_slice(record.key.unwrap_or_default());
@@ -80,7 +87,7 @@ impl Output {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = ProducerRecord<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ProducerRecord<'_>> {
         self.records.iter().filter_map(|record| {
             let middle = record.start + record.key.unwrap_or(0);
             let end = middle + record.value.unwrap_or(0);
@@ -95,16 +102,16 @@ impl Output {
         })
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.records.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// Keeps its memory: the next records fill it without an allocation.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.records.clear();
         self.bytes.clear();
     }

@@ -21,7 +21,7 @@ enum Target<K, V> {
 }
 
 impl<K, V> Sink<K, V> {
-    pub fn new(topic: &SinkTopic<K, V>, produced: &Produced<K, V>, init: &mut ProcessorInit<'_>) -> Sink<K, V> {
+    pub(super) fn new(topic: &SinkTopic<K, V>, produced: &Produced<K, V>, init: &mut ProcessorInit<'_>) -> Sink<K, V> {
         let target = match &topic.0 {
             Destination::Fixed(topic) => {
                 let name = init.topology.full_name(init.task.application_id(), topic);

@@ -36,8 +36,7 @@ impl Driver {
     }
 
     fn with_cache(builder: StreamsBuilder, cache_bytes_max: usize) -> Driver {
-        let mut settings = TestSettings::default();
-        settings.cache_bytes_max = cache_bytes_max;
+        let settings = TestSettings { cache_bytes_max, ..TestSettings::default() };
         let topology = builder.build().expect("builds");
         Driver { inner: TopologyTestDriver::with_settings(&topology, &settings).expect("starts"), seen: 0 }
     }
