@@ -137,6 +137,8 @@ pub(super) fn classify(failure: &Failure) -> ErrorKind {
         | Code::UnsupportedFeature
         | Code::UnsupportedVersion
         | Code::OffsetMetadataTooLarge => ErrorKind::Invalid,
+        // Not even tried, because something before it in the transaction has failed.
+        Code::PurgeQueue | Code::PurgeInflight => ErrorKind::Aborted,
         // Calls in the wrong order, or a handle that is being closed: ours to mend.
         Code::State | Code::Conflict | Code::InProgress | Code::NotImplemented | Code::UnknownGroup => {
             ErrorKind::Internal

@@ -40,6 +40,7 @@ pub(super) struct KafkaProducer {
     topics: Vec<KnownTopic>,
     by_name: FxHashMap<Arc<str>, usize>,
     since_poll: u32,
+    in_transaction: bool,
 }
 
 #[derive(Debug)]
@@ -61,11 +62,22 @@ impl KafkaProducer {
             topics: Vec::new(),
             by_name: FxHashMap::default(),
             since_poll: 0,
+            in_transaction: false,
         })
     }
 
     fn failed(&self, failure: Failure, doing: impl std::fmt::Display) -> Error {
         explain(Some(&self.client), failure).while_doing(doing)
+    }
+
+    /// What stands behind a record that librdkafka did not take.
+    fn refused(&self, failure: Failure) -> Failure {
+        match (failure.code, self.client.fatal()) {
+            (_, Some(fatal)) => fatal,
+            // Something of the open transaction has failed before: nothing more is taken until it is aborted.
+            (Code::State, None) if self.in_transaction => Failure { requires_abort: true, ..failure },
+            _ => failure,
+        }
     }
 
     /// The topic's place. Few topics, and the same ones: comparing pointers beats hashing names.
@@ -112,7 +124,7 @@ impl KafkaProducer {
             };
             let doing = format!("could not send a record to {}[{}]", known.name, record.partition);
             if failure.code != Code::QueueFull {
-                return Err(self.failed(failure, doing));
+                return Err(self.failed(self.refused(failure), doing));
             }
             if waited >= BUFFER_TIMEOUT {
                 let doing = format!("{doing}: the buffer stayed full for {} s", waited.as_secs());
@@ -159,7 +171,9 @@ impl Producer for KafkaProducer {
     }
 
     fn begin_transaction(&mut self) -> Result<()> {
-        self.client.begin_transaction().map_err(|failure| self.failed(failure, "could not begin a transaction"))
+        self.client.begin_transaction().map_err(|failure| self.failed(failure, "could not begin a transaction"))?;
+        self.in_transaction = true;
+        Ok(())
     }
 
     fn send(&mut self, record: ProducerRecord<'_>, track: bool) -> Result<()> {
@@ -233,14 +247,18 @@ impl Producer for KafkaProducer {
     fn commit_transaction(&mut self, timeout: Duration) -> Result<()> {
         self.client
             .commit_transaction(timeout)
-            .map_err(|failure| self.failed(failure, "could not commit the transaction"))
+            .map_err(|failure| self.failed(failure, "could not commit the transaction"))?;
+        self.in_transaction = false;
+        Ok(())
     }
 
     fn abort_transaction(&mut self, timeout: Duration) -> Result<()> {
         let aborted = self.client.abort_transaction(timeout);
         // What failed was part of the transaction that is given up.
         drop(self.client.take_failed());
-        aborted.map_err(|failure| self.failed(failure, "could not abort the transaction"))
+        aborted.map_err(|failure| self.failed(failure, "could not abort the transaction"))?;
+        self.in_transaction = false;
+        Ok(())
     }
 
     fn partitions(&mut self, topic: &Arc<str>) -> Result<i32> {

@@ -56,8 +56,12 @@ impl TaskMap for OneTaskPerPartition {
 }
 
 fn topic(cluster: &KafkaCluster, partitions: i32) -> Arc<str> {
+    topic_with(cluster, partitions, BTreeMap::new())
+}
+
+fn topic_with(cluster: &KafkaCluster, partitions: i32, config: BTreeMap<String, String>) -> Arc<str> {
     let name: Arc<str> = format!("t-{}", uuid::Uuid::new_v4()).into();
-    let new = NewTopic { name: Arc::clone(&name), partitions, replication: None, config: BTreeMap::new() };
+    let new = NewTopic { name: Arc::clone(&name), partitions, replication: None, config };
     cluster.admin().unwrap().create_topics(&[new]).unwrap();
     name
 }
@@ -170,5 +174,65 @@ fn records_without_a_key_go_on_to_the_next_partition_in_runs() {
     assert!(producer.confirm(REQUEST_TIMEOUT).unwrap().is_empty());
     for partition in 0..2 {
         assert_eq!(producer.end_offset(&TopicPartition::new(Arc::clone(&topic), partition)), Some(64));
+    }
+}
+
+fn value_to<'a>(topic: &'a Arc<str>, value: &'a [u8], headers: &'a Headers) -> ProducerRecord<'a> {
+    ProducerRecord { topic, partition: Some(0), key: Some(b"k"), value: Some(value), timestamp: Some(7), headers }
+}
+
+#[test]
+fn a_record_that_the_broker_refuses_is_told_and_the_producer_goes_on() {
+    let Some(cluster) = cluster() else { return eprintln!("skipped: there is no broker") };
+    let small = BTreeMap::from([("max.message.bytes".to_string(), "1000".to_string())]);
+    let topic = topic_with(&cluster, 1, small);
+    let (long, headers) = (uuid::Uuid::new_v4().to_string().repeat(200), Headers::new());
+    // Random enough not to be compressed below the limit.
+    let long: Vec<u8> = long.bytes().enumerate().map(|(i, byte)| byte ^ (i * i / 7 % 251) as u8).collect();
+    for transactional_id in [None, Some(format!("tx-of-{topic}"))] {
+        let transactional = transactional_id.is_some();
+        let spec = ProducerSpec {
+            client_id: "test".to_string(),
+            transactional_id,
+            transaction_timeout: Duration::from_secs(30),
+        };
+        let mut producer = cluster.producer(&spec).unwrap();
+        if transactional {
+            producer.init_transactions(REQUEST_TIMEOUT).unwrap();
+            producer.begin_transaction().unwrap();
+        }
+        producer.send(value_to(&topic, &long, &headers), false).unwrap();
+        let failures = producer.confirm(REQUEST_TIMEOUT).unwrap();
+        let [failure] = &failures[..] else { panic!("one failure, not {failures:?}") };
+        assert_eq!(failure.error.kind(), ErrorKind::Invalid, "{}", failure.error.report());
+        assert_eq!(failure.value.as_deref(), Some(&long[..]));
+        assert_eq!((failure.key.as_deref(), failure.timestamp), (Some(&b"k"[..]), Some(7)));
+        if !transactional {
+            producer.send(value_to(&topic, b"v", &headers), true).unwrap();
+            assert!(producer.confirm(REQUEST_TIMEOUT).unwrap().is_empty());
+            assert_eq!(producer.end_offset(&TopicPartition::new(Arc::clone(&topic), 0)), Some(1));
+            continue;
+        }
+        let error = producer.send(value_to(&topic, b"v", &headers), false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Aborted, "{}", error.report());
+        let error = producer.commit_transaction(REQUEST_TIMEOUT).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Aborted, "{}", error.report());
+        producer.abort_transaction(REQUEST_TIMEOUT).unwrap();
+        // The refused record has left a gap in the sequence: the next transaction may have to be aborted once more.
+        let mut aborts = 0;
+        loop {
+            producer.begin_transaction().unwrap();
+            producer.send(value_to(&topic, b"v", &headers), true).unwrap();
+            let failures = producer.confirm(REQUEST_TIMEOUT).unwrap();
+            assert!(failures.iter().all(|failure| failure.error.kind() == ErrorKind::Aborted), "{failures:?}");
+            match producer.commit_transaction(REQUEST_TIMEOUT) {
+                Ok(()) => break assert!(failures.is_empty(), "committed without {failures:?}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Aborted, "{}", error.report()),
+            }
+            aborts += 1;
+            assert!(aborts < 3);
+            producer.abort_transaction(REQUEST_TIMEOUT).unwrap();
+        }
+        assert!(producer.end_offset(&TopicPartition::new(Arc::clone(&topic), 0)).is_some());
     }
 }

@@ -108,14 +108,13 @@ impl PartitionQueue {
     /// NOTE: after an end-of-partition event it is one too high (librdkafka #4844), and stale until the first event of an
     /// assignment.
     pub(in crate::client::kafka) fn raw_position(&self) -> Option<i64> {
-        let mut list = PartitionList::new();
+        let list = PartitionList::new();
         // SAFETY: live objects; the entry is alive until the list is grown or dropped.
         let offset = unsafe {
             let entry = rd::rd_kafka_topic_partition_list_add(list.0, self.topic.as_ptr(), self.partition);
             rd::rd_kafka_position(self.client.rk, list.0);
             (*entry).offset
         };
-        let _ = &mut list;
         (offset >= 0).then_some(offset)
     }
 

@@ -12,7 +12,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -88,6 +88,8 @@ struct Shared {
     name: String,
     last_error: Mutex<Option<Failure>>,
     failed: Mutex<Failed>,
+    /// What is purged now belongs to a transaction that is given up.
+    aborting: AtomicBool,
     /// The end offsets that messages in flight point to. Only ever appended to.
     ends: Mutex<Vec<Arc<AtomicI64>>>,
 }
@@ -155,46 +157,83 @@ fn remember(shared: &Shared, failure: Failure) {
 
 /// The way of nearly every record: no lock, no look-up.
 unsafe extern "C" fn delivered(_rk: *mut rd::rd_kafka_t, message: *const rd::rd_kafka_message_t, opaque: *mut c_void) {
-    // SAFETY: librdkafka passes a live message, whose `_private` is what `Topic::send` gave: null or a cell of
-    // `Shared::ends`, which is alive as long as the handle, as is the opaque.
-    let (message, end, shared) = unsafe {
+    // SAFETY: librdkafka passes a live message, and the opaque is alive as long as the handle.
+    let (message, shared) = unsafe {
         let Some(message) = message.as_ref() else { return };
-        (message, message._private.cast::<AtomicI64>().as_ref(), opaque.cast::<Shared>().as_ref())
+        (message, opaque.cast::<Shared>().as_ref())
     };
+    let note = Note::of(message._private);
     let code = Code::from(message.err);
     if code == Code::NoError {
-        if let Some(end) = end {
-            // Relaxed: written and read by the thread that serves the producer.
-            end.fetch_max(message.offset + 1, Ordering::Relaxed);
+        if let Note::End(end) = note {
+            // SAFETY: a cell of `Shared::ends`, which is alive as long as the handle. Relaxed: written and read by the
+            // thread that serves the producer.
+            unsafe { &*end }.fetch_max(message.offset + 1, Ordering::Relaxed);
         }
         return;
     }
-    // Purged because its transaction is given up.
-    if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
+    let Some(shared) = shared else { return };
+    // Relaxed: written by the thread that serves the producer, which is this one.
+    if shared.aborting.load(Ordering::Relaxed) {
         return;
     }
-    let Some(shared) = shared else { return };
     let mut failed = lock(&shared.failed);
     if failed.records.len() >= FAILED_RECORDS_MAX {
         failed.dropped += 1;
         return;
     }
     // SAFETY: the message's key and payload are null or have the lengths beside them, and its topic has a name.
-    let (topic, key, value, timestamp) = unsafe {
+    let (topic, key, value) = unsafe {
         (
             string(rd::rd_kafka_topic_name(message.rkt)),
             bytes(message.key, message.key_len).map(<[u8]>::to_vec),
             bytes(message.payload, message.len).map(<[u8]>::to_vec),
-            rd::rd_kafka_message_timestamp(message, ptr::null_mut()),
         )
     };
     failed.records.push(FailedRecord {
         partition: TopicPartition::new(topic, message.partition),
         key,
         value,
-        timestamp: (timestamp >= 0).then_some(timestamp),
+        timestamp: match note {
+            Note::Timestamp(timestamp) => Some(timestamp),
+            Note::End(_) | Note::None => None,
+        },
         failure: Failure::new(code, describe(message.err)),
     });
+}
+
+/// What is sent along with a message, in the place of one pointer.
+///
+/// ```text
+///   0                      nothing
+///   address of a cell      tracked: where the end offset goes (even, as cells are aligned)
+///   timestamp * 2 + 1      not tracked: librdkafka does not tell the timestamp of a message that failed
+/// ```
+enum Note {
+    None,
+    End(*const AtomicI64),
+    Timestamp(i64),
+}
+
+impl Note {
+    fn of(pointer: *mut c_void) -> Note {
+        match pointer.addr() {
+            0 => Note::None,
+            odd if odd % 2 == 1 => i64::try_from(odd / 2).map_or(Note::None, Note::Timestamp),
+            _ => Note::End(pointer.cast_const().cast()),
+        }
+    }
+
+    fn pointer(&self) -> *mut c_void {
+        match self {
+            Note::None => ptr::null_mut(),
+            Note::End(cell) => cell.cast_mut().cast(),
+            Note::Timestamp(timestamp) => usize::try_from(*timestamp)
+                .ok()
+                .and_then(|timestamp| timestamp.checked_mul(2))
+                .map_or(ptr::null_mut(), |doubled| ptr::without_provenance_mut(doubled + 1)),
+        }
+    }
 }
 
 unsafe extern "C" fn not_empty(_rk: *mut rd::rd_kafka_t, opaque: *mut c_void) {

@@ -1,6 +1,5 @@
 //! Writing: records, deliveries, transactions.
 
-use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use rdkafka_sys::{self as rd, RDKafkaErrorCode as Code};
 
-use super::{Client, Failed, Failure, PartitionList, Result, c_string, lock, millis, outcome};
+use super::{Client, Failed, Failure, Note, PartitionList, Result, c_string, lock, millis, outcome};
 use crate::client::GroupMetadata;
 use crate::record::Headers;
 
@@ -51,24 +50,28 @@ impl Topic {
         Some(cell.load(Ordering::Relaxed)).filter(|end| *end > 0)
     }
 
-    fn end_cell(&mut self, partition: i32) -> *mut c_void {
-        let Ok(index) = usize::try_from(partition) else { return ptr::null_mut() };
+    fn end_cell(&mut self, partition: i32) -> Note {
+        let Ok(index) = usize::try_from(partition) else { return Note::None };
         if self.ends.len() <= index {
             self.ends.resize(index + 1, None);
         }
-        let Some(slot) = self.ends.get_mut(index) else { return ptr::null_mut() };
+        let Some(slot) = self.ends.get_mut(index) else { return Note::None };
         let cell = slot.get_or_insert_with(|| {
             let cell = Arc::new(AtomicI64::new(0));
             lock(&self.client.shared.ends).push(Arc::clone(&cell));
             cell
         });
-        Arc::as_ptr(cell).cast_mut().cast()
+        Note::End(Arc::as_ptr(cell))
     }
 
     /// Queues a copy of a record.
     pub(in crate::client::kafka) fn send(&mut self, record: &Outgoing<'_>, track: bool) -> Result<()> {
         use rd::rd_kafka_vtype_t as Kind;
-        let opaque = if track { self.end_cell(record.partition) } else { ptr::null_mut() };
+        let note = match record.timestamp {
+            _ if track => self.end_cell(record.partition),
+            Some(timestamp) => Note::Timestamp(timestamp),
+            None => Note::None,
+        };
         let headers = OwnedHeaders::of(record.headers);
         // NOTE: librdkafka takes zero for "now". One millisecond off is nearer than half a century.
         let timestamp = record.timestamp.map_or(0, |timestamp| if timestamp == 0 { 1 } else { timestamp });
@@ -96,7 +99,7 @@ impl Topic {
             },
             rd::rd_kafka_vu_t {
                 vtype: Kind::RD_KAFKA_VTYPE_OPAQUE,
-                u: rd::rd_kafka_vu_s__bindgen_ty_1 { ptr: opaque },
+                u: rd::rd_kafka_vu_s__bindgen_ty_1 { ptr: note.pointer() },
             },
             rd::rd_kafka_vu_t {
                 vtype: Kind::RD_KAFKA_VTYPE_HEADERS,
@@ -105,7 +108,7 @@ impl Topic {
         ];
         let count = if headers.0.is_null() { arguments.len() - 1 } else { arguments.len() };
         // SAFETY: live handles; each argument's union holds what its type says. Key and value are copied (F_COPY). The
-        // opaque is null or a cell that lives as long as the handle.
+        // note is a number or points to a cell that lives as long as the handle.
         let error = unsafe { rd::rd_kafka_produceva(self.client.rk, arguments.as_ptr(), count) };
         outcome(error)?;
         // They belong to the message now.
@@ -202,7 +205,11 @@ impl Client {
 
     /// Purges what is not delivered and aborts.
     pub(in crate::client::kafka) fn abort_transaction(&self, timeout: Duration) -> Result<()> {
+        // Relaxed: read by the delivery callback on this thread.
+        self.shared.aborting.store(true, Ordering::Relaxed);
         // SAFETY: a live handle; the callbacks only touch `Shared`.
-        outcome(unsafe { rd::rd_kafka_abort_transaction(self.rk, millis(timeout)) })
+        let aborted = outcome(unsafe { rd::rd_kafka_abort_transaction(self.rk, millis(timeout)) });
+        self.shared.aborting.store(false, Ordering::Relaxed);
+        aborted
     }
 }
