@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::client::embedded::EmbeddedCluster;
 use crate::error::{Error, Result};
+use crate::state::StateMemoryLimits;
 use crate::topology::{ErrorHandler, Handlers, OffsetReset};
 
 /// The settings of an application. Defaults are Java's unless a method says otherwise.
@@ -47,7 +48,8 @@ pub struct Config {
     pub(crate) topic_settings: BTreeMap<String, String>,
     /// Settings of the Kafka client, maybe with the prefix of one client.
     pub(crate) kafka_settings: BTreeMap<String, String>,
-    pub(crate) state_dir: PathBuf,
+    /// None: below the folder for temporary files.
+    pub(crate) state_dir: Option<PathBuf>,
     pub(crate) state_cleanup_delay: Duration,
     pub(crate) commit_interval: Option<Duration>,
     pub(crate) session_timeout: Duration,
@@ -56,7 +58,7 @@ pub struct Config {
     pub(crate) buffered_records_per_partition: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) uncommitted_bytes: usize,
-    pub(crate) memory: Memory,
+    pub(crate) memory: StateMemoryLimits,
     #[cfg(feature = "testing")]
     pub(crate) crash_at: Option<String>,
 }
@@ -87,14 +89,6 @@ pub enum TopicCreation {
     },
 }
 
-/// Bytes that the stores of all tasks of the process share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Memory {
-    pub block_cache: usize,
-    pub write_buffers: usize,
-    pub read_cache: usize,
-}
-
 const MIB: usize = 1024 * 1024;
 
 impl Config {
@@ -119,7 +113,7 @@ impl Config {
             replication_factor: None,
             topic_settings: BTreeMap::new(),
             kafka_settings: BTreeMap::new(),
-            state_dir: std::env::temp_dir().join("kafka-streams"),
+            state_dir: None,
             state_cleanup_delay: Duration::from_secs(600),
             commit_interval: None,
             session_timeout: Duration::from_secs(6),
@@ -128,7 +122,7 @@ impl Config {
             buffered_records_per_partition: 1000,
             cache_bytes: 10 * MIB,
             uncommitted_bytes: 64 * MIB,
-            memory: Memory { block_cache: 64 * MIB, write_buffers: 64 * MIB, read_cache: 16 * MIB },
+            memory: StateMemoryLimits::default(),
             #[cfg(feature = "testing")]
             crash_at: None,
         }
@@ -173,7 +167,7 @@ impl Config {
     /// Where the state lives (`state.dir`); one folder per application id is made in it. By default `kafka-streams` in
     /// the folder for temporary files, which a restart of the machine may empty.
     pub fn state_dir(self, directory: impl Into<PathBuf>) -> Config {
-        Config { state_dir: directory.into(), ..self }
+        Config { state_dir: Some(directory.into()), ..self }
     }
 
     /// How long the state of a task that has moved elsewhere is kept (`state.cleanup.delay.ms`, 10 min).
@@ -192,19 +186,19 @@ impl Config {
         Config { uncommitted_bytes: bytes, ..self }
     }
 
-    /// Bytes of the block cache that all RocksDB stores of the process share (64 MiB).
+    /// Bytes of the block cache that all RocksDB stores of the process share (96 MiB).
     pub fn block_cache_bytes(self, bytes: usize) -> Config {
-        Config { memory: Memory { block_cache: bytes, ..self.memory }, ..self }
+        Config { memory: StateMemoryLimits { block_cache_bytes: bytes, ..self.memory }, ..self }
     }
 
-    /// Bytes of the memtables that all RocksDB stores of the process share (64 MiB).
+    /// Bytes of the memtables that all RocksDB stores of the process share (48 MiB).
     pub fn write_buffer_bytes(self, bytes: usize) -> Config {
-        Config { memory: Memory { write_buffers: bytes, ..self.memory }, ..self }
+        Config { memory: StateMemoryLimits { memtable_bytes: bytes, ..self.memory }, ..self }
     }
 
-    /// Bytes of rows that stores keep at hand after reading them (16 MiB for the process).
+    /// Bytes of rows that stores keep at hand after reading them (48 MiB for the process).
     pub fn read_cache_bytes(self, bytes: usize) -> Config {
-        Config { memory: Memory { read_cache: bytes, ..self.memory }, ..self }
+        Config { memory: StateMemoryLimits { read_cache_bytes: bytes, ..self.memory }, ..self }
     }
 
     /// How long a task with several inputs waits for producers to fill an empty one, for records to be taken in the order
@@ -318,6 +312,10 @@ impl Config {
     /// `Invalid`, naming the setting, when it is not known or cannot have that value.
     pub fn set(self, name: &str, value: &str) -> Result<Config> {
         names::set(self, name, value)
+    }
+
+    pub(crate) fn state_dir_or_default(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("kafka-streams"))
     }
 
     pub(crate) fn commit_interval_or_default(&self) -> Duration {

@@ -48,7 +48,7 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         }
         "num.stream.threads" => config.threads = number(name, value)?,
         "commit.interval.ms" => config.commit_interval = Some(millis(name, value)?),
-        "state.dir" => config.state_dir = value.into(),
+        "state.dir" => config.state_dir = Some(value.into()),
         "state.cleanup.delay.ms" => config.state_cleanup_delay = millis(name, value)?,
         "statestore.cache.max.bytes" | "cache.max.bytes.buffering" => config.cache_bytes = number(name, value)?,
         "statestore.uncommitted.max.bytes" => config.uncommitted_bytes = number(name, value)?,

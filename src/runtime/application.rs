@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use uuid::Uuid;
+
 use super::crash::CrashPoint;
 use super::restore::RestoreEvent;
 use super::task_layout::TaskLayout;
@@ -12,7 +14,8 @@ use crate::client::{Admin, Cluster, ConsumerSpec, GroupSpec, Isolation, Producer
 use crate::config::{Config, Guarantee};
 use crate::error::Result;
 use crate::record::TopicPartition;
-use crate::topology::{PartitionCounts, Topology};
+use crate::state::{CacheBudget, ChangelogIdentity, StateDirectory, StateHome, StateMemory, StoreToOpen};
+use crate::topology::{PartitionCounts, TaskId, Topology, changelog_topic};
 
 pub(super) type RestoreListener = Arc<dyn Fn(&RestoreEvent) + Send + Sync>;
 
@@ -30,8 +33,20 @@ pub(super) struct Application {
     pub process_id: String,
     pub processed: Arc<AtomicU64>,
     /// Records of repartition topics before these offsets are committed, and nobody needs them.
+    /// Of this application and process; none: no store is on disk.
+    pub directory: Option<StateDirectory>,
+    pub memory: StateMemory,
+    pub changelogs: HashMap<Arc<str>, Changelog>,
     pub purgeable: Mutex<BTreeMap<TopicPartition, i64>>,
     pub crash_point: CrashPoint,
+}
+
+/// What is known of a changelog topic from the start on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Changelog {
+    pub id: Option<Uuid>,
+    /// How long (ms) a deletion stays in it; none: it is not compacted.
+    pub delete_retention_ms: Option<i64>,
 }
 
 impl Application {
@@ -75,6 +90,26 @@ impl Application {
             transactional_id: self.is_exactly_once().then_some(transactional_id),
             transaction_timeout: self.config.transaction_timeout,
         }
+    }
+
+    /// What the stores of a thread share.
+    pub fn state_home(&self) -> StateHome {
+        let cache = CacheBudget::new(self.config.cache_bytes / self.config.threads);
+        StateHome { directory: self.directory.clone(), memory: self.memory.clone(), cache }
+    }
+
+    /// The stores of a task, each with what backs it.
+    pub fn stores_of(&self, task: TaskId) -> Vec<StoreToOpen> {
+        let nodes = self.layout.inputs(task).map(|inputs| inputs.nodes).unwrap_or_default();
+        let store = |spec: Arc<crate::state::StoreSpec>| {
+            let changelog = spec.is_logged().then(|| {
+                let topic = changelog_topic(self.id(), &spec.name);
+                let topic_id = self.changelogs.get(&topic).and_then(|known| known.id);
+                ChangelogIdentity { topic, topic_id, partition: task.partition }
+            });
+            StoreToOpen { spec, changelog }
+        };
+        self.topology.stores(nodes).into_iter().map(store).collect()
     }
 
     pub fn with_admin<T>(&self, ask: impl FnOnce(&mut dyn Admin) -> Result<T>) -> Result<T> {

@@ -17,6 +17,10 @@ impl Now {
         Now { wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX), at: Instant::now() }
     }
 
+    pub fn system_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(self.wall_ms).unwrap_or(0))
+    }
+
     pub fn since(self, earlier: Now) -> Duration {
         self.at.saturating_duration_since(earlier.at)
     }

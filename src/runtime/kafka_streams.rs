@@ -325,7 +325,7 @@ async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<
 /// Closes the client, waiting up to 30 s.
 impl Drop for KafkaStreams {
     fn drop(&mut self) {
-        if self.state().is_terminal() || self.state() == State::Created {
+        if self.state() == State::Created {
             return;
         }
         if let Err(error) = self.close(DROP_TIMEOUT) {

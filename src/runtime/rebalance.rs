@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::application::Application;
 use super::clock::Now;
 use super::commit::Failure;
-use super::restore::{Restoration, changelogs};
+use super::restore::{Found, Restoration, changelogs};
 use super::running_task::RunningTask;
 use super::stream_thread::StreamThread;
 use super::task_layout::Inputs;
@@ -81,7 +81,8 @@ impl StreamThread {
         let partitions: Vec<_> = inputs.values().flatten().cloned().collect();
         // NOTE: waits for open transactions to be decided, so what the changelogs hold afterwards is decided too.
         let committed = self.membership.committed(&partitions)?;
-        let points = start_points(&self.app, &partitions, &committed, Now::read())?;
+        let now = Now::read();
+        let points = start_points(&self.app, &partitions, &committed, now)?;
         let mut points = points.into_iter();
         if self.restore_consumer.is_none() {
             let spec = self.app.restore_consumer_spec(self.index);
@@ -90,12 +91,7 @@ impl StreamThread {
         while let Some((task, stores)) = self.opening.pop_first() {
             let count = inputs.get(&task).map_or(0, Vec::len);
             let committed: Vec<_> = points.by_ref().take(count).collect();
-            let stores = match stores {
-                Some(stores) => stores,
-                None => open_stores(&self.app, task)?,
-            };
-            let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(()) };
-            match Restoration::begin(&self.app, task, stores, committed, consumer) {
+            match self.open_task(task, stores, committed, now) {
                 Ok(restoration) => self.restoring.push(restoration),
                 Err(error) => {
                     self.opening.insert(task, None);
@@ -104,6 +100,24 @@ impl StreamThread {
             }
         }
         Ok(())
+    }
+
+    fn open_task(
+        &mut self,
+        task: TaskId,
+        stores: Option<TaskStores>,
+        committed: Vec<CommitPoint>,
+        now: Now,
+    ) -> Result<Restoration> {
+        let stores = match stores {
+            Some(stores) => (stores, Found::Open),
+            None => {
+                let specs = self.app.stores_of(task);
+                (TaskStores::open(&self.home, task, &specs, now.wall_ms)?, Found::OnDisk)
+            }
+        };
+        let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Err(no_restore_consumer()) };
+        Restoration::begin(&self.app, task, stores, committed, consumer, now.wall_ms)
     }
 
     /// A step of every restoration; tasks whose stores are ready begin to run. How many records there were.
@@ -174,11 +188,13 @@ impl StreamThread {
         for restoration in closing {
             let restoration: Restoration = restoration;
             let Some(consumer) = self.restore_consumer.as_deref_mut() else { break };
-            restoration.suspend(&self.app, consumer).map_err(Failure::Fatal)?;
+            let task = restoration.task;
+            let stores = restoration.suspend(&self.app, consumer).map_err(Failure::Fatal)?;
+            close_stores(task, stores);
         }
         for running in self.tasks.extract_if(.., |running| is_meant(&running.task.id())) {
             self.consumer.unassign(&running.inputs).map_err(Failure::Fatal)?;
-            drop(running.task.close());
+            close_stores(running.task.id(), running.task.close());
             self.metrics.task_closed_total.increment(1);
         }
         Ok(())
@@ -257,10 +273,16 @@ fn reset_policy(app: &Application, partition: &TopicPartition) -> OffsetReset {
     app.topology.offset_reset(&partition.topic).unwrap_or(app.config.offset_reset)
 }
 
-fn open_stores(app: &Application, task: TaskId) -> Result<TaskStores> {
-    let inputs = app.layout.inputs(task).ok_or_else(|| unknown_task(task))?;
-    let specs = app.topology.stores(inputs.nodes);
-    Ok(TaskStores::in_memory(&specs, app.config.cache_bytes / app.config.threads))
+/// What cannot be written to disk is in the changelog: the next start reads it from there.
+fn close_stores(task: TaskId, stores: TaskStores) {
+    if let Err(error) = stores.close() {
+        tracing::warn!("could not write the stores of task {task} while closing them: {}", error.report());
+    }
+}
+
+#[cold]
+fn no_restore_consumer() -> Error {
+    Error::new(ErrorKind::Internal, "a task was opened without a restore consumer")
 }
 
 fn unknown_task(task: TaskId) -> Error {

@@ -7,7 +7,7 @@ use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RestoreMetrics;
 use crate::record::{RecordBatch, TopicPartition};
-use crate::state::TaskStores;
+use crate::state::{LogState, TaskStores};
 use crate::task::CommitPoint;
 use crate::topology::{TaskId, changelog_topic};
 
@@ -60,6 +60,15 @@ pub enum RestoreEvent {
     },
 }
 
+/// Where the stores of a task come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Opened just now, as the last run has left them.
+    OnDisk,
+    /// They were open all the time, and nobody else wrote their changelogs.
+    Open,
+}
+
 /// The stores of one task on their way. Holds no operators: restoring needs none.
 pub(super) struct Restoration {
     pub task: TaskId,
@@ -89,22 +98,37 @@ impl Restoration {
     pub fn begin(
         app: &Application,
         task: TaskId,
-        stores: TaskStores,
+        (mut stores, found): (TaskStores, Found),
         committed: Vec<CommitPoint>,
         consumer: &mut dyn Consumer,
+        now_ms: i64,
     ) -> Result<Restoration> {
         let changelogs = changelogs(app.id(), task, &stores);
         let logged: Vec<_> = changelogs.iter().flatten().cloned().collect();
         let watermarks = if logged.is_empty() { Vec::new() } else { app.with_admin(|a| a.watermarks(&logged))? };
         let mut watermarks = watermarks.into_iter();
         let mut jobs = Vec::new();
-        for (store, (changelog, spec)) in changelogs.into_iter().zip(stores.specs()).enumerate() {
+        let names: Vec<_> = stores.specs().map(|spec| Arc::clone(&spec.name)).collect();
+        for (store, (changelog, name)) in changelogs.into_iter().zip(names).enumerate() {
             let Some(changelog) = changelog else { continue };
             let Some(marks) = watermarks.next() else { continue };
-            let position = stores.offset(store).filter(|stored| (marks.start..=marks.end).contains(stored));
-            let from = position.unwrap_or(marks.start);
-            let (name, end) = (Arc::clone(&spec.name), marks.end);
-            if position.is_some() {
+            let end = marks.end;
+            let from = match found {
+                Found::OnDisk => {
+                    let known = app.changelogs.get(&changelog.topic);
+                    let delete_retention_ms = known.and_then(|known| known.delete_retention_ms);
+                    let log = LogState { start: marks.start, end, delete_retention_ms };
+                    stores.begin_restore(store, &log, now_ms)?
+                }
+                Found::Open => match stores.offset(store).filter(|stored| (marks.start..=end).contains(stored)) {
+                    Some(stored) => stored,
+                    None => {
+                        stores.wipe(store)?;
+                        marks.start
+                    }
+                },
+            };
+            if stores.offset(store).is_some() {
                 tracing::info!("store {name} of task {task} resumes at offset {from} of {end}");
             } else {
                 tracing::info!("store {name} of task {task} is restored from its changelog, offset {from} to {end}");
@@ -148,14 +172,14 @@ impl Restoration {
         Ok(taken)
     }
 
-    /// The task goes elsewhere.
-    pub fn suspend(self, app: &Application, consumer: &mut dyn Consumer) -> Result<()> {
+    /// The task goes elsewhere; what was read stays in its stores.
+    pub fn suspend(self, app: &Application, consumer: &mut dyn Consumer) -> Result<TaskStores> {
         for job in self.jobs {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
             let (partition, records) = (job.changelog.partition, job.records);
             app.restored(&RestoreEvent::Suspended { store: job.name, partition, records });
         }
-        Ok(())
+        Ok(self.stores)
     }
 }
 

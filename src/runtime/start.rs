@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use super::application::{Application, RestoreListener, remembered_counts};
+use uuid::Uuid;
+
+use super::application::{self, Application, RestoreListener, remembered_counts};
 use super::crash::CrashPoint;
 use super::partition_counts::{Counts, partition_counts};
 use super::task_layout::TaskLayout;
@@ -12,7 +14,7 @@ use crate::client::embedded::EmbeddedCluster;
 use crate::client::{Admin, Cluster, NewTopic};
 use crate::config::{Config, Guarantee, TopicCreation};
 use crate::error::{Error, Result};
-use crate::state::{Changelog, StoreSpec};
+use crate::state::{Changelog, EngineKind, StateDirectory, StateMemory, StoreSpec};
 use crate::topology::{
     NodeKind, SinkName, Topology, changelog_topic, changelog_topic_config, repartition_topic_config,
 };
@@ -31,8 +33,9 @@ pub(super) fn application(
     let counts = partition_counts(topology, &known)?;
     let layout = TaskLayout::new(topology, &config.application_id, &counts);
     let internal = internal_topics(topology, config, &counts, &layout);
-    provide(&mut *admin, config, &internal)?;
-    let process_id = uuid::Uuid::new_v4().to_string();
+    let ids = provide(&mut *admin, config, &internal)?;
+    let directory = state_directory(topology, config)?;
+    let process_id = directory.as_ref().map_or_else(Uuid::new_v4, StateDirectory::process_id).to_string();
     summarize(topology, config, &layout, &process_id);
     let known = known.iter().map(|(topic, count)| (topic.to_string(), *count));
     let known: HashMap<_, _> = known.chain(internal.iter().map(|t| (t.name.to_string(), t.partitions))).collect();
@@ -48,6 +51,9 @@ pub(super) fn application(
         restore_listener,
         process_id,
         processed,
+        directory,
+        memory: StateMemory::new(config.memory),
+        changelogs: internal.iter().map(|topic| changelog(topic, &ids)).collect(),
         purgeable: Mutex::new(BTreeMap::new()),
     }))
 }
@@ -151,11 +157,63 @@ fn new_topic(config: &Config, name: Arc<str>, partitions: i32, settings: BTreeMa
     NewTopic { name, partitions, replication: config.replication_factor, config: settings }
 }
 
-/// Creates internal topics that are missing and checks those that are there.
-fn provide(admin: &mut dyn Admin, config: &Config, internal: &[NewTopic]) -> Result<()> {
-    if internal.is_empty() {
-        return Ok(());
+/// The state directory is needed by stores on disk only. Where the user has named one, the identity in it is good for
+/// more: a restarted process ends at once what it had left open.
+fn state_directory(topology: &Topology, config: &Config) -> Result<Option<StateDirectory>> {
+    let stores = topology.stores(&topology.nodes().collect::<Vec<_>>());
+    let is_on_disk = |spec: &Arc<StoreSpec>| cfg!(feature = "rocksdb") && spec.engine == EngineKind::Persistent;
+    if stores.iter().any(is_on_disk) {
+        return StateDirectory::open(&config.state_dir_or_default(), &config.application_id).map(Some);
     }
+    let Some(named) = &config.state_dir else { return Ok(None) };
+    match StateDirectory::open(named, &config.application_id) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) => {
+            tracing::debug!("going on without the state directory, no store needs it: {}", error.report());
+            Ok(None)
+        }
+    }
+}
+
+fn changelog(topic: &NewTopic, ids: &BTreeMap<Arc<str>, Option<Uuid>>) -> (Arc<str>, application::Changelog) {
+    let setting = |name: &str| topic.config.get(name).map(String::as_str);
+    let is_compacted = setting("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+    let kept = setting("delete.retention.ms").and_then(|kept| kept.parse().ok()).unwrap_or(DELETE_RETENTION_MS);
+    let id = ids.get(&topic.name).copied().flatten();
+    (Arc::clone(&topic.name), application::Changelog { id, delete_retention_ms: is_compacted.then_some(kept) })
+}
+
+/// Kafka's default of `delete.retention.ms`.
+const DELETE_RETENTION_MS: i64 = 86_400_000;
+
+/// Creates internal topics that are missing and checks those that are there: the id of each.
+fn provide(admin: &mut dyn Admin, config: &Config, internal: &[NewTopic]) -> Result<BTreeMap<Arc<str>, Option<Uuid>>> {
+    if internal.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let missing = missing_topics(admin, internal)?;
+    if !missing.is_empty() && config.topic_creation == TopicCreation::Nothing {
+        let missing: Vec<_> = missing.iter().map(|t| format!("{} with {} partitions", t.name, t.partitions)).collect();
+        return Err(Error::invalid(format!(
+            "internal topics are missing and create_topics says not to make them: create {}",
+            missing.join(", ")
+        )));
+    }
+    create(admin, &missing)?;
+    if !missing.is_empty() {
+        // Another instance may have been faster, with another number of partitions.
+        missing_topics(admin, internal)?;
+    }
+    let names: Vec<_> = internal.iter().map(|topic| Arc::clone(&topic.name)).collect();
+    let infos = admin.topics(&names)?;
+    Ok(names.into_iter().zip(infos.into_iter().map(|info| info.and_then(|info| info.id))).collect())
+}
+
+/// Those that are not there.
+///
+/// # Errors
+/// `Invalid` for one with another number of partitions.
+fn missing_topics(admin: &mut dyn Admin, internal: &[NewTopic]) -> Result<Vec<NewTopic>> {
     let names: Vec<_> = internal.iter().map(|topic| Arc::clone(&topic.name)).collect();
     let infos = admin.topics(&names)?;
     let mut missing = Vec::new();
@@ -173,17 +231,7 @@ fn provide(admin: &mut dyn Admin, config: &Config, internal: &[NewTopic]) -> Res
             Some(_) => {}
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    if config.topic_creation == TopicCreation::Nothing {
-        let missing: Vec<_> = missing.iter().map(|t| format!("{} with {} partitions", t.name, t.partitions)).collect();
-        return Err(Error::invalid(format!(
-            "internal topics are missing and create_topics says not to make them: create {}",
-            missing.join(", ")
-        )));
-    }
-    create(admin, &missing)
+    Ok(missing)
 }
 
 fn create(admin: &mut dyn Admin, topics: &[NewTopic]) -> Result<()> {
@@ -198,6 +246,7 @@ fn create(admin: &mut dyn Admin, topics: &[NewTopic]) -> Result<()> {
 
 /// One look at what is going to run.
 fn summarize(topology: &Topology, config: &Config, layout: &TaskLayout, process_id: &str) {
+    let directory = config.state_dir_or_default();
     let mib = |bytes: usize| bytes as f64 / (1024.0 * 1024.0);
     let guarantee = match config.guarantee {
         Guarantee::AtLeastOnce => "at least once",
@@ -216,17 +265,15 @@ fn summarize(topology: &Topology, config: &Config, layout: &TaskLayout, process_
         config.threads,
         layout.task_count(),
         tasks.join(", "),
-        config.state_dir.join(&config.application_id).display(),
+        directory.join(&config.application_id).display(),
         mib(config.cache_bytes),
-        mib(config.memory.block_cache),
-        mib(config.memory.write_buffers),
-        mib(config.memory.read_cache),
+        mib(config.memory.block_cache_bytes),
+        mib(config.memory.memtable_bytes),
+        mib(config.memory.read_cache_bytes),
         mib(config.uncommitted_bytes),
         topology.describe(),
     );
-    if config.state_dir.starts_with(std::env::temp_dir())
-        && !topology.stores(&topology.nodes().collect::<Vec<_>>()).is_empty()
-    {
+    if config.state_dir.is_none() && !topology.stores(&topology.nodes().collect::<Vec<_>>()).is_empty() {
         tracing::warn!(
             "the state lies below {}, which may be emptied at any time: set state_dir to a lasting place",
             std::env::temp_dir().display()

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::membership::{LeaveMode, Membership};
 use crate::metrics::ThreadMetrics;
 use crate::record::RecordBatch;
-use crate::state::TaskStores;
+use crate::state::{StateHome, TaskStores};
 use crate::topology::TaskId;
 
 /// Records that a task may process before it is the next one's turn.
@@ -51,6 +51,7 @@ pub(super) struct StreamThread {
     pub restoring: Vec<Restoration>,
     /// Tasks that are assigned and not opened yet, maybe with their stores.
     pub opening: BTreeMap<TaskId, Option<TaskStores>>,
+    pub home: StateHome,
     pub restore_consumer: Option<Box<dyn Consumer>>,
     pub restore_batch: RecordBatch,
     /// Whether the group has given this thread what it has; not while a rebalance goes on.
@@ -136,6 +137,7 @@ impl StreamThread {
             }
         };
         let (membership, consumer) = joined;
+        let home = app.state_home();
         let now = Now::read();
         let name = format!("{}-stream-{index}", app.id());
         Ok(Some(StreamThread {
@@ -147,6 +149,7 @@ impl StreamThread {
             tasks: Vec::new(),
             restoring: Vec::new(),
             opening: BTreeMap::new(),
+            home,
             restore_consumer: None,
             restore_batch: RecordBatch::default(),
             is_assigned: false,

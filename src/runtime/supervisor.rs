@@ -40,6 +40,9 @@ pub(super) const EVENTS_MAX: usize = 1024;
 /// How often what is committed of repartition topics is deleted (`repartition.purge.interval.ms`).
 const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often stores on disk are looked at for a flush.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -55,6 +58,8 @@ pub(super) struct Supervisor {
     /// The order that every thread has got.
     closing: Option<Order>,
     last_purge: Now,
+    last_flush: Now,
+    last_cleanup: Now,
 }
 
 struct Supervised {
@@ -74,8 +79,18 @@ impl Supervisor {
         policy: ErrorPolicy,
         events: SyncSender<Event>,
     ) -> Supervisor {
-        let last_purge = Now::read();
-        Supervisor { app, status, policy, events, threads: Vec::new(), closing: None, last_purge }
+        let now = Now::read();
+        Supervisor {
+            app,
+            status,
+            policy,
+            events,
+            threads: Vec::new(),
+            closing: None,
+            last_purge: now,
+            last_flush: now,
+            last_cleanup: now,
+        }
     }
 
     /// # Errors
@@ -91,7 +106,7 @@ impl Supervisor {
     pub fn run(mut self, events: &Receiver<Event>) {
         enter_own_thread();
         while !self.threads.is_empty() {
-            match events.recv_timeout(PURGE_INTERVAL) {
+            match events.recv_timeout(HOUSEKEEPING_INTERVAL) {
                 Ok(Event::Phase { thread, phase }) => self.phase_changed(thread, phase),
                 Ok(Event::Ended { thread, result }) => self.ended(thread, result),
                 Ok(Event::Close(order)) => {
@@ -101,7 +116,7 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.close(Order::Leave),
             }
-            self.purge_if_due();
+            self.keep_house();
         }
         // One of the two is next, whichever the client was closing for.
         self.status.advance(State::NotRunning);
@@ -212,9 +227,27 @@ impl Supervisor {
         }
     }
 
-    /// Deletes from repartition topics what nobody will read again. A failure only costs disk: the next time is soon.
-    fn purge_if_due(&mut self) {
+    fn keep_house(&mut self) {
         let now = Now::read();
+        self.purge_if_due(now);
+        if now.since(self.last_flush) >= HOUSEKEEPING_INTERVAL {
+            self.last_flush = now;
+            if let Err(error) = self.app.memory.flush_if_due(now.wall_ms) {
+                tracing::warn!("could not write stores to disk, their changelogs have it: {}", error.report());
+            }
+        }
+        let delay = self.app.config.state_cleanup_delay;
+        if now.since(self.last_cleanup) >= delay.max(HOUSEKEEPING_INTERVAL) {
+            self.last_cleanup = now;
+            let unused = self.app.directory.as_ref().map(|directory| directory.remove_unused(now.system_time(), delay));
+            if let Some(Err(error)) = unused {
+                tracing::warn!("could not remove the state of tasks that have moved away: {}", error.report());
+            }
+        }
+    }
+
+    /// Deletes from repartition topics what nobody will read again. A failure only costs disk: the next time is soon.
+    fn purge_if_due(&mut self, now: Now) {
         if now.since(self.last_purge) < PURGE_INTERVAL {
             return;
         }

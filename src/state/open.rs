@@ -27,7 +27,8 @@ pub(crate) struct StoreToOpen {
 /// What the stores of all tasks of a thread share.
 #[derive(Debug, Clone)]
 pub(crate) struct StateHome {
-    pub directory: StateDirectory,
+    /// None: no store is on disk.
+    pub directory: Option<StateDirectory>,
     pub memory: StateMemory,
     pub cache: CacheBudget,
 }
@@ -45,8 +46,8 @@ impl TaskStores {
         let on_disk = |store: &&StoreToOpen| cfg!(feature = "rocksdb") && store.spec.engine == EngineKind::Persistent;
         let names: Vec<Arc<str>> = stores.iter().filter(on_disk).map(|store| Arc::clone(&store.spec.name)).collect();
         if !names.is_empty() {
-            let directory = home.directory.claim(&task.to_string(), now_ms)?;
-            backing.open(&names, &home.memory, directory, now_ms)?;
+            let directory = home.directory.as_ref().ok_or_else(no_directory)?;
+            backing.open(&names, &home.memory, directory.claim(&task.to_string(), now_ms)?, now_ms)?;
         }
         let opened = stores.iter().map(|store| {
             let family = names.iter().position(|name| *name == store.spec.name);
@@ -153,6 +154,11 @@ impl Backing {
         let _ = (store, family);
         Ok((Engine::Memory(MemoryEngine::default()), StoreCondition::Empty))
     }
+}
+
+#[cold]
+fn no_directory() -> Error {
+    Error::new(ErrorKind::Internal, "a store on disk was opened without a state directory")
 }
 
 #[cold]

@@ -1,6 +1,7 @@
 //! A word count, what it is fed with, and how to wait for it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kstreams::{
@@ -32,14 +33,23 @@ pub fn word_count() -> Topology {
     builder.build().unwrap()
 }
 
-/// Exactly once, committing often, on a cluster.
+/// A state directory that no other instance has; removed with its parent by the operating system.
+fn own_folder() -> std::path::PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let instance = NEXT.fetch_add(1, Ordering::SeqCst);
+    let folder = std::env::temp_dir().join(format!("kstreams-embedded-{}-{instance}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+/// Exactly once, committing often, on a cluster. Each call is another instance; a clone is the same one again.
 pub fn config(cluster: &EmbeddedCluster) -> Config {
     Config::new("word-count", "embedded://")
         .cluster(cluster)
         .exactly_once()
         .commit_interval(Duration::from_millis(20))
         .transaction_timeout(Duration::from_secs(2))
-        .state_dir(std::env::temp_dir().join(format!("kstreams-embedded-{}", std::process::id())))
+        .state_dir(own_folder())
 }
 
 pub fn start(config: Config) -> KafkaStreams {

@@ -15,11 +15,10 @@ fn instances_share_the_partitions_and_take_over_from_each_other() {
     let cluster = cluster();
     let lines: Vec<String> = (0..50).map(|number| format!("all word-{}", number % 7)).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let config = config(&cluster).cache_bytes(0);
     write(&cluster, &lines);
-    let first = start(config.clone());
+    let first = start(config(&cluster).cache_bytes(0));
     wait_until("the first one has counted", || seen(&cluster, "all") == 50);
-    let second = start(config.clone());
+    let second = start(config(&cluster).cache_bytes(0));
     wait_for(&second, State::Running);
     wait_for(&first, State::Running);
     write(&cluster, &lines);

@@ -23,7 +23,7 @@ const NOW_MS: i64 = 1_700_000_000_000;
 pub(super) fn home(folder: &Path, cache_bytes: usize) -> StateHome {
     let limits = StateMemoryLimits { block_cache_bytes: 4 << 20, memtable_bytes: 256 << 10, read_cache_bytes: 10_000 };
     StateHome {
-        directory: StateDirectory::open(folder, "app").unwrap(),
+        directory: Some(StateDirectory::open(folder, "app").unwrap()),
         memory: StateMemory::new(limits),
         cache: CacheBudget::new(cache_bytes),
     }
