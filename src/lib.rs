@@ -1,4 +1,45 @@
 //! Kafka Streams for Rust: a library, not a cluster.
+//!
+//! A topology says what happens to event streams: map, filter, join, aggregate. It runs inside a service, in as many
+//! instances as wanted; state lives beside the code and is backed by Kafka topics; input offsets, output and state commit
+//! as one transaction.
+//!
+//! ```
+//! use kstreams::*;
+//!
+//! let builder = StreamsBuilder::new();
+//! builder
+//!     .stream("lines", Consumed::with(Utf8, Utf8))
+//!     .flat_map_values(|line| line.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>())
+//!     .group_by(|_line, word| word.clone(), Grouped::with(Utf8, Utf8))
+//!     .count(Materialized::named("word-counts"))
+//!     .to_stream()
+//!     .to("counts", Produced::with(Utf8, I64));
+//!
+//! // On a Kafka cluster inside this process; "localhost:9092" is a real one.
+//! let config = Config::new("word-count", "embedded://docs")
+//!     .exactly_once()
+//!     .create_topics(TopicCreation::Everything { partitions: 2 });
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let config = config.state_dir(directory.path());
+//! let streams = KafkaStreams::new(builder.build()?, config)?;
+//! streams.start()?;
+//! // A service awaits `streams.run_until_signal()` instead.
+//! streams.close(std::time::Duration::from_secs(10))?;
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! | to | begin with |
+//! |---|---|
+//! | describe a topology | [`StreamsBuilder`], [`KStream`], [`KTable`] |
+//! | write an operator of one's own | [`Processor`], [`Stores`] |
+//! | read and write other types | [`Serde`], [`Json`], [`serde_fn`] |
+//! | run it | [`KafkaStreams`], [`Config`] |
+//! | test it without a broker | [`TopologyTestDriver`], [`EmbeddedCluster`] |
+//! | decide about bad records | [`ErrorHandler`], [`ErrorKind`] |
+//!
+//! The README has guarantees, operations, and a table for those who come from Kafka Streams; `ARCHITECTURE.md` has the
+//! inside.
 
 mod client;
 mod config;
@@ -45,3 +86,8 @@ pub use topology::{
     ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology, TaskContext,
     TaskId, TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
 };
+
+/// The programs of the README, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
