@@ -1,0 +1,215 @@
+//! A peer application: one workload on one topology, measured, broken and verified from outside.
+//!
+//!     peer --workload count --bootstrap localhost:9092 --application-id a --state-dir DIR --guarantee exactly_once_v2
+//!
+//! Events go to stdout as one JSON object a line; logs go to stderr (`RUST_LOG=info`).
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use kstreams::{
+    Config, Consumed, Grouped, I64, Joined, KafkaStreams, Materialized, Produced, Repartitioned, RestoreEvent, State,
+    StreamsBuilder, Topology, UncaughtErrorResponse, Utf8,
+};
+
+fn main() -> std::process::ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let failed = Arc::new(AtomicBool::new(false));
+    let mut processed = 0;
+    if let Err(error) = run(&failed, &mut processed) {
+        failed.store(true, Ordering::SeqCst);
+        report_error(&format!("{error:#}"));
+    }
+    let (cpu_s, max_rss_kb) = process_figures().unwrap_or_default();
+    event("closed", &format!("\"processed\":{processed},\"cpu_s\":{cpu_s:.2},\"max_rss_kb\":{max_rss_kb}"));
+    u8::from(failed.load(Ordering::SeqCst)).into()
+}
+
+fn run(failed: &Arc<AtomicBool>, processed: &mut u64) -> Result<()> {
+    let args = Args::parse(std::env::args().skip(1))?;
+    let until: u64 = args.number("until-records")?.unwrap_or(u64::MAX);
+    let fatal = Arc::clone(failed);
+    let streams = KafkaStreams::new(topology(&args)?, config(&args)?)?
+        .on_state_change(|state, _before| event("state", &format!("\"state\":\"{state}\"")))
+        .on_restore(|restored| {
+            if let RestoreEvent::Ended { store, partition, records } = restored {
+                event("restored", &format!("\"store\":\"{store}\",\"partition\":{partition},\"records\":{records}"));
+            }
+        })
+        .on_uncaught_error(move |error| {
+            report_error(&error.report());
+            fatal.store(true, Ordering::SeqCst);
+            UncaughtErrorResponse::ShutdownClient
+        });
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        let mut progress = Instant::now() + Duration::from_secs(1);
+        streams.start()?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = tokio::signal::ctrl_c() => break,
+                _ = ticks.tick() => {}
+            }
+            let before = std::mem::replace(processed, streams.processed_total());
+            if before == 0 && *processed > 0 {
+                event("first", "\"processed\":1");
+            }
+            if Instant::now() >= progress {
+                progress += Duration::from_secs(1);
+                event("progress", &format!("\"processed\":{processed}"));
+            }
+            let ended = matches!(streams.state(), State::Error | State::NotRunning);
+            if ended || *processed >= until {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    })?;
+    streams.close(Duration::from_secs(30))?;
+    *processed = streams.processed_total();
+    Ok(())
+}
+
+fn topology(args: &Args) -> Result<Topology> {
+    let builder = StreamsBuilder::new();
+    let left = args.get("input").unwrap_or("input");
+    let right = format!("{left}-right");
+    let output = args.get("output").unwrap_or("output");
+    let strings = || Consumed::with(Utf8, Utf8);
+    let stream = |topic: &str| builder.stream(topic, strings());
+    match args.get("workload").context("--workload is missing")? {
+        "passthrough" => stream(left)
+            .map_values(|mut value| {
+                value.push('!');
+                value
+            })
+            .filter(|_key, value| !value.is_empty())
+            .to(output, Produced::with(Utf8, Utf8)),
+        "rekey" => stream(left)
+            .select_key(|_key, value| reference(value).to_owned())
+            .repartition(Repartitioned::with(Utf8, Utf8).named("by-ref"))
+            .to(output, Produced::with(Utf8, Utf8)),
+        "count" => stream(left)
+            .group_by_key(Grouped::with(Utf8, Utf8))
+            .count(Materialized::named("counts"))
+            .to_stream()
+            .to(output, Produced::with(Utf8, I64)),
+        "reduce-large" => stream(left)
+            .group_by_key(Grouped::with(Utf8, Utf8))
+            .aggregate(
+                String::new,
+                |_key, value, tail| last_200(tail, &value),
+                Materialized::with(Utf8, Utf8).with_name("tails"),
+            )
+            .to_stream()
+            .to(output, Produced::with(Utf8, Utf8)),
+        "stream-table" => {
+            let table = builder.table(&right, strings(), Materialized::named("right"));
+            stream(left)
+                .join(&table, |left, right| join(left, &right), Joined::with(Utf8, Utf8))
+                .to(output, Produced::with(Utf8, Utf8));
+        }
+        other => bail!("unknown workload {other}"),
+    }
+    Ok(builder.build()?)
+}
+
+/// Characters 13 to 28 of a value.
+fn reference(value: &str) -> &str {
+    value.get(13..29).unwrap_or(value)
+}
+
+fn join(mut left: String, right: &str) -> String {
+    left.push('|');
+    left.push_str(right.get(..12).unwrap_or(right));
+    left
+}
+
+fn last_200(mut tail: String, value: &str) -> String {
+    tail.push_str(value);
+    let surplus = tail.chars().count().saturating_sub(200);
+    let cut = tail.char_indices().nth(surplus).map_or(0, |(at, _)| at);
+    tail.drain(..cut);
+    tail
+}
+
+fn config(args: &Args) -> Result<Config> {
+    let need = |name| args.get(name).with_context(|| format!("--{name} is missing"));
+    let config = Config::new(need("application-id")?, need("bootstrap")?).state_dir(need("state-dir")?);
+    let mut config = config
+        .set("processing.guarantee", args.get("guarantee").unwrap_or("at_least_once"))?
+        .set("num.stream.threads", args.get("threads").unwrap_or("1"))?
+        .set("statestore.cache.max.bytes", args.get("cache-bytes").unwrap_or("0"))?;
+    if let Some(interval) = args.get("commit-interval-ms") {
+        config = config.set("commit.interval.ms", interval)?;
+    }
+    for setting in args.all("config") {
+        let (key, value) =
+            setting.split_once('=').with_context(|| format!("--config {setting}: KEY=VALUE expected"))?;
+        match config.clone().set(key, value) {
+            Ok(changed) => config = changed,
+            Err(error) => tracing::warn!("the setting {key} is ignored: {error}"), // as the contract of peers says
+        }
+    }
+    Ok(config)
+}
+
+/// `--name value` pairs; a name may come more than once.
+struct Args(HashMap<String, Vec<String>>);
+
+impl Args {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Args> {
+        let mut args: HashMap<String, Vec<String>> = HashMap::new();
+        while let Some(word) = words.next() {
+            let name = word.strip_prefix("--").with_context(|| format!("unexpected argument {word}"))?;
+            let value = words.next().with_context(|| format!("{word} needs a value"))?;
+            args.entry(name.to_owned()).or_default().push(value);
+        }
+        Ok(Args(args))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.last().map(String::as_str)
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(name).into_iter().flatten().map(String::as_str)
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>> {
+        self.get(name).map(|text| text.parse().with_context(|| format!("--{name} {text}: no number"))).transpose()
+    }
+}
+
+fn report_error(message: &str) {
+    event("error", &format!("\"message\":{}", serde_json::Value::from(message)));
+}
+
+fn event(name: &str, fields: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut out = std::io::stdout().lock();
+    // Whoever started this process may be gone; the work goes on.
+    let _ = writeln!(out, "{{\"event\":\"{name}\",{fields},\"ms\":{now}}}").and_then(|()| out.flush());
+}
+
+/// CPU seconds and peak resident memory (KiB) of this process, all threads included.
+fn process_figures() -> Result<(f64, u64)> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat has another form")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok((ticks / 100.0, peak.trim().trim_end_matches(" kB").parse()?))
+}
