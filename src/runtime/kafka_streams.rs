@@ -106,11 +106,8 @@ impl KafkaStreams {
         if topology.nodes().next().is_none() {
             return Err(Error::invalid("the topology is empty: add a source at least"));
         }
-        if config.require_names && !topology.generated_names().is_empty() {
-            return Err(Error::invalid(format!(
-                "names were generated for what outlives the program, and require_names is set: {}",
-                topology.generated_names().join("; ")
-            )));
+        if config.require_names {
+            topology.refuse_generated_names()?;
         }
         Ok(KafkaStreams {
             topology,

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::produced::{Produced, TestRecord};
 use super::topics::{TestInputTopic, TestOutputTopic};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, OffsetAndMetadata, TopicPartition, ValueAndTimestamp};
 use crate::serdes::{DynSerde, Serde, Timestamped};
 use crate::state::TimestampedKeyValueStore;
 use crate::state::{KeyValueStore, RecordContext, StoreBuilder, StoreContext, StoreKind, TaskStores};
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
-use crate::topology::{ErrorHandler, Handlers, TaskEnvironment, TaskId, Topology, changelog_topic};
+use crate::topology::{TaskEnvironment, TaskId, Topology, changelog_topic};
 
 /// Records that one call may make a topology process. Beyond it the topology feeds itself without end.
 const RECORDS_PER_CALL_MAX: usize = 1_000_000;
@@ -68,65 +69,44 @@ pub struct TopologyTestDriver {
     no_stores: TaskStores,
 }
 
-/// What a driver is told apart from its topology.
-#[derive(Debug, Clone)]
-#[doc(hidden)]
-pub struct TestSettings {
-    pub application_id: String,
-    pub cache_bytes_max: usize,
-    /// None: never waits.
-    pub max_task_idle: Option<Duration>,
-    pub deserialization_handler: ErrorHandler,
-    pub processing_handler: ErrorHandler,
-    pub production_handler: ErrorHandler,
-    pub dead_letter_topic: Option<String>,
-    pub wall_clock_ms: i64,
-}
-
-impl Default for TestSettings {
-    fn default() -> Self {
-        TestSettings {
-            application_id: "app".to_owned(),
-            cache_bytes_max: 10 * 1024 * 1024,
-            max_task_idle: Some(Duration::ZERO),
-            deserialization_handler: ErrorHandler::log_and_fail(),
-            processing_handler: ErrorHandler::log_and_fail(),
-            production_handler: ErrorHandler::log_and_fail(),
-            dead_letter_topic: None,
-            wall_clock_ms: 0,
-        }
-    }
-}
-
 impl TopologyTestDriver {
     /// Starts a topology as application `app` with default settings.
     ///
     /// # Errors
     /// What the maker of a processor returned.
     pub fn new(topology: &Topology) -> Result<TopologyTestDriver> {
-        TopologyTestDriver::with_settings(topology, &TestSettings::default())
+        TopologyTestDriver::with_config(topology, &Config::new("app", "embedded://"))
     }
 
-    #[doc(hidden)]
-    pub fn with_settings(topology: &Topology, settings: &TestSettings) -> Result<TopologyTestDriver> {
-        let application_id: Arc<str> = settings.application_id.as_str().into();
+    /// Starts a topology with the settings that a task knows of: application id, cache, idle time, handlers, names.
+    ///
+    /// # Errors
+    /// As [`new`](TopologyTestDriver::new), and `Invalid` for settings that cannot be.
+    pub fn with_config(topology: &Topology, config: &Config) -> Result<TopologyTestDriver> {
+        TopologyTestDriver::with_config_at(topology, config, 0)
+    }
+
+    /// The same with a clock that begins at a time (ms since the epoch).
+    ///
+    /// # Errors
+    /// As [`with_config`](TopologyTestDriver::with_config).
+    pub fn with_config_at(topology: &Topology, config: &Config, wall_clock_ms: i64) -> Result<TopologyTestDriver> {
+        config.check()?;
+        if config.require_names {
+            topology.refuse_generated_names()?;
+        }
+        let application_id: Arc<str> = config.application_id().into();
         let nodes: Vec<_> = topology.nodes().collect();
         let topics = topology.source_topics(&nodes);
         let inputs: Vec<_> = topics.iter().map(|topic| topology.full_name(&application_id, topic)).collect();
         let specs = topology.stores(&nodes);
-        let stores = TaskStores::in_memory(&specs, settings.cache_bytes_max);
+        let stores = TaskStores::in_memory(&specs, config.cache_bytes);
         let changelog = |name: &Arc<str>| changelog_topic(&application_id, name);
         let changelogs = specs.iter().map(|spec| spec.is_logged().then(|| changelog(&spec.name))).collect();
-        let handlers = Handlers {
-            deserialization: settings.deserialization_handler.clone(),
-            processing: settings.processing_handler.clone(),
-            production: settings.production_handler.clone(),
-            dead_letter_topic: settings.dead_letter_topic.as_deref().map(Arc::from),
-        };
         let environment = TaskEnvironment {
             application_id: Arc::clone(&application_id),
             task: TaskId { sub_topology: 0, partition: 0 },
-            handlers,
+            handlers: config.handlers.clone(),
             partition_counts: Arc::new(|_| Ok(1)),
         };
         let wait = |idle: Duration| MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));
@@ -136,10 +116,10 @@ impl TopologyTestDriver {
             environment,
             topics,
             inputs: inputs.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect(),
-            idle: settings.max_task_idle.map_or(MaxTaskIdle::Never, wait),
+            idle: config.max_task_idle.map_or(MaxTaskIdle::Never, wait),
         };
         let start = vec![CommitPoint { offset: 0, partition_time: -1 }; inputs.len()];
-        let mut task = Task::new(spec, stores, start, settings.wall_clock_ms)?;
+        let mut task = Task::new(spec, stores, start, wall_clock_ms)?;
         // All there is of a topic is in the task's queue at once.
         (0..inputs.len()).for_each(|input| task.set_caught_up(input, Some(true)));
         Ok(TopologyTestDriver {
@@ -150,7 +130,7 @@ impl TopologyTestDriver {
             changelogs,
             produced: Produced::default(),
             committed: BTreeMap::new(),
-            wall_clock_ms: settings.wall_clock_ms,
+            wall_clock_ms,
             context: RecordContext::default(),
             no_stores: TaskStores::default(),
         })

@@ -10,7 +10,7 @@ mod single_task;
 mod tests;
 mod topics;
 
-pub use driver::{TestSettings, TopologyTestDriver};
+pub use driver::TopologyTestDriver;
 pub use produced::TestRecord;
 pub use single_task::SingleTask;
 pub use topics::{TestInputTopic, TestOutputTopic};

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use super::{TestSettings, TopologyTestDriver};
+use super::TopologyTestDriver;
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::serdes::{I64, Utf8};
@@ -116,8 +117,8 @@ fn a_record_waits_for_the_other_topic_while_the_idle_time_lasts() {
         .add_source("left", &["l"], Consumed::with(Utf8, Utf8))
         .add_source("right", &["r"], Consumed::with(Utf8, Utf8))
         .add_sink("out", "o", Produced::with(Utf8, Utf8), &["left", "right"]);
-    let settings = TestSettings { max_task_idle: Some(Duration::from_millis(10)), ..TestSettings::default() };
-    let mut driver = TopologyTestDriver::with_settings(&builder.build().unwrap(), &settings).unwrap();
+    let config = Config::new("app", "embedded://").max_task_idle(Some(Duration::from_millis(10)));
+    let mut driver = TopologyTestDriver::with_config(&builder.build().unwrap(), &config).unwrap();
     let left = driver.create_input_topic("l", Utf8, Utf8);
     let out = driver.create_output_topic("o", Utf8, Utf8);
     left.pipe_at(&mut driver, "k", "v", 5).unwrap();
@@ -146,4 +147,13 @@ fn what_a_topology_writes_to_its_own_input_comes_back() {
     input.pipe(&mut driver, "k", "v").unwrap();
     let topics: Vec<_> = driver.produced().iter().map(|record| record.topic.to_string()).collect();
     assert_eq!(topics, ["b", "c"]);
+}
+
+#[test]
+fn generated_names_are_refused_where_the_application_would() {
+    let mut builder = TopologyBuilder::new();
+    builder.generated("store KSTREAM-REDUCE-STATE-STORE-0000000002 (name it with Materialized::named)".to_owned());
+    let config = Config::new("app", "embedded://").require_names(true);
+    let error = TopologyTestDriver::with_config(&builder.build().unwrap(), &config).unwrap_err();
+    assert!(error.to_string().contains("KSTREAM-REDUCE-STATE-STORE-0000000002"), "{error}");
 }

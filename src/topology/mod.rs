@@ -47,7 +47,7 @@ pub(crate) use node::{Duplicate, Live, Made, Port, Source};
 pub(crate) use output::Output;
 pub(crate) use processor::millis;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::state::StoreSpec;
 
@@ -217,6 +217,20 @@ impl Topology {
     /// The generated names of internal topics and stores, each with what to name.
     pub(crate) fn generated_names(&self) -> &[String] {
         &self.parts.generated_names
+    }
+
+    /// For applications that want every name to be given (KIP-1111).
+    ///
+    /// # Errors
+    /// `Invalid` with every generated name, and with what to name.
+    pub(crate) fn refuse_generated_names(&self) -> Result<()> {
+        if self.generated_names().is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "names were generated for what outlives the program, and require_names is set: {}",
+            self.generated_names().join("; ")
+        )))
     }
 
     /// A topic's full name: internal ones carry the application id.

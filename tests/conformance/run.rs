@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use kstreams::{Bytes, Error, ErrorHandler, ErrorKind, Headers, TestRecord, TestSettings, TopologyTestDriver};
+use kstreams::{Bytes, Config, Error, ErrorHandler, ErrorKind, Headers, TestRecord, TopologyTestDriver};
 use serde_json::{Value as Json, json};
 
 use crate::build::{NotBuilt, text};
@@ -27,7 +27,7 @@ pub fn run(case: &Json) -> Outcome {
 }
 
 fn run_guarded(case: &Json) -> Result<Differences, Stop> {
-    let settings = settings(case)?;
+    let config = config(case)?;
     let expected = case.get("error");
     let built = match case["api"].as_str() {
         Some("topology") => low_level::build(case),
@@ -39,7 +39,8 @@ fn run_guarded(case: &Json) -> Result<Differences, Stop> {
         Err(NotBuilt::Error(error)) => return Ok(expect_error(expected, &["build", "config"], &error)),
     };
     let mut differences = Differences::new();
-    let started = TopologyTestDriver::with_settings(&built.topology, &settings);
+    let started =
+        TopologyTestDriver::with_config_at(&built.topology, &config, case["wall_clock_ms"].as_i64().unwrap_or(0));
     let mut driver = match (started, expected) {
         (Ok(driver), None) => driver,
         (Ok(_), Some(error)) => return Ok(vec![format!("no error, expected {error}")]),
@@ -267,33 +268,30 @@ fn expect_error(expected: Option<&Json>, phases: &[&str], error: &Error) -> Diff
     vec![format!("{:?} error {}; expected {expected}", error.kind(), error.report())]
 }
 
-fn settings(case: &Json) -> Result<TestSettings, Stop> {
-    let mut settings =
-        TestSettings { wall_clock_ms: case["wall_clock_ms"].as_i64().unwrap_or(0), ..Default::default() };
+fn config(case: &Json) -> Result<Config, Stop> {
+    let mut config = Config::new("app", "embedded://");
     for (key, value) in case["config"].as_object().into_iter().flatten() {
         let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let handler = || match shown.as_str() {
-            "log_and_fail" => Ok(ErrorHandler::log_and_fail()),
-            "log_and_continue" | "continue" => Ok(ErrorHandler::log_and_continue()),
-            other => Err(missing(format!("handler {other}"))),
-        };
-        match key.as_str() {
-            "statestore.cache.max.bytes" => settings.cache_bytes_max = shown.parse().unwrap_or(0),
-            "max.task.idle.ms" => {
-                settings.max_task_idle = shown.parse::<u64>().ok().map(Duration::from_millis);
+        config = match (key.as_str(), shown.as_str()) {
+            // Part of how the topology is built.
+            ("ensure.explicit.internal.resource.naming" | "default.timestamp.extractor" | "dsl.store.suppliers", _) => {
+                config
             }
-            "deserialization.exception.handler" => settings.deserialization_handler = handler()?,
-            "processing.exception.handler" => settings.processing_handler = handler()?,
-            "production.exception.handler" => settings.production_handler = handler()?,
-            "errors.dead.letter.queue.topic.name" => settings.dead_letter_topic = Some(shown),
-            // Part of the build; and what a task does not know of: the guarantee is the business of its thread.
-            "processing.guarantee"
-            | "ensure.explicit.internal.resource.naming"
-            | "default.timestamp.extractor"
-            | "dsl.store.suppliers" => {}
-            "window.emit.interval.ms" | "outer.join.emit.interval.ms" if shown == "0" => {}
-            _ => return Err(missing(format!("configuration {key}={shown}"))),
-        }
+            ("window.emit.interval.ms" | "outer.join.emit.interval.ms", "0") => config,
+            (handler, "log_and_fail" | "log_and_continue" | "continue") => {
+                let decides = match shown.as_str() {
+                    "log_and_fail" => ErrorHandler::log_and_fail(),
+                    _ => ErrorHandler::log_and_continue(),
+                };
+                match handler {
+                    "deserialization.exception.handler" => config.deserialization_handler(decides),
+                    "processing.exception.handler" => config.processing_handler(decides),
+                    "production.exception.handler" => config.production_handler(decides),
+                    other => return Err(missing(format!("handler {other}"))),
+                }
+            }
+            (key, value) => config.set(key, value).map_err(|_| missing(format!("configuration {key}={value}")))?,
+        };
     }
-    Ok(settings)
+    Ok(config)
 }

@@ -36,9 +36,9 @@ impl Driver {
     }
 
     fn with_cache(builder: StreamsBuilder, cache_bytes_max: usize) -> Driver {
-        let settings = TestSettings { cache_bytes_max, ..TestSettings::default() };
+        let config = Config::new("app", "embedded://").cache_bytes(cache_bytes_max);
         let topology = builder.build().expect("builds");
-        Driver { inner: TopologyTestDriver::with_settings(&topology, &settings).expect("starts"), seen: 0 }
+        Driver { inner: TopologyTestDriver::with_config(&topology, &config).expect("starts"), seen: 0 }
     }
 
     fn pipe(&mut self, topic: &str, key: &str, value: &str, at: i64) -> Vec<String> {
