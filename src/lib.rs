@@ -78,7 +78,7 @@ pub use serdes::{Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn,
 pub use state::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use testing::SingleTask;
+pub use testing::{SingleTask, Wire};
 #[cfg(feature = "testing")]
 pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TopologyTestDriver};
 pub use topology::{

@@ -9,8 +9,10 @@ mod single_task;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod wire;
 
 pub use driver::TopologyTestDriver;
 pub use produced::TestRecord;
 pub use single_task::SingleTask;
 pub use topics::{TestInputTopic, TestOutputTopic};
+pub use wire::Wire;

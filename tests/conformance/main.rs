@@ -27,6 +27,7 @@ mod run;
 mod store_commands;
 mod stores;
 mod value;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,16 +53,12 @@ fn run_folder(folder: &str, exceptions: &Exceptions) -> Tally {
     let mut tally = Tally::default();
     // By the thing that is missing: what to build next.
     let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for path in case_files(Path::new(folder)) {
-        let case: Json = serde_json::from_str(&fs::read_to_string(&path).unwrap())
-            .unwrap_or_else(|error| panic!("{} is no case: {error}", path.display()));
-        let name = case["name"].as_str().unwrap_or_default().to_owned();
-        let outcome = exceptions.run(&name, &case);
+    for (name, about, outcome) in outcomes(Path::new(folder), exceptions) {
         tally.count(&outcome);
         match outcome {
             Outcome::Passed => {}
             Outcome::Failed(differences) => {
-                println!("FAILED {name}: {}", case["about"].as_str().unwrap_or_default());
+                println!("FAILED {name}: {about}");
                 differences.iter().for_each(|line| println!("    {line}"));
             }
             Outcome::Unsupported(what) => unsupported.entry(what).or_default().push(name),
@@ -74,6 +71,24 @@ fn run_folder(folder: &str, exceptions: &Exceptions) -> Tally {
     }
     println!("{folder}: {tally}");
     tally
+}
+
+/// Name, what it is about, outcome; a folder may have no `wire.json`.
+fn outcomes(folder: &Path, exceptions: &Exceptions) -> Vec<(String, String, Outcome)> {
+    let read = |path: &Path| -> Json {
+        serde_json::from_str(&fs::read_to_string(path).unwrap())
+            .unwrap_or_else(|error| panic!("{} is no case: {error}", path.display()))
+    };
+    let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
+    let cases = case_files(folder).into_iter().map(|path| {
+        let case = read(&path);
+        let name = text(&case["name"]);
+        let outcome = exceptions.run(&name, &case);
+        (name, text(&case["about"]), outcome)
+    });
+    let formats = Some(folder.join("wire.json")).filter(|path| path.exists()).map(|path| wire::run(&read(&path)));
+    let formats = formats.into_iter().flatten().map(|(name, outcome)| (name, "a format".to_owned(), outcome));
+    cases.chain(formats).collect()
 }
 
 /// Cases lie in the folders of their areas.

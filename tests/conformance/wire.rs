@@ -1,0 +1,67 @@
+//! Byte formats and pure functions: each list of `wire.json` is a case (section 9 of the format).
+
+use kstreams::Wire;
+use serde_json::Value as Json;
+
+use crate::compare::Differences;
+use crate::outcome::{Outcome, Stop, missing};
+use crate::value::{hex, unhex};
+
+/// Every list of the file with its outcome.
+pub fn run(file: &Json) -> Vec<(String, Outcome)> {
+    let lists = file.as_object().into_iter().flatten();
+    let lists = lists.filter_map(|(name, list)| Some((name, list.as_array()?)));
+    lists.map(|(name, list)| (format!("wire/{name}"), outcome(name, list))).collect()
+}
+
+fn outcome(name: &str, list: &[Json]) -> Outcome {
+    let results: Result<Vec<Differences>, Stop> = list.iter().map(|entry| check(name, entry)).collect();
+    match results.map(|results| results.concat()) {
+        Ok(differences) if differences.is_empty() => Outcome::Passed,
+        Ok(differences) => Outcome::Failed(differences),
+        Err(stop) => stop.into(),
+    }
+}
+
+fn check(list: &str, entry: &Json) -> Result<Differences, Stop> {
+    let text = |field: &str| entry[field].as_str().unwrap_or_default();
+    let number = |field: &str| entry[field].as_i64().unwrap_or_default();
+    let mut differences = Differences::new();
+    let mut same = |what: &str, expected: &str, actual: &str| {
+        if expected != actual {
+            differences.push(format!("{entry}: {what}: expected {expected}, but was {actual}"));
+        }
+    };
+    match list {
+        "murmur2" => {
+            let key = unhex(text("key"));
+            same("hash", &number("hash").to_string(), &Wire::murmur2(&key).to_string());
+            for (count, partition) in entry["partitions"].as_object().into_iter().flatten() {
+                let actual = Wire::partition(&key, count.parse().unwrap());
+                same(&format!("of {count}"), &partition.to_string(), &actual.to_string());
+            }
+        }
+        "value_and_timestamp" => {
+            let row = Wire::value_and_timestamp(text("value").into(), number("timestamp")).unwrap();
+            same("bytes", text("bytes"), &hex(&row));
+        }
+        "changed" => {
+            // With `upgrade.from` 3.4 a change is written otherwise; that setting is not there.
+            let part = |field: &str| entry[field].as_str().map(|text| text.as_bytes().to_vec());
+            let change = Wire::changed(part("old"), part("new")).unwrap();
+            same("bytes", text("bytes"), &hex(&change));
+            let read = Wire::read_changed(&unhex(text("bytes"))).unwrap();
+            same("read", &format!("{:?}", (part("old"), part("new"))), &format!("{read:?}"));
+        }
+        "offset_metadata" => {
+            let time = number("partition_time");
+            // What processors add to it is read over, and never written.
+            if entry["processor_metadata"].as_object().is_none_or(|metadata| metadata.is_empty()) {
+                same("encoded", text("encoded"), &Wire::offset_metadata(time));
+            }
+            same("read", &time.to_string(), &Wire::read_offset_metadata(text("encoded")).to_string());
+        }
+        other => return Err(missing(format!("a window on {other}"))),
+    }
+    Ok(differences)
+}
