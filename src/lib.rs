@@ -75,6 +75,9 @@ pub use serdes::Bincode;
 #[cfg(feature = "postcard")]
 pub use serdes::Postcard;
 pub use serdes::{Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn, Utf8, Uuid, serde_fn};
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use state::BenchStore;
 pub use state::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
 #[cfg(feature = "testing")]
 #[doc(hidden)]

@@ -38,7 +38,7 @@ impl Engine {
 
     /// Shows rows in order until `each` has enough.
     pub(super) fn scan(
-        &self,
+        &mut self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         direction: Direction,

@@ -1,40 +1,89 @@
 //! Committed rows in memory: restored from the changelog at every start.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use hashbrown::HashTable;
+
+use super::generation::hash;
+
+/// Rows by hash, and in order once somebody has asked for a range: most stores are only ever asked for keys, and an order
+/// costs a comparison per level and row.
 #[derive(Debug, Default)]
 pub(super) struct MemoryEngine {
-    rows: BTreeMap<Box<[u8]>, Vec<u8>>,
+    rows: HashTable<Row>,
+    ordered: Option<BTreeSet<Box<[u8]>>>,
     /// The next changelog offset, once something of the changelog is here.
     pub(super) offset: Option<i64>,
 }
 
+/// `key | value` in one piece, so that a row is one place in memory.
+#[derive(Debug)]
+struct Row {
+    hash: u64,
+    key_len: usize,
+    bytes: Box<[u8]>,
+}
+
+impl Row {
+    fn key(&self) -> &[u8] {
+        self.bytes.get(..self.key_len).unwrap_or_default()
+    }
+
+    fn value(&self) -> &[u8] {
+        self.bytes.get(self.key_len..).unwrap_or_default()
+    }
+
+    fn is(&self, hash: u64, key: &[u8]) -> bool {
+        self.hash == hash && self.key() == key
+    }
+}
+
 impl MemoryEngine {
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.rows.get(key).map(Vec::as_slice)
+        let hash = hash(key);
+        self.rows.find(hash, |row| row.is(hash, key)).map(Row::value)
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
-        match self.rows.get_mut(key) {
-            Some(row) => {
-                row.clear();
-                row.extend_from_slice(value);
+        let hash = hash(key);
+        if let Some(row) = self.rows.find_mut(hash, |row| row.is(hash, key)) {
+            match row.bytes.get_mut(row.key_len..) {
+                Some(old) if old.len() == value.len() => old.copy_from_slice(value),
+                _ => row.bytes = [key, value].concat().into(),
             }
-            None => drop(self.rows.insert(key.into(), value.to_vec())),
+            return;
+        }
+        let row = Row { hash, key_len: key.len(), bytes: [key, value].concat().into() };
+        self.rows.insert_unique(hash, row, |row| row.hash);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.insert(key.into());
         }
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) {
-        self.rows.remove(key);
+        let hash = hash(key);
+        if let Ok(row) = self.rows.find_entry(hash, |row| row.is(hash, key)) {
+            row.remove();
+        }
+        if let Some(ordered) = &mut self.ordered {
+            ordered.remove(key);
+        }
     }
 
     pub(super) fn range(
-        &self,
+        &mut self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
-        self.rows.range::<[u8], _>((from, to)).map(|(key, row)| (&**key, row.as_slice()))
+        let rows = &self.rows;
+        let order = || rows.iter().map(|row| row.key().into()).collect();
+        let ordered = self.ordered.get_or_insert_with(order);
+        let find = |key: &[u8]| {
+            let hash = hash(key);
+            rows.find(hash, |row| row.is(hash, key)).map(Row::value)
+        };
+        ordered.range::<[u8], _>((from, to)).filter_map(move |key| Some((&**key, find(key)?)))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -69,7 +69,7 @@ pub(super) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 pub(super) fn merge<'a>(
     cache: impl DoubleEndedIterator<Item = Upper<'a>>,
     buffer: impl DoubleEndedIterator<Item = Upper<'a>>,
-    engine: &Engine,
+    engine: &mut Engine,
     page: &Page<'_>,
 ) -> Result<Rows> {
     let &Page { from, to, direction, limit } = page;

@@ -12,6 +12,8 @@
 //!
 //! An engine only ever holds committed rows, and with them the changelog offset that they correspond to.
 
+#[cfg(feature = "testing")]
+mod bench;
 mod cache;
 mod changelog;
 mod directory;
@@ -32,6 +34,8 @@ mod task_stores;
 mod tests;
 mod write_buffer;
 
+#[cfg(feature = "testing")]
+pub use bench::BenchStore;
 pub(crate) use cache::CacheBudget;
 pub(crate) use changelog::ChangelogRecord;
 pub(crate) use directory::StateDirectory;

@@ -76,9 +76,6 @@ pub(super) struct Store {
     flushing: bool,
 }
 
-/// What the read cache of a store in memory may take, in bytes: its rows are in memory already.
-const MEMORY_CLEAN_BYTES_MAX: usize = 1 << 20;
-
 impl TaskStores {
     /// Stores that live in memory only, whatever their specs say.
     pub(crate) fn in_memory(specs: &[Arc<StoreSpec>], cache_bytes_max: usize) -> TaskStores {
@@ -95,14 +92,12 @@ impl TaskStores {
 
     /// Takes the share of the read cache that is due to each store now.
     fn share_read_cache(&mut self) {
-        if let Some(registration) = &self.backing.memory {
-            self.set_clean_bytes_max(registration.memory.read_cache_share());
+        let share = self.backing.memory.as_ref().map_or(0, |registration| registration.memory.read_cache_share());
+        for store in &mut self.stores {
+            // The rows of a store in memory are at hand already.
+            let share = if matches!(store.engine, Engine::Memory(_)) { 0 } else { share };
+            store.buffer.set_clean_bytes_max(share);
         }
-    }
-
-    /// What the read cache of each store may take from now on, in bytes.
-    pub(crate) fn set_clean_bytes_max(&mut self, bytes: usize) {
-        self.stores.iter_mut().for_each(|store| store.buffer.set_clean_bytes_max(bytes));
     }
 
     pub(crate) fn index(&self, name: &str) -> Option<usize> {
@@ -295,9 +290,7 @@ impl Store {
         engine: Engine,
         budget: &CacheBudget,
     ) -> Store {
-        let mut buffer = WriteBuffer::default();
-        buffer.set_clean_bytes_max(MEMORY_CLEAN_BYTES_MAX);
-        let cache = RecordCache::new(budget.clone());
+        let (buffer, cache) = (WriteBuffer::default(), RecordCache::new(budget.clone()));
         let condition = StoreCondition::Empty;
         let spec = Arc::clone(spec);
         Store { spec, cache, buffer, engine, condition, changelog, forwards: false, flushing: false }

@@ -108,11 +108,9 @@ proptest! {
     fn a_task_sees_its_own_writes_and_after_an_abort_the_last_commit(
         steps in vec(step(), 1..200),
         cache_bytes in prop_oneof![Just(0), Just(200), Just(100_000)],
-        clean_bytes in prop_oneof![Just(0), Just(500), Just(100_000)],
     ) {
         let specs = [spec("a", StoreKind::KeyValue, false), spec("b", StoreKind::KeyValue, true)];
-        let mut stores = TaskStores::in_memory(&specs, cache_bytes);
-        stores.set_clean_bytes_max(clean_bytes);
+        let stores = TaskStores::in_memory(&specs, cache_bytes);
         check(stores, steps, |stores| stores)?;
     }
 }

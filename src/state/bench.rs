@@ -1,0 +1,86 @@
+//! What `benches/state.rs` drives: one store of one task, as bytes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::error::Result;
+use crate::record::{Headers, RecordBatch};
+use crate::topology::TaskId;
+
+/// A store without types. For benches of this crate only.
+#[derive(Debug)]
+pub struct BenchStore {
+    stores: TaskStores,
+    context: RecordContext,
+    offset: i64,
+}
+
+impl BenchStore {
+    /// A store in memory.
+    pub fn in_memory() -> BenchStore {
+        BenchStore { stores: TaskStores::in_memory(&[spec()], 0), context: RecordContext::default(), offset: 0 }
+    }
+
+    /// A store in RocksDB, with the default bounds on memory.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn on_disk(folder: &Path) -> Result<BenchStore> {
+        let home = StateHome {
+            directory: StateDirectory::open(folder, "bench")?,
+            memory: StateMemory::new(StateMemoryLimits::default()),
+            cache: CacheBudget::new(0),
+        };
+        let changelog = ChangelogIdentity { topic: "bench".into(), topic_id: None, partition: 0 };
+        let store = StoreToOpen { spec: spec(), changelog: Some(changelog) };
+        let stores = TaskStores::open(&home, TaskId { sub_topology: 0, partition: 0 }, &[store], 1)?;
+        Ok(BenchStore { stores, context: RecordContext::default(), offset: 0 })
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
+        self.stores.get(0, key)
+    }
+
+    /// Writes a row.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.stores.put(0, key, Some(value), &self.context)
+    }
+
+    /// Forgets the changelog records, which a client would have, and commits.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    pub fn commit(&mut self) -> Result<()> {
+        self.offset += self.stores.changelog().count() as i64;
+        self.stores.clear_changelog();
+        self.stores.apply(&[Some(self.offset)])
+    }
+
+    /// Reads changelog records in, with offsets from 0.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    pub fn restore<'a>(&mut self, rows: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<()> {
+        let mut batch = RecordBatch::default();
+        for (key, value) in rows {
+            batch.push(self.offset, 0, Some(key), Some(value), Headers::new())?;
+            self.offset += 1;
+        }
+        self.stores.restore(0, &batch, self.offset)
+    }
+}
+
+fn spec() -> Arc<StoreSpec> {
+    let changelog = Changelog::Topic { config: BTreeMap::new() };
+    let (kind, engine) = (StoreKind::KeyValue, EngineKind::Persistent);
+    Arc::new(StoreSpec { name: "bench".into(), kind, engine, caching: false, changelog })
+}
