@@ -1,5 +1,7 @@
 //! Microseconds per get and put of one key of a store, commits included: `cargo bench --bench state`.
 
+#![allow(clippy::indexing_slicing, reason = "arrays of a length that is in sight")]
+
 use std::time::Instant;
 
 use kstreams::{BenchStore, Result};

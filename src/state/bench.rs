@@ -29,7 +29,7 @@ impl BenchStore {
     /// A folder that cannot be written.
     pub fn on_disk(folder: &Path) -> Result<BenchStore> {
         let home = StateHome {
-            directory: StateDirectory::open(folder, "bench")?,
+            directory: Some(StateDirectory::open(folder, "bench")?),
             memory: StateMemory::new(StateMemoryLimits::default()),
             cache: CacheBudget::new(0),
         };

@@ -41,6 +41,7 @@ impl CacheBudget {
     }
 
     /// Bytes in use.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)
     }

@@ -16,13 +16,16 @@
 mod bench;
 mod cache;
 mod changelog;
+#[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod directory;
 mod engine;
 mod generation;
 mod memory;
 mod merge;
+#[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod meta;
 mod open;
+#[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod restore_plan;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
@@ -37,12 +40,11 @@ mod write_buffer;
 #[cfg(feature = "testing")]
 pub use bench::BenchStore;
 pub(crate) use cache::CacheBudget;
-pub(crate) use changelog::ChangelogRecord;
 pub(crate) use directory::StateDirectory;
 pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
-pub(crate) use restore_plan::{LogState, StoreCondition};
+pub(crate) use restore_plan::LogState;
 pub(crate) use spec::{Changelog, EngineKind, StoreKind, StoreSpec};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
-pub(crate) use task_stores::{DirtyRow, RecordContext, TaskStores};
+pub(crate) use task_stores::{RecordContext, TaskStores};

@@ -61,6 +61,7 @@ impl TaskStores {
     }
 
     /// How a store was found.
+    #[cfg(all(test, feature = "rocksdb"))]
     pub(crate) fn condition(&self, index: usize) -> Option<&StoreCondition> {
         self.stores.get(index).map(|store| &store.condition)
     }
@@ -96,6 +97,7 @@ impl TaskStores {
     }
 
     /// The changelog offset that a store would be found at after a crash; none: it would be empty.
+    #[cfg(all(test, feature = "rocksdb"))]
     pub(crate) fn durable_offset(&self, index: usize) -> Result<Option<i64>> {
         self.stores.get(index).map_or(Ok(None), |store| store.engine.durable_offset())
     }

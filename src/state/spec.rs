@@ -44,6 +44,7 @@ impl StoreSpec {
     }
 }
 
+#[cfg(feature = "rocksdb")]
 impl StoreKind {
     /// The number of the layout in a store's meta record: never used for another one.
     pub(super) fn layout(self) -> u8 {

@@ -298,6 +298,7 @@ impl Family {
     }
 
     /// The offset that would be found after a crash.
+    #[cfg(test)]
     pub(super) fn durable_offset(&self) -> Result<Option<i64>> {
         Ok(self.meta(ReadTier::Persisted)?.and_then(Result::ok).and_then(|meta| meta.next_offset))
     }
