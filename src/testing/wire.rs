@@ -8,6 +8,9 @@ use crate::record::{Change, OffsetAndMetadata, ValueAndTimestamp};
 use crate::serdes::{Bytes, Changed, Serde, Timestamped};
 use crate::task::CommitPoint;
 
+/// Null or bytes.
+type Part = Option<Vec<u8>>;
+
 /// Formats that are Java's, byte by byte.
 #[derive(Debug)]
 #[doc(hidden)]
@@ -31,12 +34,12 @@ impl Wire {
     }
 
     /// A change of a table on its way through a repartition topic.
-    pub fn changed(old: Option<Vec<u8>>, new: Option<Vec<u8>>) -> Result<Vec<u8>> {
+    pub fn changed(old: Part, new: Part) -> Result<Vec<u8>> {
         written(&Changed(Arc::new(Bytes)), &Change { old, new })
     }
 
     /// What [`changed`](Wire::changed) has written: old and new.
-    pub fn read_changed(bytes: &[u8]) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    pub fn read_changed(bytes: &[u8]) -> Result<(Part, Part)> {
         Changed(Arc::new(Bytes)).deserialize(bytes).map(|change| (change.old, change.new))
     }
 

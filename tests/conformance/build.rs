@@ -11,16 +11,16 @@ use crate::outcome::{Stop, missing};
 use crate::value::{Codec, Val};
 
 /// A built topology, with what else the format says about it.
-pub struct Built {
-    pub topology: Topology,
+pub(crate) struct Built {
+    pub(crate) topology: Topology,
     /// Keys of the branch map of each split.
-    pub branches: BTreeMap<String, Vec<String>>,
+    pub(crate) branches: BTreeMap<String, Vec<String>>,
     /// Queryable names, by the id of the table.
-    pub queryable: BTreeMap<String, String>,
+    pub(crate) queryable: BTreeMap<String, String>,
 }
 
 /// Why there is no topology.
-pub enum NotBuilt {
+pub(crate) enum NotBuilt {
     Stop(Stop),
     Error(Error),
 }
@@ -37,17 +37,17 @@ impl From<Error> for NotBuilt {
     }
 }
 
-pub fn text<'a>(op: &'a Json, field: &str) -> &'a str {
+pub(crate) fn text<'a>(op: &'a Json, field: &str) -> &'a str {
     op[field].as_str().unwrap_or_default()
 }
 
 /// A list of texts; empty where the field is absent.
-pub fn list<'a>(op: &'a Json, field: &str) -> Vec<&'a str> {
+pub(crate) fn list<'a>(op: &'a Json, field: &str) -> Vec<&'a str> {
     op[field].as_array().into_iter().flatten().filter_map(Json::as_str).collect()
 }
 
 /// The topics of a source.
-pub fn topics(op: &Json) -> Result<Vec<&str>, Stop> {
+pub(crate) fn topics(op: &Json) -> Result<Vec<&str>, Stop> {
     if op.get("pattern").is_some() {
         return Err(missing("source of a topic pattern"));
     }
@@ -58,7 +58,7 @@ pub fn topics(op: &Json) -> Result<Vec<&str>, Stop> {
 }
 
 /// How a source reads, with the extractor of the application where it names none.
-pub fn consumed(op: &Json, config: &Json) -> Result<Consumed<Val, Val>, Stop> {
+pub(crate) fn consumed(op: &Json, config: &Json) -> Result<Consumed<Val, Val>, Stop> {
     let mut consumed = Consumed::with(Codec::of(&op["key"])?, Codec::of(&op["value"])?);
     if let Some(extractor) = op.get("extractor").or(config.get("default.timestamp.extractor")) {
         consumed = consumed.with_timestamp_extractor(functions::extractor(extractor)?);
@@ -75,7 +75,7 @@ pub fn consumed(op: &Json, config: &Json) -> Result<Consumed<Val, Val>, Stop> {
 }
 
 /// How a sink writes.
-pub fn produced(op: &Json) -> Result<Produced<Val, Val>, Stop> {
+pub(crate) fn produced(op: &Json) -> Result<Produced<Val, Val>, Stop> {
     let produced = Produced::with(Codec::of(&op["key"])?, Codec::of(&op["value"])?);
     Ok(match op.get("partitioner") {
         None => produced,

@@ -8,10 +8,10 @@ use serde_json::{Value as Json, json};
 use crate::value::hex;
 
 /// One line each.
-pub type Differences = Vec<String>;
+pub(crate) type Differences = Vec<String>;
 
 /// Records written to external topics in a step, in order.
-pub fn records(step: usize, expected: &Json, actual: &[Json], differences: &mut Differences) {
+pub(crate) fn records(step: usize, expected: &Json, actual: &[Json], differences: &mut Differences) {
     let expected = expected.as_array().map(Vec::as_slice).unwrap_or_default();
     for place in 0..expected.len().max(actual.len()) {
         match (expected.get(place), actual.get(place)) {
@@ -58,7 +58,12 @@ fn same(expected: &Json, actual: &Json) -> bool {
 }
 
 /// The rows of a key-value store, in order, as bytes.
-pub fn rows(store: &str, expected: &Json, actual: &[(Vec<u8>, Vec<u8>, Option<i64>)], differences: &mut Differences) {
+pub(crate) fn rows(
+    store: &str,
+    expected: &Json,
+    actual: &[(Vec<u8>, Vec<u8>, Option<i64>)],
+    differences: &mut Differences,
+) {
     let expected = expected.as_array().map(Vec::as_slice).unwrap_or_default();
     for place in 0..expected.len().max(actual.len()) {
         let same = match (expected.get(place), actual.get(place)) {
@@ -100,7 +105,7 @@ fn lossy(bytes: &[u8]) -> String {
 }
 
 /// Records of internal topics, per topic in order.
-pub fn internal(expected: &Json, actual: &BTreeMap<String, Vec<Json>>, differences: &mut Differences) {
+pub(crate) fn internal(expected: &Json, actual: &BTreeMap<String, Vec<Json>>, differences: &mut Differences) {
     let none = serde_json::Map::new();
     let expected = expected.as_object().unwrap_or(&none);
     let topics: BTreeSet<&String> = expected.keys().chain(actual.keys()).collect();
@@ -117,12 +122,12 @@ pub fn internal(expected: &Json, actual: &BTreeMap<String, Vec<Json>>, differenc
     }
 }
 
-pub fn branches(case: &Json, actual: &BTreeMap<String, Vec<String>>, differences: &mut Differences) {
+pub(crate) fn branches(case: &Json, actual: &BTreeMap<String, Vec<String>>, differences: &mut Differences) {
     map("branches", &case["branches"], &json!(actual), differences);
 }
 
 /// Two maps; an absent one is empty.
-pub fn map(what: &str, expected: &Json, actual: &Json, differences: &mut Differences) {
+pub(crate) fn map(what: &str, expected: &Json, actual: &Json, differences: &mut Differences) {
     let empty = json!({});
     let expected = if expected.is_null() { &empty } else { expected };
     if expected != actual {
@@ -131,7 +136,7 @@ pub fn map(what: &str, expected: &Json, actual: &Json, differences: &mut Differe
 }
 
 /// Line by line; the lists behind arrows and in brackets are sets.
-pub fn description(expected: &str, actual: &str, differences: &mut Differences) {
+pub(crate) fn description(expected: &str, actual: &str, differences: &mut Differences) {
     let (expected, actual): (Vec<_>, Vec<_>) = (expected.split('\n').collect(), actual.split('\n').collect());
     for line in 0..expected.len().max(actual.len()) {
         let (expected, actual) = (expected.get(line), actual.get(line));
@@ -156,7 +161,7 @@ fn as_sets(line: &str) -> (String, BTreeSet<String>) {
     }
 }
 
-pub fn sub_topologies(expected: &Json, actual: &[SubTopology], differences: &mut Differences) {
+pub(crate) fn sub_topologies(expected: &Json, actual: &[SubTopology], differences: &mut Differences) {
     let expected = expected.as_array().map(Vec::as_slice).unwrap_or_default();
     let actual: Vec<Json> = actual.iter().map(sub_topology).collect();
     for place in 0..expected.len().max(actual.len()) {

@@ -49,7 +49,7 @@ struct Builder<'a> {
     branches: BTreeMap<String, Vec<String>>,
 }
 
-pub fn build(case: &Json) -> Result<Built, NotBuilt> {
+pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
     match case["optimize"].as_str() {
         None | Some("none") => {}
         Some(other) => return Err(missing(format!("topology.optimization {other}")).into()),

@@ -8,25 +8,25 @@ use serde_json::Value as Json;
 use crate::outcome::{Stop, inexpressible, missing};
 use crate::value::Val;
 
-pub type Predicate = Arc<dyn Fn(&Val, &Val) -> bool + Send + Sync>;
+pub(crate) type Predicate = Arc<dyn Fn(&Val, &Val) -> bool + Send + Sync>;
 /// Key and value to a value or to a key.
-pub type Mapper = Arc<dyn Fn(&Val, &Val) -> Val + Send + Sync>;
-pub type PairMapper = Arc<dyn Fn(&Val, &Val) -> (Val, Val) + Send + Sync>;
-pub type FlatMapper = Arc<dyn Fn(&Val, &Val) -> Vec<(Val, Val)> + Send + Sync>;
+pub(crate) type Mapper = Arc<dyn Fn(&Val, &Val) -> Val + Send + Sync>;
+pub(crate) type PairMapper = Arc<dyn Fn(&Val, &Val) -> (Val, Val) + Send + Sync>;
+pub(crate) type FlatMapper = Arc<dyn Fn(&Val, &Val) -> Vec<(Val, Val)> + Send + Sync>;
 /// Key, left, right; or key, value, aggregate.
-pub type Three = Arc<dyn Fn(&Val, &Val, &Val) -> Val + Send + Sync>;
-pub type Two = Arc<dyn Fn(&Val, &Val) -> Val + Send + Sync>;
-pub type Partitioner = Arc<dyn Fn(&str, &Val, &Val, i32) -> Option<Vec<i32>> + Send + Sync>;
+pub(crate) type Three = Arc<dyn Fn(&Val, &Val, &Val) -> Val + Send + Sync>;
+pub(crate) type Two = Arc<dyn Fn(&Val, &Val) -> Val + Send + Sync>;
+pub(crate) type Partitioner = Arc<dyn Fn(&str, &Val, &Val, i32) -> Option<Vec<i32>> + Send + Sync>;
 
 /// A function with its arguments: `"upper"` or `["append", "x"]`.
 #[derive(Debug, Clone)]
-pub struct Call {
-    pub name: String,
-    pub args: Vec<Json>,
+pub(crate) struct Call {
+    pub(crate) name: String,
+    pub(crate) args: Vec<Json>,
 }
 
 impl Call {
-    pub fn parse(json: &Json) -> Result<Call, Stop> {
+    pub(crate) fn parse(json: &Json) -> Result<Call, Stop> {
         let text = |json: &Json| json.as_str().map(str::to_owned).ok_or_else(|| missing(format!("function {json}")));
         match json {
             Json::Array(parts) => {
@@ -37,7 +37,7 @@ impl Call {
         }
     }
 
-    pub fn text(&self, at: usize) -> String {
+    pub(crate) fn text(&self, at: usize) -> String {
         match self.args.get(at) {
             Some(Json::String(text)) => text.clone(),
             Some(other) => other.to_string(),
@@ -45,11 +45,11 @@ impl Call {
         }
     }
 
-    pub fn number(&self, at: usize) -> i64 {
+    pub(crate) fn number(&self, at: usize) -> i64 {
         self.args.get(at).and_then(Json::as_i64).unwrap_or(0)
     }
 
-    pub fn value(&self, at: usize) -> Val {
+    pub(crate) fn value(&self, at: usize) -> Val {
         self.args.get(at).map_or(Val::Null, Val::of_argument)
     }
 
@@ -58,11 +58,11 @@ impl Call {
     }
 }
 
-pub fn boom(what: &str) -> ! {
+pub(crate) fn boom(what: &str) -> ! {
     panic!("boom {what}")
 }
 
-pub fn predicate(json: &Json) -> Result<Predicate, Stop> {
+pub(crate) fn predicate(json: &Json) -> Result<Predicate, Stop> {
     let call = Call::parse(json)?;
     let (text, number) = (call.text(0), call.number(0));
     let of_value = |test: Box<dyn Fn(&str) -> bool + Send + Sync>| -> Predicate {
@@ -85,7 +85,7 @@ pub fn predicate(json: &Json) -> Result<Predicate, Stop> {
     })
 }
 
-pub fn value_mapper(json: &Json) -> Result<Mapper, Stop> {
+pub(crate) fn value_mapper(json: &Json) -> Result<Mapper, Stop> {
     let call = Call::parse(json)?;
     let (text, number, argument) = (call.text(0), call.number(0), call.value(0));
     let of_text = |map: Box<dyn Fn(&str) -> Val + Send + Sync>| -> Mapper {
@@ -114,7 +114,7 @@ pub fn value_mapper(json: &Json) -> Result<Mapper, Stop> {
     })
 }
 
-pub fn key_selector(json: &Json) -> Result<Mapper, Stop> {
+pub(crate) fn key_selector(json: &Json) -> Result<Mapper, Stop> {
     let call = Call::parse(json)?;
     let (text, argument) = (call.text(0), call.value(0));
     Ok(match call.name.as_str() {
@@ -146,7 +146,7 @@ pub fn key_selector(json: &Json) -> Result<Mapper, Stop> {
     })
 }
 
-pub fn pair_mapper(json: &Json) -> Result<PairMapper, Stop> {
+pub(crate) fn pair_mapper(json: &Json) -> Result<PairMapper, Stop> {
     let call = Call::parse(json)?;
     let argument = call.value(0);
     let upper = |value: &Val| if value.is_null() { Val::Null } else { Val::text(value.show().to_uppercase()) };
@@ -173,7 +173,7 @@ pub fn pair_mapper(json: &Json) -> Result<PairMapper, Stop> {
     })
 }
 
-pub fn flat_mapper(json: &Json) -> Result<FlatMapper, Stop> {
+pub(crate) fn flat_mapper(json: &Json) -> Result<FlatMapper, Stop> {
     let call = Call::parse(json)?;
     let number = call.number(0);
     Ok(match call.name.as_str() {
@@ -187,7 +187,7 @@ pub fn flat_mapper(json: &Json) -> Result<FlatMapper, Stop> {
 }
 
 /// The keys of the pairs are not looked at.
-pub fn flat_value_mapper(json: &Json) -> Result<FlatMapper, Stop> {
+pub(crate) fn flat_value_mapper(json: &Json) -> Result<FlatMapper, Stop> {
     let call = Call::parse(json)?;
     let number = call.number(0);
     let pair = |value: Val| (Val::Null, value);
@@ -204,7 +204,7 @@ pub fn flat_value_mapper(json: &Json) -> Result<FlatMapper, Stop> {
     })
 }
 
-pub fn joiner(json: &Json) -> Result<Three, Stop> {
+pub(crate) fn joiner(json: &Json) -> Result<Three, Stop> {
     let call = Call::parse(json)?;
     let text = call.text(0);
     let concat = |left: &Val, right: &Val| Val::text(format!("{}+{}", left.show(), right.show()));
@@ -225,7 +225,7 @@ pub fn joiner(json: &Json) -> Result<Three, Stop> {
     })
 }
 
-pub fn initial(json: &Json) -> Result<Val, Stop> {
+pub(crate) fn initial(json: &Json) -> Result<Val, Stop> {
     let call = Call::parse(json)?;
     Ok(match call.name.as_str() {
         "empty" => Val::text(""),
@@ -236,7 +236,7 @@ pub fn initial(json: &Json) -> Result<Val, Stop> {
     })
 }
 
-pub fn aggregator(json: &Json) -> Result<Three, Stop> {
+pub(crate) fn aggregator(json: &Json) -> Result<Three, Stop> {
     let call = Call::parse(json)?;
     let text = call.text(0);
     let append =
@@ -280,7 +280,7 @@ pub fn aggregator(json: &Json) -> Result<Three, Stop> {
 }
 
 /// Current, incoming.
-pub fn reducer(json: &Json) -> Result<Two, Stop> {
+pub(crate) fn reducer(json: &Json) -> Result<Two, Stop> {
     let call = Call::parse(json)?;
     let text = call.text(0);
     let concat =
@@ -305,7 +305,7 @@ pub fn reducer(json: &Json) -> Result<Two, Stop> {
 }
 
 /// The extractor of a source.
-pub fn extractor(json: &Json) -> Result<TimestampExtractor<Val, Val>, Stop> {
+pub(crate) fn extractor(json: &Json) -> Result<TimestampExtractor<Val, Val>, Stop> {
     let call = Call::parse(json)?;
     let number = call.number(0);
     Ok(match call.name.as_str() {
@@ -324,7 +324,7 @@ pub fn extractor(json: &Json) -> Result<TimestampExtractor<Val, Val>, Stop> {
     })
 }
 
-pub fn partitioner(json: &Json) -> Result<Partitioner, Stop> {
+pub(crate) fn partitioner(json: &Json) -> Result<Partitioner, Stop> {
     let call = Call::parse(json)?;
     let (number, text) = (call.number(0), call.text(0));
     Ok(match call.name.as_str() {
@@ -337,7 +337,7 @@ pub fn partitioner(json: &Json) -> Result<Partitioner, Stop> {
     })
 }
 
-pub fn topic_function(json: &Json) -> Result<TopicNameExtractor<Val, Val>, Stop> {
+pub(crate) fn topic_function(json: &Json) -> Result<TopicNameExtractor<Val, Val>, Stop> {
     let call = Call::parse(json)?;
     let header = call.text(0);
     type Choose = Box<dyn Fn(&Outgoing<'_, Val, Val>) -> String + Send + Sync>;

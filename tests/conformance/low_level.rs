@@ -11,7 +11,7 @@ use crate::outcome::{inexpressible, missing};
 use crate::processors::Script;
 use crate::stores::{StoreDecl, Stores};
 
-pub fn build(case: &Json) -> Result<Built, NotBuilt> {
+pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
     let ops = case["topology"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut builder = TopologyBuilder::new();
     // Processors may come before the stores that they use.

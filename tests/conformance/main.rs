@@ -12,6 +12,8 @@
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    clippy::wrong_self_convention,
     reason = "a test may panic in its helpers, and its report is for people"
 )]
 

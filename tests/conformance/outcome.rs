@@ -4,23 +4,23 @@ use std::fmt;
 
 /// Why a case cannot be run to its end.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// Something the library does not have yet, by name.
     Missing(String),
     /// Something that Rust's types rule out, with the reason.
     Inexpressible(String),
 }
 
-pub fn missing(what: impl Into<String>) -> Stop {
+pub(crate) fn missing(what: impl Into<String>) -> Stop {
     Stop::Missing(what.into())
 }
 
-pub fn inexpressible(reason: impl Into<String>) -> Stop {
+pub(crate) fn inexpressible(reason: impl Into<String>) -> Stop {
     Stop::Inexpressible(reason.into())
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Passed,
     /// What differs, one line each.
     Failed(Vec<String>),
@@ -41,16 +41,16 @@ impl From<Stop> for Outcome {
 
 /// How many cases of a folder came to what.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Tally {
-    pub passed: usize,
-    pub failed: usize,
-    pub unsupported: usize,
-    pub deviating: usize,
-    pub inexpressible: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) unsupported: usize,
+    pub(crate) deviating: usize,
+    pub(crate) inexpressible: usize,
 }
 
 impl Tally {
-    pub fn count(&mut self, outcome: &Outcome) {
+    pub(crate) fn count(&mut self, outcome: &Outcome) {
         match outcome {
             Outcome::Passed => self.passed += 1,
             Outcome::Failed(_) => self.failed += 1,

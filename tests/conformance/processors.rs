@@ -78,17 +78,17 @@ const FIXED_KEY: &[&str] = &["upper", "append_count", "metadata", "add_header", 
 
 /// A processor as a case describes it: what its maker captures.
 #[derive(Clone)]
-pub struct Script {
+pub(crate) struct Script {
     call: Arc<Call>,
     store: Option<StoreDecl>,
 }
 
 impl Script {
-    pub fn parse(json: &Json, stores: &Stores) -> Result<Script, Stop> {
+    pub(crate) fn parse(json: &Json, stores: &Stores) -> Result<Script, Stop> {
         Script::known(json, stores, PROCESSORS, "processor")
     }
 
-    pub fn parse_fixed_key(json: &Json, stores: &Stores) -> Result<Script, Stop> {
+    pub(crate) fn parse_fixed_key(json: &Json, stores: &Stores) -> Result<Script, Stop> {
         Script::known(json, stores, FIXED_KEY, "fixed-key processor")
     }
 
@@ -102,7 +102,7 @@ impl Script {
         Ok(Script { call: Arc::new(call), store })
     }
 
-    pub fn make(&self, init: &mut ProcessorInit<'_>) -> Result<Scripted> {
+    pub(crate) fn make(&self, init: &mut ProcessorInit<'_>) -> Result<Scripted> {
         let call = Arc::clone(&self.call);
         let store = self.store.as_ref().map(|store| store.open(init)).transpose()?;
         let mut schedules = Vec::new();
@@ -135,7 +135,7 @@ impl Script {
     }
 }
 
-pub struct Scripted {
+pub(crate) struct Scripted {
     call: Arc<Call>,
     store: Option<Opened>,
     schedules: Vec<Schedule>,
@@ -364,7 +364,7 @@ fn metadata(metadata: Option<RecordMetadata<'_>>) -> String {
     metadata.map_or("null/-1/-1".to_owned(), |at| format!("{}/{}/{}", at.topic, at.partition, at.offset))
 }
 
-pub fn show_headers(headers: &Headers) -> String {
+pub(crate) fn show_headers(headers: &Headers) -> String {
     let show = |value: Option<&[u8]>| value.map_or("null".into(), String::from_utf8_lossy).into_owned();
     headers.iter().map(|(key, value)| format!("{key}={}", show(value))).collect::<Vec<_>>().join(";")
 }

@@ -13,7 +13,7 @@ use crate::outcome::{Outcome, Stop, missing};
 use crate::value::{Codec, hex};
 use crate::{dsl, low_level};
 
-pub fn run(case: &Json) -> Outcome {
+pub(crate) fn run(case: &Json) -> Outcome {
     let result = catch_unwind(AssertUnwindSafe(|| run_guarded(case)));
     match result {
         Ok(Ok(differences)) if differences.is_empty() => Outcome::Passed,

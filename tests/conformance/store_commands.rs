@@ -7,7 +7,7 @@ use kstreams::{Error, KeyValueStore, Record, Result, StoreContext, TimestampedKe
 use crate::stores::show_row;
 use crate::value::{Codec, Val};
 
-pub fn kv<C: StoreContext>(
+pub(crate) fn kv<C: StoreContext>(
     store: &mut KeyValueStore<Val, Val>,
     ctx: &mut C,
     record: &Record<Val, Val>,
@@ -36,7 +36,7 @@ pub fn kv<C: StoreContext>(
     })
 }
 
-pub fn timestamped_kv<C: StoreContext>(
+pub(crate) fn timestamped_kv<C: StoreContext>(
     store: &mut TimestampedKeyValueStore<Val, Val>,
     ctx: &mut C,
     record: &Record<Val, Val>,

@@ -7,7 +7,7 @@ use crate::outcome::{Stop, missing};
 
 /// A key or a value of any case. `Null` is Kafka's null.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Val {
+pub(crate) enum Val {
     Null,
     Text(String),
     Long(i64),
@@ -18,21 +18,21 @@ pub enum Val {
 }
 
 impl Val {
-    pub fn text(text: impl Into<String>) -> Val {
+    pub(crate) fn text(text: impl Into<String>) -> Val {
         Val::Text(text.into())
     }
 
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         *self == Val::Null
     }
 
     /// A null is no row.
-    pub fn row(self) -> Option<Val> {
+    pub(crate) fn row(self) -> Option<Val> {
         Some(self).filter(|value| !value.is_null())
     }
 
     /// As the functions of the cases show it.
-    pub fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         match self {
             Val::Null => "null".to_owned(),
             Val::Text(text) => text.clone(),
@@ -45,7 +45,7 @@ impl Val {
     }
 
     /// As a number; a null counts as 0.
-    pub fn number(&self) -> i64 {
+    pub(crate) fn number(&self) -> i64 {
         match self {
             Val::Long(number) => *number,
             Val::Int(number) => i64::from(*number),
@@ -56,7 +56,7 @@ impl Val {
     }
 
     /// An argument of a function.
-    pub fn of_argument(argument: &Json) -> Val {
+    pub(crate) fn of_argument(argument: &Json) -> Val {
         match argument {
             Json::Null => Val::Null,
             Json::Number(number) => number.as_i64().map_or(Val::Null, Val::Long),
@@ -65,7 +65,7 @@ impl Val {
         }
     }
 
-    pub fn to_json(&self) -> Json {
+    pub(crate) fn to_json(&self) -> Json {
         match self {
             Val::Null => Json::Null,
             Val::Text(text) => json!(text),
@@ -80,7 +80,7 @@ impl Val {
 
 /// How a value is bytes: the codecs of the format.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Codec {
+pub(crate) enum Codec {
     Text,
     Long,
     Int,
@@ -94,7 +94,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    pub fn parse(text: &str) -> Result<Codec, Stop> {
+    pub(crate) fn parse(text: &str) -> Result<Codec, Stop> {
         if let Some(rest) = text.strip_prefix("time_windowed:") {
             let (inner, size) = rest.rsplit_once(':').ok_or_else(|| missing(format!("codec {text}")))?;
             let size = size.parse().map_err(|_| missing(format!("codec {text}")))?;
@@ -115,12 +115,12 @@ impl Codec {
     }
 
     /// The codec in a field of an op; the default where it is absent.
-    pub fn of(field: &Json) -> Result<Codec, Stop> {
+    pub(crate) fn of(field: &Json) -> Result<Codec, Stop> {
         field.as_str().map_or(Ok(Codec::Text), Codec::parse)
     }
 
     /// The bytes of a piped key or value; none is a null.
-    pub fn bytes_of(&self, json: &Json) -> Result<Option<Vec<u8>>, Stop> {
+    pub(crate) fn bytes_of(&self, json: &Json) -> Result<Option<Vec<u8>>, Stop> {
         if json.is_null() {
             return Ok(None);
         }
@@ -148,7 +148,7 @@ impl Codec {
     }
 
     /// What is in a topic, as the format writes it.
-    pub fn show(&self, bytes: Option<&[u8]>) -> Json {
+    pub(crate) fn show(&self, bytes: Option<&[u8]>) -> Json {
         let Some(bytes) = bytes else { return Json::Null };
         self.deserialize(bytes).map_or_else(|_| json!({"hex": hex(bytes)}), |value| value.to_json())
     }
@@ -211,11 +211,11 @@ impl Serde for Codec {
     }
 }
 
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub fn unhex(text: &str) -> Vec<u8> {
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
     let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
     (0..text.len()).step_by(2).map(|at| digit(at).unwrap_or_else(|| panic!("{text} is not hex"))).collect()
 }

@@ -8,7 +8,7 @@ use crate::outcome::{Outcome, Stop, missing};
 use crate::value::{hex, unhex};
 
 /// Every list of the file with its outcome.
-pub fn run(file: &Json) -> Vec<(String, Outcome)> {
+pub(crate) fn run(file: &Json) -> Vec<(String, Outcome)> {
     let lists = file.as_object().into_iter().flatten();
     let lists = lists.filter_map(|(name, list)| Some((name, list.as_array()?)));
     lists.map(|(name, list)| (format!("wire/{name}"), outcome(name, list))).collect()
