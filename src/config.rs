@@ -3,9 +3,12 @@
 mod names;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::Cluster;
 use crate::client::embedded::EmbeddedCluster;
 use crate::error::{Error, Result};
 use crate::state::StateMemoryLimits;
@@ -34,7 +37,7 @@ use crate::topology::{ErrorHandler, Handlers, OffsetReset};
 pub struct Config {
     pub(crate) application_id: String,
     pub(crate) bootstrap: String,
-    pub(crate) cluster: Option<EmbeddedCluster>,
+    pub(crate) cluster: Option<GivenCluster>,
     pub(crate) guarantee: Guarantee,
     pub(crate) threads: usize,
     pub(crate) client_id: Option<String>,
@@ -87,6 +90,16 @@ pub enum TopicCreation {
         /// Partitions of a source or sink topic that is missing.
         partitions: i32,
     },
+}
+
+/// A cluster that counts in place of the bootstrap servers.
+#[derive(Clone)]
+pub(crate) struct GivenCluster(pub Arc<dyn Cluster>);
+
+impl fmt::Debug for GivenCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GivenCluster")
+    }
 }
 
 const MIB: usize = 1024 * 1024;
@@ -150,7 +163,7 @@ impl Config {
 
     /// Runs on a given cluster inside this process, whatever the bootstrap servers say.
     pub fn cluster(self, cluster: &EmbeddedCluster) -> Config {
-        Config { cluster: Some(cluster.clone()), ..self }
+        Config { cluster: Some(GivenCluster(Arc::new(cluster.clone()))), ..self }
     }
 
     /// Threads that process records, 1 or more (`num.stream.threads`, default 1). A task runs on one of them.

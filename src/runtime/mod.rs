@@ -25,6 +25,8 @@ mod status;
 mod stream_thread;
 mod supervisor;
 mod task_layout;
+#[cfg(test)]
+mod tests;
 
 pub use kafka_streams::{CloseOptions, KafkaStreams};
 pub use restore::RestoreEvent;

@@ -12,7 +12,7 @@ use super::partition_counts::{Counts, partition_counts};
 use super::task_layout::TaskLayout;
 use crate::client::embedded::EmbeddedCluster;
 use crate::client::{Admin, Cluster, NewTopic};
-use crate::config::{Config, Guarantee, TopicCreation};
+use crate::config::{Config, GivenCluster, Guarantee, TopicCreation};
 use crate::error::{Error, Result};
 use crate::state::{Changelog, EngineKind, StateDirectory, StateMemory, StoreSpec};
 use crate::topology::{
@@ -59,8 +59,8 @@ pub(super) fn application(
 }
 
 fn cluster(config: &Config) -> Result<Arc<dyn Cluster>> {
-    if let Some(cluster) = &config.cluster {
-        return Ok(Arc::new(cluster.clone()));
+    if let Some(GivenCluster(cluster)) = &config.cluster {
+        return Ok(Arc::clone(cluster));
     }
     if config.bootstrap.starts_with("embedded:") {
         return Ok(Arc::new(EmbeddedCluster::named(&config.bootstrap)?));
