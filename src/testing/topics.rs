@@ -14,6 +14,26 @@ use crate::topology::millis;
 
 /// Writes records to a topic that the topology reads. Made by
 /// [`create_input_topic`](TopologyTestDriver::create_input_topic); borrows nothing, so a test may hold many.
+///
+/// ```
+/// use std::time::Duration;
+/// use kstreams::*;
+///
+/// let builder = StreamsBuilder::new();
+/// builder.stream("in", Consumed::with(Utf8, I64)).filter(|_, n| *n > 1).to("out", Produced::with(Utf8, I64));
+/// let mut driver = TopologyTestDriver::new(&builder.build()?)?;
+///
+/// let input = driver.create_input_topic("in", Utf8, I64).with_auto_advance(100, Duration::from_millis(10));
+/// input.pipe(&mut driver, "a", 1)?; // at 100
+/// input.pipe(&mut driver, "b", 2)?; // at 110
+/// input.pipe_at(&mut driver, "c", 3, 50)?;
+///
+/// let output = driver.create_output_topic("out", Utf8, I64);
+/// assert_eq!(output.read(&mut driver)?, Some(Record::new("b".to_owned(), 2, 110)));
+/// assert_eq!(output.read_value(&mut driver)?, Some(3));
+/// assert!(output.is_empty(&driver));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct TestInputTopic<K, V> {
     topic: Arc<str>,
     key: DynSerde<K>,

@@ -37,6 +37,18 @@ pub struct CreatedTopic {
 
 impl Topology {
     /// What each sub-topology reads, writes and creates when it runs as this application.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// let builder = StreamsBuilder::new();
+    /// builder
+    ///     .stream("words", Consumed::with(Utf8, Utf8))
+    ///     .group_by_key(Grouped::with(Utf8, Utf8))
+    ///     .count(Materialized::named("counts"));
+    /// let parts = builder.build()?.sub_topologies("my-app");
+    /// assert_eq!(parts[0].changelog_topics[0].name, "my-app-counts-changelog");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sub_topologies(&self, application_id: &str) -> Vec<SubTopology> {
         (0..self.sub_topology_count()).map(|id| self.shape(id, application_id)).collect()
     }

@@ -61,7 +61,7 @@ fn check(list: &str, entry: &Json) -> Result<Differences, Stop> {
             }
             same("read", &time.to_string(), &Wire::read_offset_metadata(text("encoded")).to_string());
         }
-        other => return Err(missing(format!("a window on {other}"))),
+        other => return Err(missing(format!("format {other}"))),
     }
     Ok(differences)
 }
