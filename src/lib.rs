@@ -83,7 +83,7 @@ pub use state::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, Timesta
 #[doc(hidden)]
 pub use testing::{SingleTask, Wire};
 #[cfg(feature = "testing")]
-pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TopologyTestDriver};
+pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TopicClient, TopologyTestDriver};
 pub use topology::{
     Consumed, CreatedTopic, ErrorContext, ErrorHandler, HandlerResponse, Incoming, OffsetReset, Outgoing, Processor,
     ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology, TaskContext,

@@ -152,7 +152,7 @@ pub(crate) fn expected() -> BTreeMap<String, Totals> {
 }
 
 fn order(number: u64) -> Order {
-    // Of two people the first one on the list orders; now and then it is a stranger.
+    // Some people order more than others, and now and then it is a stranger.
     let stranger = (STRANGER, "", "");
     let (customer, ..) = match pick(number, 1, 40) {
         0 => stranger,

@@ -72,7 +72,9 @@ pub(crate) fn run(directory: &Path, ending: Ending) -> Result<()> {
             screen.show_now(&block());
             break;
         }
-        screen.show(block);
+        if streams.state() == State::Running {
+            screen.show(block);
+        }
         ensure!(
             moved.elapsed() < STALL,
             "nothing has moved for {STALL:?}: {bookings} of {bookings_expected} committed"
@@ -93,21 +95,22 @@ fn crash(cluster: &EmbeddedCluster) -> Result<()> {
     std::process::abort()
 }
 
-/// Says from which offset of its changelog each store goes on.
+/// Says from which offset of its changelog each store goes on, the first time it is opened in this process.
 fn restore_narrator() -> impl Fn(&RestoreEvent) + Send + Sync + 'static {
     let started = Mutex::new(BTreeMap::new());
     move |event| {
         let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             RestoreEvent::Started { store, partition, from, to } => {
-                started.insert((Arc::clone(store), *partition), (*from, *to));
+                started.entry((Arc::clone(store), *partition)).or_insert(Some((*from, *to)));
             }
             RestoreEvent::Ended { store, partition, records } => {
+                let range = started.get_mut(&(Arc::clone(store), *partition)).and_then(Option::take);
                 // A store that is new has nothing to tell.
-                if let Some((from, to)) = started.remove(&(Arc::clone(store), *partition)).filter(|(_, to)| *to > 0) {
+                if let Some((from, to)) = range.filter(|(_, to)| *to > 0) {
                     say(&format!(
-                        "  store {store:<9} partition {partition}: resumed at offset {from} of its changelog, which ends \
-                         at {to}; {records} records read"
+                        "  store {store:<9} partition {partition}: on disk up to offset {from} of its changelog, which \
+                         ends at {to}; {records} committed records read"
                     ));
                 }
             }

@@ -5,7 +5,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "an example shows a person what happens, as it happens")]
 
-mod clusters;
 mod text;
 
 use std::collections::HashMap;
@@ -16,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kstreams::{
-    Config, Consumed, Grouped, I64, KafkaStreams, Materialized, Produced, State, StreamsBuilder, TopicCreation,
-    Topology, Utf8,
+    Config, Consumed, ConsumerRecord, Grouped, I64, KafkaStreams, Materialized, Produced, Serde, State, StreamsBuilder,
+    TopicClient, TopicCreation, Topology, Utf8,
 };
 
-use clusters::Lines;
 use text::TextFile;
 
 const HELP: &str = "\
@@ -96,10 +94,10 @@ async fn run(options: &Options) -> Result<()> {
         config = config.create_topics(TopicCreation::Everything { partitions: PARTITIONS });
     }
 
-    let streams = KafkaStreams::new(topology()?, config)?;
+    let streams = KafkaStreams::new(topology()?, config.clone())?;
     streams.start()?;
     let counted = tokio::select! {
-        counted = count(&streams, options, file) => counted,
+        counted = count(&streams, &config, file) => counted,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the next run goes on from what is committed")),
     };
     streams.close(Duration::from_secs(30))?;
@@ -110,50 +108,65 @@ async fn run(options: &Options) -> Result<()> {
 }
 
 /// Writes the lines and waits until everything is counted.
-async fn count(streams: &KafkaStreams, options: &Options, file: Option<TextFile>) -> Result<HashMap<String, i64>> {
+async fn count(streams: &KafkaStreams, config: &Config, file: Option<TextFile>) -> Result<HashMap<String, i64>> {
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
     while streams.state() != State::Running {
         ticks.tick().await;
         ensure_alive(streams)?;
     }
-    let mut lines = Lines::connect(&options.bootstrap, &options.application_id)?;
-    lines.read_counts()?;
-    let mut expected = total(lines.counts());
+    let mut topics = TopicClient::connect(config)?;
+    let mut counts = HashMap::new();
+    read_counts(&mut topics, &mut counts)?;
+    let mut expected = total(&counts);
+    let is_given = file.is_some();
     if let Some(mut file) = file {
         while let Some(line) = file.next_line()? {
             expected += i64::try_from(text::words(&line).len())?;
-            lines.write(&line)?;
+            // The key only spreads the lines over the partitions.
+            topics.write("lines", Some(file.lines.to_string().as_bytes()), Some(line.as_bytes()))?;
             if file.lines % 1024 == 0 {
                 ensure_alive(streams)?;
                 tokio::task::yield_now().await;
             }
         }
+        topics.flush()?;
         eprintln!("{file}");
     }
-    lines.flush()?;
 
-    let (mut before, mut changed) = (-1, Instant::now());
-    let mut told = Instant::now();
+    let (mut taken, mut counted, mut told) = (0, Instant::now(), Instant::now());
     loop {
         ticks.tick().await;
         ensure_alive(streams)?;
-        if !lines.are_taken()? {
-            changed = Instant::now();
-        }
-        lines.read_counts()?;
-        let now = total(lines.counts());
-        if now != before {
-            (before, changed) = (now, Instant::now());
+        let before = std::mem::replace(&mut taken, streams.processed_total());
+        if read_counts(&mut topics, &mut counts)? > 0 || taken != before {
+            counted = Instant::now();
         }
         if told.elapsed() > Duration::from_secs(1) {
             told = Instant::now();
-            eprintln!("{now} of {expected} words counted");
+            eprintln!("{} of {expected} words counted", total(&counts));
         }
-        // More than expected: an earlier run has left lines behind.
-        if now == expected && lines.are_taken()? || changed.elapsed() > QUIET {
-            return Ok(lines.counts().clone());
+        // Without FILE, and after a run that was interrupted, nobody knows what is still to come.
+        if is_given && total(&counts) == expected || counted.elapsed() > QUIET {
+            return Ok(counts);
         }
     }
+}
+
+/// Takes the committed counts that are new; how many there were.
+fn read_counts(topics: &mut TopicClient, counts: &mut HashMap<String, i64>) -> Result<usize> {
+    let mut bad = None;
+    let read = topics.read("counts", Duration::from_secs(5), |record| {
+        if let Err(error) = take(counts, record) {
+            bad = Some(error.context(format!("could not read counts[{}]@{}", record.partition, record.offset)));
+        }
+    })?;
+    bad.map_or(Ok(read), Err)
+}
+
+fn take(counts: &mut HashMap<String, i64>, record: &ConsumerRecord<'_>) -> Result<()> {
+    let word = Utf8.deserialize(record.key.context("there is no word")?)?;
+    counts.insert(word, I64.deserialize(record.value.context("there is no count")?)?);
+    Ok(())
 }
 
 fn ensure_alive(streams: &KafkaStreams) -> Result<()> {

@@ -30,5 +30,7 @@ mod tests;
 
 pub use kafka_streams::{CloseOptions, KafkaStreams};
 pub use restore::RestoreEvent;
+#[cfg(feature = "testing")]
+pub(crate) use start::cluster;
 pub use state::State;
 pub use supervisor::UncaughtErrorResponse;

@@ -58,7 +58,7 @@ pub(super) fn application(
     }))
 }
 
-fn cluster(config: &Config) -> Result<Arc<dyn Cluster>> {
+pub(crate) fn cluster(config: &Config) -> Result<Arc<dyn Cluster>> {
     if let Some(GivenCluster(cluster)) = &config.cluster {
         return Ok(Arc::clone(cluster));
     }

@@ -8,11 +8,13 @@ mod produced;
 mod single_task;
 #[cfg(test)]
 mod tests;
+mod topic_client;
 mod topics;
 mod wire;
 
 pub use driver::TopologyTestDriver;
 pub use produced::TestRecord;
 pub use single_task::SingleTask;
+pub use topic_client::TopicClient;
 pub use topics::{TestInputTopic, TestOutputTopic};
 pub use wire::Wire;
