@@ -36,7 +36,7 @@ pub(crate) struct RestoreMetrics {
 }
 
 impl ThreadMetrics {
-    pub fn new(thread: &str) -> ThreadMetrics {
+    pub(crate) fn new(thread: &str) -> ThreadMetrics {
         let count = |name: &'static str| counter!(name, "thread-id" => thread.to_owned());
         ThreadMetrics {
             process_total: count("stream-thread-metrics.process-total"),
@@ -51,7 +51,7 @@ impl ThreadMetrics {
 }
 
 impl TaskMetrics {
-    pub fn new(task: &str) -> TaskMetrics {
+    pub(crate) fn new(task: &str) -> TaskMetrics {
         let count = |name: &'static str| counter!(name, "task-id" => task.to_owned());
         let level = |name: &'static str| gauge!(name, "task-id" => task.to_owned());
         TaskMetrics {
@@ -66,7 +66,7 @@ impl TaskMetrics {
 }
 
 impl RestoreMetrics {
-    pub fn new(task: &str) -> RestoreMetrics {
+    pub(crate) fn new(task: &str) -> RestoreMetrics {
         let task = || task.to_owned();
         RestoreMetrics {
             restore_total: counter!("stream-task-metrics.restore-total", "task-id" => task()),

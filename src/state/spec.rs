@@ -39,7 +39,7 @@ pub(crate) enum Changelog {
 }
 
 impl StoreSpec {
-    pub fn is_logged(&self) -> bool {
+    pub(crate) fn is_logged(&self) -> bool {
         !matches!(self.changelog, Changelog::Off)
     }
 }

@@ -19,7 +19,7 @@ const MAGIC: u8 = 2;
 const MAGIC_TIME_ONLY: u8 = 1;
 
 impl CommitPoint {
-    pub fn encode(self) -> OffsetAndMetadata {
+    pub(crate) fn encode(self) -> OffsetAndMetadata {
         let mut bytes = [MAGIC; 9];
         let (_, time) = bytes.split_at_mut(1);
         time.copy_from_slice(&self.partition_time.to_be_bytes());
@@ -27,7 +27,7 @@ impl CommitPoint {
     }
 
     /// Text that is not ours makes the time unknown, as in Java: the offset still counts.
-    pub fn decode(committed: &OffsetAndMetadata) -> CommitPoint {
+    pub(crate) fn decode(committed: &OffsetAndMetadata) -> CommitPoint {
         let time = || {
             let bytes = STANDARD.decode(&committed.metadata).ok()?;
             let (magic, rest) = bytes.split_first()?;

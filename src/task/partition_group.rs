@@ -51,7 +51,7 @@ pub(crate) type Prepare<'a> = &'a mut dyn FnMut(usize, &ConsumerRecord<'_>, i64)
 const EMPTY_MAX: usize = 4;
 
 impl PartitionGroup {
-    pub fn new(partitions: impl IntoIterator<Item = (i32, i64)>, idle: MaxTaskIdle) -> PartitionGroup {
+    pub(super) fn new(partitions: impl IntoIterator<Item = (i32, i64)>, idle: MaxTaskIdle) -> PartitionGroup {
         let queue = |(partition, partition_time)| Queue {
             partition,
             batches: VecDeque::new(),
@@ -66,7 +66,7 @@ impl PartitionGroup {
         PartitionGroup { queues: partitions.into_iter().map(queue).collect(), idle, empty: Vec::new() }
     }
 
-    pub fn add(&mut self, input: usize, batch: RecordBatch) {
+    pub(super) fn add(&mut self, input: usize, batch: RecordBatch) {
         if batch.is_empty() {
             self.recycle(batch);
         } else if let Some(queue) = self.queues.get_mut(input) {
@@ -78,48 +78,48 @@ impl PartitionGroup {
     }
 
     /// A batch to fill; its memory has been used before.
-    pub fn empty_batch(&mut self) -> RecordBatch {
+    pub(super) fn empty_batch(&mut self) -> RecordBatch {
         self.empty.pop().unwrap_or_default()
     }
 
-    pub fn recycle(&mut self, mut batch: RecordBatch) {
+    pub(super) fn recycle(&mut self, mut batch: RecordBatch) {
         if self.empty.len() < EMPTY_MAX {
             batch.clear();
             self.empty.push(batch);
         }
     }
 
-    pub fn buffered(&self, input: usize) -> usize {
+    pub(super) fn buffered(&self, input: usize) -> usize {
         self.queues.get(input).map_or(0, |queue| queue.buffered)
     }
 
-    pub fn buffered_bytes(&self) -> usize {
+    pub(super) fn buffered_bytes(&self) -> usize {
         self.queues.iter().map(|queue| queue.bytes).sum()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queues.iter().all(|queue| queue.buffered == 0)
     }
 
-    pub fn set_caught_up(&mut self, input: usize, caught_up: Option<bool>) {
+    pub(super) fn set_caught_up(&mut self, input: usize, caught_up: Option<bool>) {
         if let Some(queue) = self.queues.get_mut(input) {
             queue.caught_up = caught_up;
         }
     }
 
-    pub fn partition_time(&self, input: usize) -> i64 {
+    pub(super) fn partition_time(&self, input: usize) -> i64 {
         self.queues.get(input).map_or(-1, |queue| queue.partition_time)
     }
 
     /// The offset of the first record that has not been processed.
-    pub fn head_offset(&self, input: usize) -> Option<i64> {
+    pub(super) fn head_offset(&self, input: usize) -> Option<i64> {
         let queue = self.queues.get(input)?;
         queue.front().map(|record| record.offset)
     }
 
     /// The input whose record is next, and that record's timestamp; none: nothing is ready. `skipped` counts records
     /// that their sources did not want.
-    pub fn choose(&mut self, now: i64, skipped: &mut usize, prepare: Prepare<'_>) -> Result<Option<(usize, i64)>> {
+    pub(super) fn choose(&mut self, now: i64, skipped: &mut usize, prepare: Prepare<'_>) -> Result<Option<(usize, i64)>> {
         let mut lowest: Option<(i64, usize)> = None;
         for input in 0..self.queues.len() {
             self.prepare_head(input, skipped, prepare)?;
@@ -132,12 +132,12 @@ impl PartitionGroup {
     }
 
     /// The record at the head of an input.
-    pub fn head(&self, input: usize) -> Option<ConsumerRecord<'_>> {
+    pub(super) fn head(&self, input: usize) -> Option<ConsumerRecord<'_>> {
         self.queues.get(input)?.front()
     }
 
     /// The head has been processed: its partition's time moves, and the next record is the head.
-    pub fn advance(&mut self, input: usize, timestamp: i64) {
+    pub(super) fn advance(&mut self, input: usize, timestamp: i64) {
         if let Some(queue) = self.queues.get_mut(input) {
             queue.partition_time = queue.partition_time.max(timestamp);
         }

@@ -42,7 +42,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// What a maker of the user returned; the stores are lost to the caller, who opens them again.
-    pub fn make(blueprint: &Blueprint<'_>, stores: TaskStores) -> Result<Pipeline> {
+    pub(super) fn make(blueprint: &Blueprint<'_>, stores: TaskStores) -> Result<Pipeline> {
         let Blueprint { topology, nodes: ids, topics, environment, stream_time, wall_clock_ms } = *blueprint;
         let full_name = |topic: &Arc<str>| topology.full_name(&environment.application_id, topic);
         let mut task = TaskContext::new(environment.clone(), stores, topics.iter().map(full_name).collect());
@@ -82,7 +82,7 @@ impl Pipeline {
     }
 
     /// Reads the record at the head of an input: its timestamp, or none when it is to be skipped.
-    pub fn prepare(&mut self, input: usize, record: &ConsumerRecord<'_>, partition_time: i64) -> Result<Option<i64>> {
+    pub(super) fn prepare(&mut self, input: usize, record: &ConsumerRecord<'_>, partition_time: i64) -> Result<Option<i64>> {
         self.guarded(|pipeline| {
             pipeline.task.record.position = Some(position(input, record));
             let source = pipeline.inputs.get(input).and_then(|source| pipeline.sources.get_mut(*source));
@@ -96,7 +96,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The error of a serde or a processor, with the name of its node. From then on the pipeline refuses work.
-    pub fn process(&mut self, input: usize, record: &ConsumerRecord<'_>, timestamp: i64) -> Result<()> {
+    pub(super) fn process(&mut self, input: usize, record: &ConsumerRecord<'_>, timestamp: i64) -> Result<()> {
         self.guarded(|pipeline| {
             let task = &mut pipeline.task;
             let stream_time = task.stream_time.map_or(timestamp, |time| time.max(timestamp));
@@ -122,7 +122,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`process`](Pipeline::process).
-    pub fn advance_wall_clock(&mut self, wall_clock_ms: i64) -> Result<bool> {
+    pub(super) fn advance_wall_clock(&mut self, wall_clock_ms: i64) -> Result<bool> {
         self.guarded(|pipeline| {
             pipeline.task.wall_clock_ms = wall_clock_ms;
             pipeline.punctuate(PunctuationType::WallClockTime, wall_clock_ms)
@@ -133,7 +133,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`process`](Pipeline::process).
-    pub fn flush(&mut self) -> Result<()> {
+    pub(super) fn flush(&mut self) -> Result<()> {
         self.guarded(|pipeline| {
             for store in 0..pipeline.flushes.len() {
                 match pipeline.flushes.get(store).copied().flatten().and_then(|id| pipeline.nodes.get(&id)) {
@@ -145,16 +145,16 @@ impl Pipeline {
         })
     }
 
-    pub fn context(&mut self) -> &mut TaskContext {
+    pub(super) fn context(&mut self) -> &mut TaskContext {
         &mut self.task
     }
 
-    pub fn is_failed(&self) -> bool {
+    pub(super) fn is_failed(&self) -> bool {
         self.failed
     }
 
     /// Tells every processor that its task ends, and gives the stores back.
-    pub fn close(mut self) -> TaskStores {
+    pub(super) fn close(mut self) -> TaskStores {
         for node in self.nodes.values() {
             // A panic while closing must not keep the stores from being closed as well.
             let closed = catch_unwind(AssertUnwindSafe(|| node.borrow_mut().close()));
@@ -166,7 +166,7 @@ impl Pipeline {
     }
 
     /// Drops the operators, whatever state they are in, and gives the stores back.
-    pub fn into_stores(mut self) -> TaskStores {
+    pub(super) fn into_stores(mut self) -> TaskStores {
         std::mem::take(&mut self.task.stores)
     }
 

@@ -42,54 +42,54 @@ impl Task {
     ///
     /// # Errors
     /// What a maker of the user returned.
-    pub fn new(spec: TaskSpec, stores: TaskStores, committed: Vec<CommitPoint>, now: i64) -> Result<Task> {
+    pub(crate) fn new(spec: TaskSpec, stores: TaskStores, committed: Vec<CommitPoint>, now: i64) -> Result<Task> {
         let pipeline = Some(make(&spec, stores, &committed, now)?);
         let group = group(&spec, &committed);
         let consumed = vec![false; spec.inputs.len()];
         Ok(Task { spec, group, pipeline, committed, consumed, commit_needed: false, processed: 0 })
     }
 
-    pub fn id(&self) -> TaskId {
+    pub(crate) fn id(&self) -> TaskId {
         self.spec.environment.task
     }
 
-    pub fn inputs(&self) -> &[TopicPartition] {
+    pub(crate) fn inputs(&self) -> &[TopicPartition] {
         &self.spec.inputs
     }
 
-    pub fn spec(&self) -> &TaskSpec {
+    pub(crate) fn spec(&self) -> &TaskSpec {
         &self.spec
     }
 
     /// The inputs with the offsets at which they continue after the last commit.
-    pub fn committed_positions(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
+    pub(crate) fn committed_positions(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
         self.spec.inputs.iter().zip(self.committed.iter().map(|point| point.offset))
     }
 
     /// Queues records of an input behind those it has.
-    pub fn add(&mut self, input: usize, batch: RecordBatch) {
+    pub(crate) fn add(&mut self, input: usize, batch: RecordBatch) {
         self.group.add(input, batch);
     }
 
     /// A batch to fill for [`add`](Task::add).
-    pub fn empty_batch(&mut self) -> RecordBatch {
+    pub(crate) fn empty_batch(&mut self) -> RecordBatch {
         self.group.empty_batch()
     }
 
-    pub fn buffered(&self, input: usize) -> usize {
+    pub(crate) fn buffered(&self, input: usize) -> usize {
         self.group.buffered(input)
     }
 
-    pub fn buffered_bytes(&self) -> usize {
+    pub(crate) fn buffered_bytes(&self) -> usize {
         self.group.buffered_bytes()
     }
 
-    pub fn has_buffered(&self) -> bool {
+    pub(crate) fn has_buffered(&self) -> bool {
         !self.group.is_empty()
     }
 
     /// Whether everything the cluster holds of an input has been added; none: not known yet.
-    pub fn set_caught_up(&mut self, input: usize, caught_up: Option<bool>) {
+    pub(crate) fn set_caught_up(&mut self, input: usize, caught_up: Option<bool>) {
         self.group.set_caught_up(input, caught_up);
     }
 
@@ -97,7 +97,7 @@ impl Task {
     ///
     /// # Errors
     /// What a handler did not let pass. The task must be [rewound](Task::rewind) or closed.
-    pub fn process(&mut self, records_max: usize, now: i64) -> Result<usize> {
+    pub(crate) fn process(&mut self, records_max: usize, now: i64) -> Result<usize> {
         let pipeline = self.pipeline.as_mut().ok_or_else(closed)?;
         pipeline.context().wall_clock_ms = now;
         let mut processed = 0;
@@ -134,7 +134,7 @@ impl Task {
     ///
     /// # Errors
     /// As [`process`](Task::process).
-    pub fn punctuate(&mut self, now: i64) -> Result<bool> {
+    pub(crate) fn punctuate(&mut self, now: i64) -> Result<bool> {
         let punctuated = self.pipeline.as_mut().ok_or_else(closed)?.advance_wall_clock(now)?;
         self.commit_needed |= punctuated;
         Ok(punctuated)
@@ -144,46 +144,46 @@ impl Task {
     ///
     /// # Errors
     /// As [`process`](Task::process).
-    pub fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.pipeline.as_mut().ok_or_else(closed)?.flush()
     }
 
     /// The records that wait to be handed to the producer.
-    pub fn output(&mut self) -> Result<&mut Output> {
+    pub(crate) fn output(&mut self) -> Result<&mut Output> {
         Ok(&mut self.pipeline.as_mut().ok_or_else(closed)?.context().output)
     }
 
-    pub fn stores(&mut self) -> Result<&mut TaskStores> {
+    pub(crate) fn stores(&mut self) -> Result<&mut TaskStores> {
         Ok(&mut self.pipeline.as_mut().ok_or_else(closed)?.context().stores)
     }
 
     /// Whether anything has happened since the last commit.
-    pub fn commit_needed(&self) -> bool {
+    pub(crate) fn commit_needed(&self) -> bool {
         self.commit_needed
     }
 
     /// Whether a processor has asked for a commit.
-    pub fn commit_requested(&mut self) -> bool {
+    pub(crate) fn commit_requested(&mut self) -> bool {
         self.pipeline.as_mut().is_some_and(|pipeline| pipeline.context().commit_requested)
     }
 
     /// Records dropped on purpose since the task was made or rewound.
-    pub fn dropped(&mut self) -> u64 {
+    pub(crate) fn dropped(&mut self) -> u64 {
         self.pipeline.as_mut().map_or(0, |pipeline| pipeline.context().dropped)
     }
 
     /// Records taken from inputs since the task was made.
-    pub fn processed(&self) -> u64 {
+    pub(crate) fn processed(&self) -> u64 {
         self.processed
     }
 
-    pub fn stream_time(&mut self) -> Option<i64> {
+    pub(crate) fn stream_time(&mut self) -> Option<i64> {
         self.pipeline.as_mut().and_then(|pipeline| pipeline.context().stream_time)
     }
 
     /// What is to be committed for each input of which something was taken: the first record that is still buffered,
     /// otherwise the consumer's position, which also steps over transaction markers.
-    pub fn offsets(
+    pub(crate) fn offsets(
         &self,
         position: impl Fn(&TopicPartition) -> Option<i64>,
     ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
@@ -195,7 +195,7 @@ impl Task {
     ///
     /// # Errors
     /// A store that cannot be written: the changelog has it, so the task is closed and restored.
-    pub fn committed(
+    pub(crate) fn committed(
         &mut self,
         changelogs: &[Option<i64>],
         position: impl Fn(&TopicPartition) -> Option<i64>,
@@ -218,7 +218,7 @@ impl Task {
     ///
     /// # Errors
     /// What a maker of the user returned.
-    pub fn rewind(&mut self, now: i64) -> Result<()> {
+    pub(crate) fn rewind(&mut self, now: i64) -> Result<()> {
         let mut stores = self.pipeline.take().ok_or_else(closed)?.into_stores();
         stores.discard();
         self.group = group(&self.spec, &self.committed);
@@ -229,7 +229,7 @@ impl Task {
     }
 
     /// Ends the task; what is not committed is dropped. Clean: its processors are told.
-    pub fn close(mut self) -> TaskStores {
+    pub(crate) fn close(mut self) -> TaskStores {
         let Some(pipeline) = self.pipeline.take() else { return TaskStores::default() };
         let mut stores = if pipeline.is_failed() { pipeline.into_stores() } else { pipeline.close() };
         stores.discard();

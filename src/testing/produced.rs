@@ -39,34 +39,34 @@ struct Topic {
 }
 
 impl Produced {
-    pub fn push(&mut self, record: TestRecord) {
+    pub(super) fn push(&mut self, record: TestRecord) {
         let topic = self.topics.entry(Arc::clone(&record.topic)).or_default();
         topic.places.push(self.records.len());
         self.records.push(record);
     }
 
     /// How many records a topic has; none: nothing was ever written to it.
-    pub fn end(&self, topic: &str) -> Option<i64> {
+    pub(super) fn end(&self, topic: &str) -> Option<i64> {
         i64::try_from(self.topics.get(topic)?.places.len()).ok()
     }
 
-    pub fn all(&self) -> &[TestRecord] {
+    pub(super) fn all(&self) -> &[TestRecord] {
         &self.records
     }
 
-    pub fn topics(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
         self.topics.keys().map(|topic| &**topic)
     }
 
     /// The records of a topic that have not been read.
-    pub fn unread(&self, topic: &str) -> impl Iterator<Item = &TestRecord> {
+    pub(super) fn unread(&self, topic: &str) -> impl Iterator<Item = &TestRecord> {
         let topic = self.topics.get(topic);
         let places = topic.and_then(|topic| topic.places.get(topic.read..)).unwrap_or_default();
         places.iter().filter_map(|place| self.records.get(*place))
     }
 
     /// The next record of a topic.
-    pub fn read(&mut self, topic: &str) -> Option<&TestRecord> {
+    pub(super) fn read(&mut self, topic: &str) -> Option<&TestRecord> {
         let topic = self.topics.get_mut(topic)?;
         let place = topic.places.get(topic.read)?;
         topic.read += 1;

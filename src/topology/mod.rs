@@ -43,7 +43,7 @@ pub(crate) use context::{PartitionCounts, TaskEnvironment};
 pub(crate) use handlers::{Handlers, dead_letter_headers};
 pub(crate) use internal_topics::{RepartitionTopic, changelog_topic, changelog_topic_config, repartition_topic_config};
 pub(crate) use io::Partitioner;
-pub(crate) use node::{Duplicate, Live, Made, Port, Source};
+pub(crate) use node::{Live, Made, Source};
 pub(crate) use output::Output;
 pub(crate) use processor::millis;
 

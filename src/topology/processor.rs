@@ -13,7 +13,7 @@ use super::context::TaskContext;
 use super::node::{Made, Node, Port};
 use super::schedules::{Punctuation, PunctuationType};
 use super::{NodeId, TaskId, Topology};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::state::{RecordContext, StoreBuilder, StoreContext, TaskStores};
 

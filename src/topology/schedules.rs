@@ -34,14 +34,14 @@ struct Schedule {
 }
 
 impl Schedules {
-    pub fn add(&mut self, node: NodeId, kind: PunctuationType, interval_ms: i64, first: i64) -> Punctuation {
+    pub(crate) fn add(&mut self, node: NodeId, kind: PunctuationType, interval_ms: i64, first: i64) -> Punctuation {
         let punctuation = Punctuation(self.all.len());
         self.all.push(Schedule { node, kind, interval_ms: interval_ms.max(1), next: first, cancelled: false });
         self.queue(kind).push(first, punctuation);
         punctuation
     }
 
-    pub fn cancel(&mut self, punctuation: Punctuation) {
+    pub(crate) fn cancel(&mut self, punctuation: Punctuation) {
         if let Some(schedule) = self.all.get_mut(punctuation.0) {
             schedule.cancelled = true; // leaves the queue when it is due
         }
@@ -49,7 +49,7 @@ impl Schedules {
 
     /// Takes the schedule of this kind that has been due the longest. The caller gives it [back](Schedules::put_back) when
     /// it has been called: its callback may cancel it or schedule others.
-    pub fn take_due(&mut self, kind: PunctuationType, now: i64) -> Option<(NodeId, Punctuation)> {
+    pub(crate) fn take_due(&mut self, kind: PunctuationType, now: i64) -> Option<(NodeId, Punctuation)> {
         loop {
             let (_, punctuation) = self.queue(kind).pop_until(now)?;
             if let Some(schedule) = self.all.get(punctuation.0).filter(|schedule| !schedule.cancelled) {
@@ -59,7 +59,7 @@ impl Schedules {
     }
 
     /// Moves a schedule that was taken to its next time. Missed intervals collapse into one call.
-    pub fn put_back(&mut self, punctuation: Punctuation, now: i64) {
+    pub(crate) fn put_back(&mut self, punctuation: Punctuation, now: i64) {
         let Some(schedule) = self.all.get_mut(punctuation.0).filter(|schedule| !schedule.cancelled) else { return };
         let missed = now.saturating_sub(schedule.next) / schedule.interval_ms;
         schedule.next = schedule.next.saturating_add((missed + 1).saturating_mul(schedule.interval_ms));
