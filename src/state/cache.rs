@@ -271,8 +271,7 @@ impl RecordCache {
     ) -> impl DoubleEndedIterator<Item = (&[u8], Option<&[u8]>)> {
         let entries = &self.entries;
         let ordered = self.ordered.get_or_insert_with(|| {
-            let ids = 0..entries.len() as u32;
-            let dirty = ids.zip(entries).filter(|(_, entry)| entry.is_dirty);
+            let dirty = (0..).zip(entries).filter(|(_, entry)| entry.is_dirty);
             dirty.map(|(id, entry)| (entry.key.as_slice().into(), id)).collect()
         });
         ordered.range::<[u8], _>((from, to)).map(move |(key, id)| {
@@ -303,7 +302,8 @@ impl RecordCache {
     fn free_entry(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry::default());
-            self.entries.len() as u32 - 1
+            // The cache is full of bytes long before it has this many entries.
+            u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
         })
     }
 

@@ -227,6 +227,7 @@ fn write_durably(path: &Path, metadata: &ProcessMetadata) -> io::Result<()> {
 
 #[cold]
 fn unavailable(doing: &str, path: &Path, error: io::Error) -> Error {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the list is the standard library's, and long")]
     let remedy = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk",
         io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing, or choose another state directory",

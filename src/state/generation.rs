@@ -68,13 +68,13 @@ impl Generation {
     }
 
     /// Adds a row whose key is not there.
+    #[expect(clippy::cast_possible_truncation, reason = "`reserve` has checked the sum of both lengths")]
     pub(super) fn insert(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<u32> {
         let id = u32::try_from(self.rows.len()).map_err(|_| too_large())?;
         let value_bytes = value.unwrap_or_default();
         let key_at = self.reserve(key.len() + value_bytes.len())?;
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value_bytes);
-        // Both fit: `reserve` has checked their sum.
         let (key_len, value_capacity) = (key.len() as u32, value_bytes.len() as u32);
         let value_len = if value.is_some() { value_capacity } else { ABSENT };
         let value_at = key_at + key_len;
@@ -85,6 +85,7 @@ impl Generation {
     }
 
     /// Overwrites the value of a row.
+    #[expect(clippy::cast_possible_truncation, reason = "a value fits its capacity, or `reserve` has checked it")]
     pub(super) fn set(&mut self, id: u32, value: Option<&[u8]>) -> Result<()> {
         let Some(&row) = self.row(id) else { return Ok(()) };
         let (mut at, mut capacity) = (row.value_at, row.value_capacity);
@@ -147,6 +148,7 @@ impl Generation {
     }
 
     /// Where the next bytes go, with the promise that everything up to their end has an address.
+    #[expect(clippy::cast_possible_truncation, reason = "the end is checked, and the start is before it")]
     fn reserve(&mut self, len: usize) -> Result<u32> {
         let at = self.bytes.len();
         if at.saturating_add(len) >= ABSENT as usize {

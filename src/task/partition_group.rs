@@ -97,7 +97,8 @@ impl PartitionGroup {
         self.queues.iter().map(|queue| queue.bytes).sum()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.queues.iter().all(|queue| queue.buffered == 0)
     }
 
@@ -119,7 +120,12 @@ impl PartitionGroup {
 
     /// The input whose record is next, and that record's timestamp; none: nothing is ready. `skipped` counts records
     /// that their sources did not want.
-    pub(super) fn choose(&mut self, now: i64, skipped: &mut usize, prepare: Prepare<'_>) -> Result<Option<(usize, i64)>> {
+    pub(super) fn choose(
+        &mut self,
+        now: i64,
+        skipped: &mut usize,
+        prepare: Prepare<'_>,
+    ) -> Result<Option<(usize, i64)>> {
         let mut lowest: Option<(i64, usize)> = None;
         for input in 0..self.queues.len() {
             self.prepare_head(input, skipped, prepare)?;

@@ -82,7 +82,12 @@ impl Pipeline {
     }
 
     /// Reads the record at the head of an input: its timestamp, or none when it is to be skipped.
-    pub(super) fn prepare(&mut self, input: usize, record: &ConsumerRecord<'_>, partition_time: i64) -> Result<Option<i64>> {
+    pub(super) fn prepare(
+        &mut self,
+        input: usize,
+        record: &ConsumerRecord<'_>,
+        partition_time: i64,
+    ) -> Result<Option<i64>> {
         self.guarded(|pipeline| {
             pipeline.task.record.position = Some(position(input, record));
             let source = pipeline.inputs.get(input).and_then(|source| pipeline.sources.get_mut(*source));

@@ -34,7 +34,6 @@ pub(crate) struct Task {
     /// Inputs of which something was taken since the last commit.
     consumed: Vec<bool>,
     commit_needed: bool,
-    processed: u64,
 }
 
 impl Task {
@@ -46,7 +45,7 @@ impl Task {
         let pipeline = Some(make(&spec, stores, &committed, now)?);
         let group = group(&spec, &committed);
         let consumed = vec![false; spec.inputs.len()];
-        Ok(Task { spec, group, pipeline, committed, consumed, commit_needed: false, processed: 0 })
+        Ok(Task { spec, group, pipeline, committed, consumed, commit_needed: false })
     }
 
     pub(crate) fn id(&self) -> TaskId {
@@ -55,10 +54,6 @@ impl Task {
 
     pub(crate) fn inputs(&self) -> &[TopicPartition] {
         &self.spec.inputs
-    }
-
-    pub(crate) fn spec(&self) -> &TaskSpec {
-        &self.spec
     }
 
     /// The inputs with the offsets at which they continue after the last commit.
@@ -82,10 +77,6 @@ impl Task {
 
     pub(crate) fn buffered_bytes(&self) -> usize {
         self.group.buffered_bytes()
-    }
-
-    pub(crate) fn has_buffered(&self) -> bool {
-        !self.group.is_empty()
     }
 
     /// Whether everything the cluster holds of an input has been added; none: not known yet.
@@ -126,7 +117,6 @@ impl Task {
                 break;
             }
         }
-        self.processed += processed as u64;
         Ok(processed)
     }
 
@@ -170,11 +160,6 @@ impl Task {
     /// Records dropped on purpose since the task was made or rewound.
     pub(crate) fn dropped(&mut self) -> u64 {
         self.pipeline.as_mut().map_or(0, |pipeline| pipeline.context().dropped)
-    }
-
-    /// Records taken from inputs since the task was made.
-    pub(crate) fn processed(&self) -> u64 {
-        self.processed
     }
 
     pub(crate) fn stream_time(&mut self) -> Option<i64> {

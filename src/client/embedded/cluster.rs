@@ -261,12 +261,14 @@ impl EmbeddedCluster {
     }
 
     /// The ids of a group's members.
+    #[cfg(test)]
     pub(crate) fn members(&self, group: &str) -> Result<Vec<String>> {
         let state = self.shared.state()?;
         Ok(state.groups.get(group).map(|group| group.members.keys().cloned().collect()).unwrap_or_default())
     }
 
     /// Throws a member out, as if its session had run out. Whether there was one.
+    #[cfg(test)]
     pub(crate) fn expire_member(&self, group: &str, member: &str) -> Result<bool> {
         let expired = self.shared.state()?.expire_member(group, member);
         self.shared.wake();

@@ -158,6 +158,7 @@ fn family_name(store: &str) -> String {
 
 fn failed(doing: &str, path: &Path, error: rocksdb::Error) -> Error {
     let path = path.display();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only damage is told apart; the rest leaves the store healthy")]
     let (kind, remedy) = match error.kind() {
         rocksdb::ErrorKind::Corruption => {
             (ErrorKind::Corrupted, "it will be set aside and restored when the task is opened again")
