@@ -143,7 +143,10 @@ async fn count(streams: &KafkaStreams, config: &Config, file: Option<TextFile>) 
         }
         if told.elapsed() > Duration::from_secs(1) {
             told = Instant::now();
-            eprintln!("{} of {expected} words counted", total(&counts));
+            match is_given {
+                true => eprintln!("{} of {expected} words counted", total(&counts)),
+                false => eprintln!("{} words counted", total(&counts)),
+            }
         }
         // Without FILE, and after a run that was interrupted, nobody knows what is still to come.
         if is_given && total(&counts) == expected || counted.elapsed() > QUIET {
