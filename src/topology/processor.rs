@@ -109,7 +109,7 @@ impl<K, V> ProcessorContext<'_, K, V> {
     /// Passes the record to one child, by the child's name.
     ///
     /// # Errors
-    /// [`User`](ErrorKind::User) when there is no child of that name; else as [`forward`](ProcessorContext::forward).
+    /// [`User`](crate::ErrorKind::User) when there is no child of that name; else as [`forward`](ProcessorContext::forward).
     pub fn forward_to(&mut self, child: &str, record: Record<K, V>) -> Result<()> {
         let child = self.out.child(child)?;
         self.out.forward_to(child, record, self.task)
@@ -171,7 +171,7 @@ impl ProcessorInit<'_> {
     /// A store that the node is connected to.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) when it is not connected, with the way to connect it.
+    /// [`Invalid`](crate::ErrorKind::Invalid) when it is not connected, with the way to connect it.
     pub fn store<S>(&self, store: &StoreBuilder<S>) -> Result<S> {
         let node = self.topology.node(self.id);
         let connected = node.stores.contains(&store.spec.name);
