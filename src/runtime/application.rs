@@ -12,7 +12,7 @@ use super::restore::RestoreEvent;
 use super::task_layout::TaskLayout;
 use crate::client::{Admin, Cluster, ConsumerSpec, GroupSpec, Isolation, ProducerSpec};
 use crate::config::{Config, Guarantee};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::state::{CacheBudget, ChangelogIdentity, StateDirectory, StateHome, StateMemory, StoreToOpen};
 use crate::topology::{PartitionCounts, TaskId, Topology, changelog_topic};
@@ -25,8 +25,7 @@ pub(super) struct Application {
     pub config: Config,
     pub layout: Arc<TaskLayout>,
     pub cluster: Arc<dyn Cluster>,
-    /// Asked at assignments and when topics are purged: seldom enough for one to serve all threads.
-    pub admin: Arc<Mutex<Box<dyn Admin>>>,
+    pub admin: Arc<SharedAdmin>,
     pub partition_counts: PartitionCounts,
     pub restore_listener: Option<RestoreListener>,
     /// Part of transactional ids: a restarted process with the same one ends what it left open.
@@ -113,8 +112,7 @@ impl Application {
     }
 
     pub fn with_admin<T>(&self, ask: impl FnOnce(&mut dyn Admin) -> Result<T>) -> Result<T> {
-        // A panic inside the client leaves nothing half done that the next call would see.
-        ask(&mut **self.admin.lock().unwrap_or_else(PoisonError::into_inner))
+        self.admin.with(ask)
     }
 
     pub fn add_processed(&self, records: usize) {
@@ -135,14 +133,42 @@ impl fmt::Debug for Application {
     }
 }
 
+/// Asked at assignments and when topics are purged: seldom enough for one to serve all threads.
+pub(super) struct SharedAdmin {
+    cluster: Arc<dyn Cluster>,
+    /// None: it has failed, and the next call makes another one.
+    admin: Mutex<Option<Box<dyn Admin>>>,
+}
+
+impl SharedAdmin {
+    pub fn new(cluster: Arc<dyn Cluster>, admin: Box<dyn Admin>) -> SharedAdmin {
+        SharedAdmin { cluster, admin: Mutex::new(Some(admin)) }
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&mut dyn Admin) -> Result<T>) -> Result<T> {
+        // A panic inside the client leaves nothing half done that the next call would see.
+        let mut slot = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut admin = match slot.take() {
+            Some(admin) => admin,
+            None => self.cluster.admin()?,
+        };
+        let answer = ask(&mut *admin);
+        // NOTE: after a restart of the broker a client may ask with an old leader epoch for minutes and be refused each
+        // time. A new one knows the new leaders.
+        let is_stale = answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+        *slot = (!is_stale).then_some(admin);
+        answer
+    }
+}
+
 /// Answers how many partitions a topic has; asks the cluster once for each topic that is not known at the start.
-pub(super) fn remembered_counts(known: HashMap<String, i32>, admin: Arc<Mutex<Box<dyn Admin>>>) -> PartitionCounts {
+pub(super) fn remembered_counts(known: HashMap<String, i32>, admin: Arc<SharedAdmin>) -> PartitionCounts {
     let known = RwLock::new(known);
     Arc::new(move |topic| {
         if let Some(count) = known.read().unwrap_or_else(PoisonError::into_inner).get(topic) {
             return Ok(*count);
         }
-        let answer = admin.lock().unwrap_or_else(PoisonError::into_inner).topics(&[topic.into()])?;
+        let answer = admin.with(|admin| admin.topics(&[topic.into()]))?;
         let Some(info) = answer.into_iter().next().flatten() else {
             return Err(crate::Error::invalid(format!("topic {topic} does not exist: create it")));
         };

@@ -216,7 +216,8 @@ impl Committer {
                 self.is_open = true;
                 return Ok(());
             }
-            Transaction::Abort => repeat(&mut self.is_suspicious, || producer.abort_transaction(CALL_TIMEOUT)),
+            // Once: what a new producer does is an abort as well.
+            Transaction::Abort => producer.abort_transaction(CALL_TIMEOUT),
             Transaction::Commit => repeat(&mut self.is_suspicious, || producer.commit_transaction(CALL_TIMEOUT)),
         };
         self.is_suspicious |= Now::read().since(started) > SUSPICIOUS;

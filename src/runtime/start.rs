@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
-use super::application::{self, Application, RestoreListener, remembered_counts};
+use super::application::{self, Application, RestoreListener, SharedAdmin, remembered_counts};
 use super::crash::CrashPoint;
 use super::partition_counts::{Counts, partition_counts};
 use super::task_layout::TaskLayout;
@@ -39,7 +39,7 @@ pub(super) fn application(
     summarize(topology, config, &layout, &process_id);
     let known = known.iter().map(|(topic, count)| (topic.to_string(), *count));
     let known: HashMap<_, _> = known.chain(internal.iter().map(|t| (t.name.to_string(), t.partitions))).collect();
-    let admin = Arc::new(Mutex::new(admin));
+    let admin = Arc::new(SharedAdmin::new(Arc::clone(&cluster), admin));
     Ok(Arc::new(Application {
         topology: topology.clone(),
         crash_point: CrashPoint::new(config),

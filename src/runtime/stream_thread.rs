@@ -36,6 +36,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const FENCED_MAX: usize = 5;
 const TWIN_WINDOW: Duration = Duration::from_secs(60);
 
+/// How often it is said that something is tried again.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How often the levels among the metrics are read.
 const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -66,6 +69,7 @@ pub(super) struct StreamThread {
     /// The last commit is to be tried again.
     commit_again: bool,
     fenced: Vec<Now>,
+    complained: Option<Now>,
     now: Now,
 }
 
@@ -162,6 +166,7 @@ impl StreamThread {
             retry_at: None,
             commit_again: false,
             fenced: Vec::new(),
+            complained: None,
             now,
         }))
     }
@@ -328,11 +333,21 @@ impl StreamThread {
                 self.reopen_tasks()
             }
             Failure::Later(error) => {
-                tracing::debug!("trying again: {}", error.report());
+                self.complain(&error);
                 self.retry_at = Some(self.now);
                 Ok(())
             }
             Failure::Fatal(error) => Err(Failure::Fatal(error)),
+        }
+    }
+
+    /// Says what keeps the thread from working, and not ten times a second.
+    fn complain(&mut self, error: &Error) {
+        if self.complained.is_none_or(|at| self.now.since(at) >= COMPLAINT_INTERVAL) {
+            self.complained = Some(self.now);
+            tracing::warn!("trying again until it works: {}", error.report());
+        } else {
+            tracing::debug!("trying again: {}", error.report());
         }
     }
 

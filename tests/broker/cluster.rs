@@ -84,13 +84,48 @@ impl TestKafka {
         self.script(&[&["topics", "--bootstrap-server", &bootstrap], arguments].concat())
     }
 
+    /// Writes `key:value` lines to a topic with Kafka's own console producer.
+    pub(crate) fn produce(&self, topic: &str, lines: &[String]) -> Result<(), String> {
+        let class = "org.apache.kafka.tools.ConsoleProducer";
+        let (bootstrap, keys) = (self.bootstrap(), ["--property", "parse.key=true", "--property", "key.separator=:"]);
+        let arguments = [&["run", class, "--bootstrap-server", &bootstrap, "--topic", topic], &keys[..]].concat();
+        let mut command = self.command(&arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| error.to_string())?;
+        let input = child.stdin.take().ok_or("no stdin")?;
+        (&input).write_all((lines.join("\n") + "\n").as_bytes()).map_err(|error| error.to_string())?;
+        drop(input);
+        let Output { status, stderr, .. } = child.wait_with_output().map_err(|error| error.to_string())?;
+        if status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&stderr).into_owned()) }
+    }
+
+    /// Every committed record of a topic of counts, read with Kafka's own console consumer.
+    pub(crate) fn committed_counts(&self, topic: &str) -> Result<Vec<(String, i64)>, String> {
+        let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+        let bootstrap = self.bootstrap();
+        let fixed = ["--from-beginning", "--isolation-level", "read_committed", "--timeout-ms", "3000"];
+        let deserializer = "value.deserializer=org.apache.kafka.common.serialization.LongDeserializer";
+        let shown = ["--property", "print.key=true", "--property", deserializer];
+        let arguments =
+            [&["run", class, "--bootstrap-server", &bootstrap, "--topic", topic], &fixed[..], &shown[..]].concat();
+        let text = self.script(&arguments)?;
+        let row =
+            |line: &str| line.split_once('\t').and_then(|(key, count)| Some((key.to_owned(), count.parse().ok()?)));
+        Ok(text.lines().filter_map(row).collect())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(script_path());
+        command.args(arguments).env("KAFKA_HEAP", env::var("KAFKA_HEAP").unwrap_or("256m".into()));
+        command
+    }
+
     fn folder(&self) -> String {
         self.dir.display().to_string()
     }
 
     fn script(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(script_path());
-        command.args(arguments).env("KAFKA_HEAP", env::var("KAFKA_HEAP").unwrap_or("256m".into()));
+        let mut command = self.command(arguments);
         let Output { status, stdout, stderr } =
             command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();

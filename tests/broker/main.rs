@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic in its helpers too")]
 
+mod application;
 mod cluster;
 
 use cluster::TestKafka;

@@ -66,4 +66,9 @@ fn every_store_tells_how_it_is_restored() {
         .collect();
     assert_eq!((started, ended.len()), (PARTITIONS as usize, PARTITIONS as usize));
     assert!(ended.iter().sum::<u64>() <= 8, "no more than there is: {ended:?}");
+    if cfg!(feature = "rocksdb") {
+        let resumed = |event: &&RestoreEvent| matches!(event, RestoreEvent::Started { from, .. } if *from > 0);
+        assert_eq!(events.iter().filter(resumed).count(), PARTITIONS as usize, "nothing is wiped: {events:?}");
+        assert_eq!(ended.iter().sum::<u64>(), 0, "everything that is committed is on disk");
+    }
 }
