@@ -49,15 +49,15 @@ pub(super) struct Changelog {
 }
 
 impl Application {
-    pub fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         &self.config.application_id
     }
 
-    pub fn is_exactly_once(&self) -> bool {
+    pub(super) fn is_exactly_once(&self) -> bool {
         self.config.guarantee == Guarantee::ExactlyOnce
     }
 
-    pub fn isolation(&self) -> Isolation {
+    pub(super) fn isolation(&self) -> Isolation {
         if self.is_exactly_once() { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
     }
 
@@ -67,7 +67,7 @@ impl Application {
         format!("{own}-StreamThread-{thread}-{kind}")
     }
 
-    pub fn group_spec(&self, thread: usize) -> GroupSpec {
+    pub(super) fn group_spec(&self, thread: usize) -> GroupSpec {
         GroupSpec {
             group: self.id().to_owned(),
             client_id: self.client_id(thread, "consumer"),
@@ -78,11 +78,11 @@ impl Application {
         }
     }
 
-    pub fn restore_consumer_spec(&self, thread: usize) -> ConsumerSpec {
+    pub(super) fn restore_consumer_spec(&self, thread: usize) -> ConsumerSpec {
         ConsumerSpec { client_id: self.client_id(thread, "restore-consumer"), isolation: self.isolation() }
     }
 
-    pub fn producer_spec(&self, thread: usize) -> ProducerSpec {
+    pub(super) fn producer_spec(&self, thread: usize) -> ProducerSpec {
         let transactional_id = format!("{}-{}-{thread}", self.id(), self.process_id);
         ProducerSpec {
             client_id: self.client_id(thread, "producer"),
@@ -92,13 +92,13 @@ impl Application {
     }
 
     /// What the stores of a thread share.
-    pub fn state_home(&self) -> StateHome {
+    pub(super) fn state_home(&self) -> StateHome {
         let cache = CacheBudget::new(self.config.cache_bytes / self.config.threads);
         StateHome { directory: self.directory.clone(), memory: self.memory.clone(), cache }
     }
 
     /// The stores of a task, each with what backs it.
-    pub fn stores_of(&self, task: TaskId) -> Vec<StoreToOpen> {
+    pub(super) fn stores_of(&self, task: TaskId) -> Vec<StoreToOpen> {
         let nodes = self.layout.inputs(task).map(|inputs| inputs.nodes).unwrap_or_default();
         let store = |spec: Arc<crate::state::StoreSpec>| {
             let changelog = spec.is_logged().then(|| {
@@ -111,16 +111,16 @@ impl Application {
         self.topology.stores(nodes).into_iter().map(store).collect()
     }
 
-    pub fn with_admin<T>(&self, ask: impl FnOnce(&mut dyn Admin) -> Result<T>) -> Result<T> {
+    pub(super) fn with_admin<T>(&self, ask: impl FnOnce(&mut dyn Admin) -> Result<T>) -> Result<T> {
         self.admin.with(ask)
     }
 
-    pub fn add_processed(&self, records: usize) {
+    pub(super) fn add_processed(&self, records: usize) {
         // Relaxed: a figure for people, which orders nothing.
         self.processed.fetch_add(records as u64, Ordering::Relaxed);
     }
 
-    pub fn restored(&self, event: &RestoreEvent) {
+    pub(super) fn restored(&self, event: &RestoreEvent) {
         if let Some(listener) = &self.restore_listener {
             listener(event);
         }
@@ -141,7 +141,7 @@ pub(super) struct SharedAdmin {
 }
 
 impl SharedAdmin {
-    pub fn new(cluster: Arc<dyn Cluster>, admin: Box<dyn Admin>) -> SharedAdmin {
+    pub(super) fn new(cluster: Arc<dyn Cluster>, admin: Box<dyn Admin>) -> SharedAdmin {
         SharedAdmin { cluster, admin: Mutex::new(Some(admin)) }
     }
 

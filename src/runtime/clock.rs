@@ -12,16 +12,16 @@ pub(super) struct Now {
 
 impl Now {
     #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
-    pub fn read() -> Now {
+    pub(super) fn read() -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX), at: Instant::now() }
     }
 
-    pub fn system_time(self) -> SystemTime {
+    pub(super) fn system_time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.wall_ms).unwrap_or(0))
     }
 
-    pub fn since(self, earlier: Now) -> Duration {
+    pub(super) fn since(self, earlier: Now) -> Duration {
         self.at.saturating_duration_since(earlier.at)
     }
 }

@@ -57,7 +57,7 @@ enum Transaction {
 }
 
 impl Committer {
-    pub fn new(app: Arc<Application>, thread: usize) -> Committer {
+    pub(super) fn new(app: Arc<Application>, thread: usize) -> Committer {
         Committer { app, thread, producer: None, is_open: false, is_suspicious: false, refused: Vec::new() }
     }
 
@@ -66,7 +66,7 @@ impl Committer {
     ///
     /// # Errors
     /// `Unavailable`: to be called again.
-    pub fn make_ready(&mut self) -> Result<()> {
+    pub(super) fn make_ready(&mut self) -> Result<()> {
         if self.producer.is_some() {
             return Ok(());
         }
@@ -80,7 +80,7 @@ impl Committer {
     }
 
     /// Hands what a task has to say to the producer: records of its sinks, and of its stores to their changelogs.
-    pub fn hand_over(&mut self, running: &mut RunningTask) -> Result<(), Failure> {
+    pub(super) fn hand_over(&mut self, running: &mut RunningTask) -> Result<(), Failure> {
         let task = running.task.id();
         if !running.has_output().map_err(Failure::Fatal)? {
             return Ok(());
@@ -136,7 +136,7 @@ impl Committer {
     ///
     /// Before 4 everything can be given up: the stores are at the last commit. After 4 nothing can: a step that fails then
     /// poisons the task, never the log, and the changelog brings its stores up to date. A timeout in 4 is neither.
-    pub fn commit(
+    pub(super) fn commit(
         &mut self,
         tasks: &mut [RunningTask],
         membership: &mut dyn Membership,
@@ -191,7 +191,7 @@ impl Committer {
     }
 
     /// Gives up what was sent since the last commit. After an error there is no producer any more, and nobody knows.
-    pub fn abort(&mut self) -> Result<()> {
+    pub(super) fn abort(&mut self) -> Result<()> {
         if !self.is_open {
             return Ok(());
         }
@@ -202,7 +202,7 @@ impl Committer {
         aborted
     }
 
-    pub fn give_up_producer(&mut self) {
+    pub(super) fn give_up_producer(&mut self) {
         (self.producer, self.is_open) = (None, false);
     }
 

@@ -173,8 +173,9 @@ impl StreamThread {
         let positions: Vec<_> = task.committed_positions().map(|(input, offset)| (input.clone(), offset)).collect();
         self.consumer.assign(&positions)?;
         let metrics = TaskMetrics::new(&id.to_string());
+        let span = tracing::info_span!("task", task = %id);
         let at = self.tasks.partition_point(|running| running.task.id() < id);
-        self.tasks.insert(at, RunningTask { task, inputs, changelogs, written, dropped: 0, metrics });
+        self.tasks.insert(at, RunningTask { task, inputs, changelogs, written, dropped: 0, metrics, span });
         self.metrics.task_created_total.increment(1);
         tracing::info!(task = %id, from = positions_text(&positions), "task runs");
         Ok(())

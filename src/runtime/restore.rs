@@ -95,7 +95,7 @@ impl Restoration {
     ///
     /// # Errors
     /// `Unavailable` when the cluster does not say where the changelogs end.
-    pub fn begin(
+    pub(super) fn begin(
         app: &Application,
         task: TaskId,
         (mut stores, found): (TaskStores, Found),
@@ -146,7 +146,7 @@ impl Restoration {
         Ok(Restoration { task, stores, committed, jobs, metrics })
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.jobs.is_empty()
     }
 
@@ -154,7 +154,12 @@ impl Restoration {
     ///
     /// # Errors
     /// `Corrupted` when a changelog was cut off under the reader: to be begun again with empty stores.
-    pub fn step(&mut self, app: &Application, consumer: &mut dyn Consumer, batch: &mut RecordBatch) -> Result<u64> {
+    pub(super) fn step(
+        &mut self,
+        app: &Application,
+        consumer: &mut dyn Consumer,
+        batch: &mut RecordBatch,
+    ) -> Result<u64> {
         let mut taken = 0;
         for job in &mut self.jobs {
             taken += job.step(self.task, &mut self.stores, app, consumer, batch)?;
@@ -173,7 +178,7 @@ impl Restoration {
     }
 
     /// The task goes elsewhere; what was read stays in its stores.
-    pub fn suspend(self, app: &Application, consumer: &mut dyn Consumer) -> Result<TaskStores> {
+    pub(super) fn suspend(self, app: &Application, consumer: &mut dyn Consumer) -> Result<TaskStores> {
         for job in self.jobs {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
             let (partition, records) = (job.changelog.partition, job.records);

@@ -15,22 +15,24 @@ pub(super) struct RunningTask {
     /// Dropped records that the metrics have counted.
     pub dropped: u64,
     pub metrics: crate::metrics::TaskMetrics,
+    /// Entered once a turn, so that what the task and its processors log names it.
+    pub span: tracing::Span,
 }
 
 impl RunningTask {
-    pub fn has_output(&mut self) -> Result<bool> {
+    pub(super) fn has_output(&mut self) -> Result<bool> {
         Ok(!self.task.output()?.is_empty() || self.task.stores()?.changelog().next().is_some())
     }
 
     /// The next offset of the changelogs that were written since the last commit.
-    pub fn changelog_ends(&mut self, end: impl Fn(&TopicPartition) -> Option<i64>) -> Vec<Option<i64>> {
+    pub(super) fn changelog_ends(&mut self, end: impl Fn(&TopicPartition) -> Option<i64>) -> Vec<Option<i64>> {
         let written = self.written.iter_mut().zip(&self.changelogs);
         written
             .map(|(written, changelog)| changelog.as_ref().filter(|_| std::mem::take(written)).and_then(&end))
             .collect()
     }
 
-    pub fn forget_written(&mut self) {
+    pub(super) fn forget_written(&mut self) {
         self.written.fill(false);
     }
 }

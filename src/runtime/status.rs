@@ -37,7 +37,7 @@ pub(super) fn is_own_thread() -> bool {
 }
 
 impl Status {
-    pub fn new() -> Status {
+    pub(super) fn new() -> Status {
         Status {
             state: Mutex::new(State::Created),
             changed: Condvar::new(),
@@ -47,16 +47,16 @@ impl Status {
         }
     }
 
-    pub fn current(&self) -> State {
+    pub(super) fn current(&self) -> State {
         *lock(&self.state)
     }
 
-    pub fn listen(&self, listener: StateListener) {
+    pub(super) fn listen(&self, listener: StateListener) {
         lock(&self.telling).push(listener);
     }
 
     /// Moves to a state, if it may follow the present one; whether it did. A listener that closes the client does not wait.
-    pub fn advance(&self, next: State) -> bool {
+    pub(super) fn advance(&self, next: State) -> bool {
         let listeners = lock(&self.telling);
         let mut state = lock(&self.state);
         let before = *state;
@@ -80,16 +80,16 @@ impl Status {
     }
 
     /// Why the client ends; the first reason counts.
-    pub fn fail(&self, error: Error) {
+    pub(super) fn fail(&self, error: Error) {
         lock(&self.error).get_or_insert(error);
     }
 
-    pub fn take_error(&self) -> Option<Error> {
+    pub(super) fn take_error(&self) -> Option<Error> {
         lock(&self.error).take()
     }
 
     /// Waits until nothing can follow; none of a timeout waits for ever. Whether it came to that.
-    pub fn wait_for_end(&self, timeout: Option<Duration>) -> bool {
+    pub(super) fn wait_for_end(&self, timeout: Option<Duration>) -> bool {
         let begun = Now::read();
         let mut state = lock(&self.state);
         while !state.is_terminal() {
@@ -103,7 +103,7 @@ impl Status {
     }
 
     /// The same for a task of tokio.
-    pub async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         // The sender lives as long as this: waiting cannot fail.
         let _ = self.watched.subscribe().wait_for(|state| state.is_terminal()).await;
     }

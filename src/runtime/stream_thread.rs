@@ -99,12 +99,12 @@ pub(super) enum Order {
 }
 
 impl Orders {
-    pub fn give(&self, order: Order) {
+    pub(super) fn give(&self, order: Order) {
         // Release and acquire: what was decided before the order is seen by who obeys it.
         self.0.store(order as u8, Ordering::Release);
     }
 
-    pub fn current(&self) -> Order {
+    pub(super) fn current(&self) -> Order {
         match self.0.load(Ordering::Acquire) {
             0 => Order::GoOn,
             1 => Order::Leave,
@@ -117,7 +117,7 @@ impl Orders {
 impl StreamThread {
     /// Connects; none when it was told to stop meanwhile. The producer comes first: it ends what an incarnation before it
     /// left open, while the group still believes in that one.
-    pub fn connect(
+    pub(super) fn connect(
         app: Arc<Application>,
         index: usize,
         orders: Arc<Orders>,
@@ -175,7 +175,7 @@ impl StreamThread {
     ///
     /// # Errors
     /// What no handler let pass. Nothing of the thread is committed or left open then.
-    pub fn run(mut self) -> Result<()> {
+    pub(super) fn run(mut self) -> Result<()> {
         loop {
             match self.orders.current() {
                 Order::GoOn => {}
@@ -259,7 +259,9 @@ impl StreamThread {
     fn process(&mut self) -> Result<bool, Failure> {
         let mut total = 0;
         for running in &mut self.tasks {
+            let span = running.span.enter();
             let processed = running.task.process(TURN_RECORDS, self.now.wall_ms).map_err(Failure::Fatal)?;
+            drop(span);
             if processed > 0 {
                 self.committer.hand_over(running)?;
                 running.metrics.process_total.increment(processed as u64);
@@ -275,7 +277,10 @@ impl StreamThread {
 
     fn punctuate(&mut self) -> Result<(), Failure> {
         for running in &mut self.tasks {
-            if running.task.punctuate(self.now.wall_ms).map_err(Failure::Fatal)? {
+            let span = running.span.enter();
+            let punctuated = running.task.punctuate(self.now.wall_ms).map_err(Failure::Fatal)?;
+            drop(span);
+            if punctuated {
                 self.metrics.punctuate_total.increment(1);
                 self.committer.hand_over(running)?;
             }

@@ -73,7 +73,7 @@ struct Supervised {
 }
 
 impl Supervisor {
-    pub fn new(
+    pub(super) fn new(
         app: Arc<Application>,
         status: Arc<Status>,
         policy: ErrorPolicy,
@@ -95,7 +95,7 @@ impl Supervisor {
 
     /// # Errors
     /// `Unavailable` when the system gives no more threads.
-    pub fn start_threads(&mut self) -> Result<()> {
+    pub(super) fn start_threads(&mut self) -> Result<()> {
         for index in 1..=self.app.config.threads {
             self.start_thread(index, Duration::ZERO, PAUSE_MIN)?;
         }
@@ -103,7 +103,7 @@ impl Supervisor {
     }
 
     /// Until every thread has ended.
-    pub fn run(mut self, events: &Receiver<Event>) {
+    pub(super) fn run(mut self, events: &Receiver<Event>) {
         enter_own_thread();
         while !self.threads.is_empty() {
             match events.recv_timeout(HOUSEKEEPING_INTERVAL) {

@@ -43,7 +43,7 @@ struct Source {
 }
 
 impl TaskLayout {
-    pub fn new(topology: &Topology, application_id: &str, counts: &Counts) -> TaskLayout {
+    pub(super) fn new(topology: &Topology, application_id: &str, counts: &Counts) -> TaskLayout {
         let sub_topology = |number| {
             let nodes = topology.sub_topology(number);
             let source = |name: Arc<str>| Source {
@@ -63,22 +63,22 @@ impl TaskLayout {
         TaskLayout { sub_topologies, readers }
     }
 
-    pub fn sub_topologies(&self) -> &[SubTopology] {
+    pub(super) fn sub_topologies(&self) -> &[SubTopology] {
         &self.sub_topologies
     }
 
     /// Full names of all source topics.
-    pub fn topics(&self) -> Vec<Arc<str>> {
+    pub(super) fn topics(&self) -> Vec<Arc<str>> {
         self.readers.keys().map(Arc::clone).collect()
     }
 
-    pub fn task_count(&self) -> i32 {
+    pub(super) fn task_count(&self) -> i32 {
         self.sub_topologies.iter().map(|sub_topology| sub_topology.tasks).sum()
     }
 
     /// The nodes of a task and its inputs. A topic with fewer partitions than
     /// others of the sub-topology is no input of the last tasks.
-    pub fn inputs(&self, task: TaskId) -> Option<Inputs<'_>> {
+    pub(super) fn inputs(&self, task: TaskId) -> Option<Inputs<'_>> {
         let sub_topology = self.sub_topologies.get(task.sub_topology)?;
         let sources = || sub_topology.sources.iter().filter(|source| source.partitions > task.partition);
         let names = sources().map(|source| Arc::clone(&source.name)).collect();

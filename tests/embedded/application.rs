@@ -10,18 +10,18 @@ use kstreams::{
 };
 
 /// How long a test waits for what should happen: long, since it only ends the wait for what never does.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub const PARTITIONS: i32 = 4;
+pub(crate) const PARTITIONS: i32 = 4;
 
-pub fn cluster() -> EmbeddedCluster {
+pub(crate) fn cluster() -> EmbeddedCluster {
     let cluster = EmbeddedCluster::new();
     cluster.create_topic("lines", PARTITIONS).unwrap();
     cluster.create_topic("counts", PARTITIONS).unwrap();
     cluster
 }
 
-pub fn word_count() -> Topology {
+pub(crate) fn word_count() -> Topology {
     let builder = StreamsBuilder::new();
     builder
         .stream("lines", Consumed::with(Utf8, Utf8))
@@ -43,7 +43,7 @@ fn own_folder() -> std::path::PathBuf {
 }
 
 /// Exactly once, committing often, on a cluster. Each call is another instance; a clone is the same one again.
-pub fn config(cluster: &EmbeddedCluster) -> Config {
+pub(crate) fn config(cluster: &EmbeddedCluster) -> Config {
     Config::new("word-count", "embedded://")
         .cluster(cluster)
         .exactly_once()
@@ -52,13 +52,14 @@ pub fn config(cluster: &EmbeddedCluster) -> Config {
         .state_dir(own_folder())
 }
 
-pub fn start(config: Config) -> KafkaStreams {
+pub(crate) fn start(config: Config) -> KafkaStreams {
     let streams = KafkaStreams::new(word_count(), config).unwrap();
     streams.start().unwrap();
     streams
 }
 
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+#[expect(clippy::disallowed_methods, reason = "a test waits for threads")]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -66,12 +67,12 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-pub fn wait_for(streams: &KafkaStreams, state: State) {
+pub(crate) fn wait_for(streams: &KafkaStreams, state: State) {
     wait_until(&format!("the state is {state}, it is {}", streams.state()), || streams.state() == state);
 }
 
 /// Writes lines; each line has a key of its own, so that they are spread.
-pub fn write(cluster: &EmbeddedCluster, lines: &[&str]) {
+pub(crate) fn write(cluster: &EmbeddedCluster, lines: &[&str]) {
     for (number, line) in lines.iter().enumerate() {
         let key = format!("line-{number}");
         cluster.produce("lines", Some(key.as_bytes()), Some(line.as_bytes()), Some(1_000 + number as i64)).unwrap();
@@ -79,7 +80,7 @@ pub fn write(cluster: &EmbeddedCluster, lines: &[&str]) {
 }
 
 /// Every count that readers see, by word, in order.
-pub fn counts(cluster: &EmbeddedCluster) -> BTreeMap<String, Vec<i64>> {
+pub(crate) fn counts(cluster: &EmbeddedCluster) -> BTreeMap<String, Vec<i64>> {
     let mut counts: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for record in cluster.read_committed("counts").unwrap() {
         let word = String::from_utf8(record.key.unwrap()).unwrap();
@@ -89,16 +90,16 @@ pub fn counts(cluster: &EmbeddedCluster) -> BTreeMap<String, Vec<i64>> {
     counts
 }
 
-pub fn last_counts(cluster: &EmbeddedCluster) -> BTreeMap<String, i64> {
+pub(crate) fn last_counts(cluster: &EmbeddedCluster) -> BTreeMap<String, i64> {
     counts(cluster).into_iter().map(|(word, counts)| (word, *counts.last().unwrap())).collect()
 }
 
-pub fn expected(pairs: &[(&str, i64)]) -> BTreeMap<String, i64> {
+pub(crate) fn expected(pairs: &[(&str, i64)]) -> BTreeMap<String, i64> {
     pairs.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect()
 }
 
 /// 1, 2, 3, …: nothing lost, nothing twice. Holds with caches off.
-pub fn assert_gapless(cluster: &EmbeddedCluster) {
+pub(crate) fn assert_gapless(cluster: &EmbeddedCluster) {
     for (word, counts) in counts(cluster) {
         let steps: Vec<i64> = (1..=counts.len() as i64).collect();
         assert_eq!(counts, steps, "counts of {word}");

@@ -59,10 +59,7 @@ fn every_store_tells_how_it_is_restored() {
     let started = events.iter().filter(|event| matches!(event, RestoreEvent::Started { .. })).count();
     let ended: Vec<_> = events
         .iter()
-        .filter_map(|event| match event {
-            RestoreEvent::Ended { records, .. } => Some(*records),
-            _ => None,
-        })
+        .filter_map(|event| if let RestoreEvent::Ended { records, .. } = event { Some(*records) } else { None })
         .collect();
     assert_eq!((started, ended.len()), (PARTITIONS as usize, PARTITIONS as usize));
     assert!(ended.iter().sum::<u64>() <= 8, "no more than there is: {ended:?}");
