@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::{Cluster, Consumer, ConsumerSpec, Fetch, Isolation, Lag, Producer, ProducerSpec};
+use crate::client::{Cluster, Consumer, ConsumerSpec, Fetch, Isolation, Lag, NewTopic, Producer, ProducerSpec};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, Headers, ProducerRecord, RecordBatch, TopicPartition};
@@ -68,6 +68,15 @@ impl TopicClient {
             readers: BTreeMap::new(),
             batch: RecordBatch::default(),
         })
+    }
+
+    /// Makes a topic; one that exists is left alone.
+    ///
+    /// # Errors
+    /// What the cluster says to it, as for more replicas than it has brokers.
+    pub fn create_topic(&mut self, topic: &str, partitions: i32) -> Result<()> {
+        let (name, config) = (topic.into(), BTreeMap::new());
+        self.cluster.admin()?.create_topics(&[NewTopic { name, partitions, replication: None, config }])
     }
 
     /// Writes a record; the key's murmur2 hash chooses the partition. It is safe in the topic after [`flush`](TopicClient::flush).
