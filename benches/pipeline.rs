@@ -1,5 +1,12 @@
 //! Nanoseconds per record through one task, bytes to bytes, the best of many rounds: `cargo bench --bench pipeline`.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "a bench measures time and prints it"
+)]
+
 use std::time::Instant;
 
 use kstreams::*;

@@ -1,6 +1,13 @@
 //! Microseconds per get and put of one key of a store, commits included: `cargo bench --bench state`.
 
 #![allow(clippy::indexing_slicing, reason = "arrays of a length that is in sight")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a bench measures time and prints it"
+)]
 
 use std::time::Instant;
 
@@ -30,7 +37,7 @@ fn row(name: &str, open: impl FnMut() -> Result<BenchStore>) -> Result<()> {
     let small = get_and_put(&mut open()?, 100_000, |n| mix(n) % 100_000)?;
     let large = get_and_put(&mut open()?, 1_000_000, |n| mix(n) % 1_000_000)?;
     // Nine of ten go to one key in a hundred.
-    let hot = |n| if mix(n ^ 7) % 10 == 0 { mix(n) % 1_000_000 } else { mix(n) % 10_000 };
+    let hot = |n| if mix(n ^ 7).is_multiple_of(10) { mix(n) % 1_000_000 } else { mix(n) % 10_000 };
     let hot = get_and_put(&mut open()?, 1_000_000, hot)?;
     println!("{name:44} {small:>9.2} {large:>9.2} {hot:>9.2}");
     Ok(())

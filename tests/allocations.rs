@@ -1,5 +1,7 @@
 //! What a record costs the allocator once everything is warm. A binary of its own, because it replaces the allocator.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a panic in a test")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 

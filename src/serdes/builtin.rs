@@ -100,6 +100,7 @@ number! {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "a test reads better without references")]
     fn bytes_of<S: Serde>(serde: S, item: S::Item) -> Vec<u8> {
         let mut bytes = Vec::new();
         serde.serialize(&item, &mut bytes).unwrap();

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn schedules_of_the_same_time_come_in_the_order_of_java() {
         let mut schedules = Schedules::default();
-        let mut add = |schedules: &mut Schedules| schedules.add(NodeId(0), PunctuationType::StreamTime, 10, 0);
+        let add = |schedules: &mut Schedules| schedules.add(NodeId(0), PunctuationType::StreamTime, 10, 0);
         let one = add(&mut schedules);
         assert_eq!(due(&mut schedules, 3), [one]);
         let two = add(&mut schedules);

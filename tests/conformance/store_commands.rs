@@ -26,11 +26,11 @@ pub(crate) fn kv<C: StoreContext>(
         }
         ("get", _) => shown(store.get(ctx, key)?),
         ("delete", _) => shown(store.delete(ctx, key)?),
-        ("range", [from, to]) => rows(store.range((bound(from), bound(to)))?.collect(ctx)?, Val::show),
-        ("reverse_range", [from, to]) => rows(store.reverse_range((bound(from), bound(to)))?.collect(ctx)?, Val::show),
-        ("all", _) => rows(store.all().collect(ctx)?, Val::show),
-        ("reverse_all", _) => rows(store.reverse_all().collect(ctx)?, Val::show),
-        ("prefix", [prefix]) => rows(store.prefix_scan(&Val::text(*prefix), &Codec::Text)?.collect(ctx)?, Val::show),
+        ("range", [from, to]) => rows(&store.range((bound(from), bound(to)))?.collect(ctx)?, Val::show),
+        ("reverse_range", [from, to]) => rows(&store.reverse_range((bound(from), bound(to)))?.collect(ctx)?, Val::show),
+        ("all", _) => rows(&store.all().collect(ctx)?, Val::show),
+        ("reverse_all", _) => rows(&store.reverse_all().collect(ctx)?, Val::show),
+        ("prefix", [prefix]) => rows(&store.prefix_scan(&Val::text(*prefix), &Codec::Text)?.collect(ctx)?, Val::show),
         ("count", _) => store.approximate_num_entries(ctx).to_string(),
         _ => return Err(Error::user(format!("unknown command {text}"))),
     })
@@ -55,8 +55,8 @@ pub(crate) fn timestamped_kv<C: StoreContext>(
         ("put_if_absent", [value, timestamp]) => shown(store.put_if_absent(ctx, key, &row(value, timestamp)?)?),
         ("get", _) => shown(store.get(ctx, key)?),
         ("delete", _) => shown(store.delete(ctx, key)?),
-        ("all", _) => rows(store.all().collect(ctx)?, show_row),
-        ("range", [from, to]) => rows(store.range((bound(from), bound(to)))?.collect(ctx)?, show_row),
+        ("all", _) => rows(&store.all().collect(ctx)?, show_row),
+        ("range", [from, to]) => rows(&store.range((bound(from), bound(to)))?.collect(ctx)?, show_row),
         _ => return Err(Error::user(format!("unknown command {text}"))),
     })
 }
@@ -73,7 +73,7 @@ fn shown(value: Option<Val>) -> String {
     value.map_or("null".to_owned(), |value| value.show())
 }
 
-fn rows<V>(rows: Vec<(Val, V)>, show: impl Fn(&V) -> String) -> String {
+fn rows<V>(rows: &[(Val, V)], show: impl Fn(&V) -> String) -> String {
     let rows: Vec<_> = rows.iter().map(|(key, value)| format!("{}={}", key.show(), show(value))).collect();
     format!("[{}]", rows.join(" "))
 }

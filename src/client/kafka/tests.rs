@@ -188,7 +188,8 @@ fn a_record_that_the_broker_refuses_is_told_and_the_producer_goes_on() {
     let topic = topic_with(&cluster, 1, small);
     let (long, headers) = (uuid::Uuid::new_v4().to_string().repeat(200), Headers::new());
     // Random enough not to be compressed below the limit.
-    let long: Vec<u8> = long.bytes().enumerate().map(|(i, byte)| byte ^ (i * i / 7 % 251) as u8).collect();
+    let long: Vec<u8> =
+        long.bytes().enumerate().map(|(i, byte)| byte ^ u8::try_from(i * i / 7 % 251).unwrap_or(0)).collect();
     for transactional_id in [None, Some(format!("tx-of-{topic}"))] {
         let transactional = transactional_id.is_some();
         let spec = ProducerSpec {

@@ -32,7 +32,7 @@ fn changes(store: usize, commit: u64) -> impl Iterator<Item = ([u8; 2], Option<V
         let random = mix(seed.wrapping_add(n));
         let key = ((random % 500) as u16).to_be_bytes();
         let value = random.to_be_bytes().repeat(1 + (random >> 32) as usize % 20);
-        (key, (random % 5 != 0).then_some(value))
+        (key, (!random.is_multiple_of(5)).then_some(value))
     })
 }
 
@@ -82,7 +82,7 @@ fn live(folder: &Path, commits: u64, at_least: u64) -> u64 {
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut lines = lines.filter_map(|line| line.strip_prefix("committed ").and_then(|n| n.parse::<u64>().ok()));
-    let mut last = lines.by_ref().take(at_least as usize).last().expect("the child died by itself");
+    let mut last = lines.by_ref().take(usize::try_from(at_least).unwrap()).last().expect("the child died by itself");
     child.kill().unwrap();
     child.wait().unwrap();
     last = lines.last().unwrap_or(last);
