@@ -1,6 +1,5 @@
 //! Microseconds per get and put of one key of a store, commits included: `cargo bench --bench state`.
 
-#![allow(clippy::indexing_slicing, reason = "arrays of a length that is in sight")]
 #![allow(
     clippy::print_stdout,
     clippy::disallowed_methods,

@@ -44,7 +44,9 @@ pub(crate) use directory::StateDirectory;
 pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
 pub(crate) use restore_plan::LogState;
-pub(crate) use spec::{Changelog, EngineKind, StoreKind, StoreSpec};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use spec::StoreKind;
+pub(crate) use spec::{Changelog, EngineKind, StoreSpec};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
 pub(crate) use task_stores::{RecordContext, TaskStores};

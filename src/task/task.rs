@@ -52,6 +52,7 @@ impl Task {
         self.spec.environment.task
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn inputs(&self) -> &[TopicPartition] {
         &self.spec.inputs
     }

@@ -45,6 +45,7 @@ pub(crate) use internal_topics::{RepartitionTopic, changelog_topic, changelog_to
 pub(crate) use io::Partitioner;
 pub(crate) use node::{Live, Made, Source};
 pub(crate) use output::Output;
+#[cfg(feature = "testing")]
 pub(crate) use processor::millis;
 
 use crate::error::{Error, Result};
