@@ -15,24 +15,20 @@
 //! # Ok::<(), Error>(())
 //! ```
 
-#[cfg(feature = "bincode")]
-mod bincode;
 mod builtin;
 mod changed;
+mod format;
 mod function;
-mod json;
-#[cfg(feature = "postcard")]
-mod postcard;
 
 use std::sync::Arc;
 
-#[cfg(feature = "bincode")]
-pub use self::bincode::Bincode;
-#[cfg(feature = "postcard")]
-pub use self::postcard::Postcard;
 pub use builtin::{Bytes, F32, F64, I16, I32, I64, Utf8, Uuid};
+#[cfg(feature = "bincode")]
+pub use format::Bincode;
+pub use format::Json;
+#[cfg(feature = "postcard")]
+pub use format::Postcard;
 pub use function::{SerdeFn, serde_fn};
-pub use json::Json;
 
 pub(crate) use changed::Changed;
 
