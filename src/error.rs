@@ -69,6 +69,13 @@ impl Error {
         self
     }
 
+    /// Says more behind what is said already: where it was, and what can be done.
+    #[cold]
+    pub(crate) fn and(mut self, more: &str) -> Error {
+        self.0.context.push_str(more);
+        self
+    }
+
     /// Names the node. The innermost one wins: an error passes every parent on its way up.
     #[cold]
     pub(crate) fn at(mut self, node: &Arc<str>) -> Error {

@@ -213,7 +213,10 @@ impl<K: 'static, V: 'static> KGroupedTable<K, V> {
     /// Gives the aggregation a name, Java's `Named`. The grouping is named with [`Grouped::named`].
     #[must_use = "a name that no operator takes is refused by build"]
     pub fn named(mut self, name: &str) -> Self {
-        self.graph.borrow_mut().name_next(&mut self.given, name);
+        self.graph.borrow_mut().announce(name);
+        if let Some(earlier) = self.given.replace(name.to_owned()) {
+            self.graph.borrow_mut().mistake(format!("an operator is named twice, {earlier} and {name}: name it once"));
+        }
         self
     }
 

@@ -41,7 +41,10 @@ impl<K: 'static, V: 'static> KTable<K, V> {
     /// Gives the next operator on this handle a name: see [`KStream::named`].
     #[must_use = "a name that no operator takes is refused by build"]
     pub fn named(mut self, name: &str) -> Self {
-        self.graph.borrow_mut().name_next(&mut self.given, name);
+        self.graph.borrow_mut().announce(name);
+        if let Some(earlier) = self.given.replace(name.to_owned()) {
+            self.graph.borrow_mut().mistake(format!("an operator is named twice, {earlier} and {name}: name it once"));
+        }
         self
     }
 

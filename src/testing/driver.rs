@@ -288,7 +288,13 @@ impl TopologyTestDriver {
     /// # Errors
     /// What the application would fail with.
     pub fn process(&mut self) -> Result<()> {
-        self.process_each(TopologyTestDriver::commit_once)
+        for _ in 0..RECORDS_PER_CALL_MAX {
+            if self.task.process(1, self.wall_clock_ms)? == 0 {
+                return Ok(());
+            }
+            self.commit_once()?;
+        }
+        Err(endless())
     }
 
     /// Processes all that can be without a commit, as an application does between two: caches hold back what they can.
@@ -296,7 +302,13 @@ impl TopologyTestDriver {
     /// # Errors
     /// What the application would fail with.
     pub fn process_without_commit(&mut self) -> Result<()> {
-        self.process_each(TopologyTestDriver::deliver)
+        for _ in 0..RECORDS_PER_CALL_MAX {
+            if self.task.process(1, self.wall_clock_ms)? == 0 {
+                return Ok(());
+            }
+            self.deliver()?;
+        }
+        Err(endless())
     }
 
     /// Commits, then processes what that has written to topics that the topology reads.
@@ -311,16 +323,6 @@ impl TopologyTestDriver {
     /// Ends the task: its processors are told. What is left in queues is dropped.
     pub fn close(self) {
         self.task.close();
-    }
-
-    fn process_each(&mut self, then: fn(&mut Self) -> Result<()>) -> Result<()> {
-        for _ in 0..RECORDS_PER_CALL_MAX {
-            if self.task.process(1, self.wall_clock_ms)? == 0 {
-                return Ok(());
-            }
-            then(self)?;
-        }
-        Err(endless())
     }
 
     /// The steps of the runtime's commit, with lists in place of a transaction.

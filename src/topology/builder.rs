@@ -231,12 +231,9 @@ impl TopologyBuilder {
         given
     }
 
-    /// A handle was given a name for its next operator: one at a time, and an operator has to come for it.
-    pub(crate) fn name_next(&mut self, given: &mut Option<String>, name: &str) {
+    /// A name waits for its operator.
+    pub(crate) fn announce(&mut self, name: &str) {
         self.announced.push(name.to_owned());
-        if let Some(earlier) = given.replace(name.to_owned()) {
-            self.mistake(format!("an operator is named twice, {earlier} and {name}: name it once"));
-        }
     }
 
     /// The operator has come.

@@ -121,7 +121,13 @@ impl TaskContext {
         let handler = self.environment.handlers.processing.clone();
         let response = handler.decide(&self.error_context(node), &error);
         self.dead_letter(headers, &error);
-        self.settle(response, node, error)
+        if response == HandlerResponse::Continue {
+            return self.settle(response, node, error);
+        }
+        // A punctuation has no record.
+        let Some(at) = self.record_metadata() else { return Err(error) };
+        let place = format!("{}[{}]@{}", at.topic, at.partition, at.offset);
+        Err(error.and(&format!(", on record {place}: mend it, or skip such records with Config::processing_handler")))
     }
 
     /// The same for a record that a sink cannot encode.

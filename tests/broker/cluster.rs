@@ -54,6 +54,7 @@ impl TestKafka {
         for _ in 0..3 {
             fs::create_dir_all(&dir).unwrap();
             let kafka = TestKafka { port: free_port(brokers), brokers, watchdog: watch(&dir), dir: dir.clone() };
+            fs::write(dir.join("properties"), with_credentials(kafka.port)).unwrap();
             match kafka.script(&["start", &kafka.folder(), &kafka.port.to_string(), &brokers.to_string()]) {
                 Ok(_) => return Some(kafka),
                 Err(error) => failure = error,
@@ -66,6 +67,11 @@ impl TestKafka {
     pub(crate) fn bootstrap(&self) -> String {
         let address = |n| format!("127.0.0.1:{}", self.port + 10 * n);
         (0..self.brokers).map(address).collect::<Vec<_>>().join(",")
+    }
+
+    /// Where a single broker asks for the credentials of alice, whose password is secret.
+    pub(crate) fn bootstrap_with_credentials(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 2)
     }
 
     /// Ends broker `n`, counted from 1, as a power cut does.
@@ -117,6 +123,9 @@ impl TestKafka {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(script_path());
         command.args(arguments).env("KAFKA_HEAP", env::var("KAFKA_HEAP").unwrap_or("256m".into()));
+        if self.brokers == 1 {
+            command.env("KAFKA_PROPERTIES", self.dir.join("properties"));
+        }
         command
     }
 
@@ -142,6 +151,19 @@ impl Drop for TestKafka {
         drop(self.watchdog.stdin.take());
         let _ = self.watchdog.wait();
     }
+}
+
+/// Settings of a broker that has one more listener than usual. The last value of a setting counts.
+fn with_credentials(port: u16) -> String {
+    let (controller, credentials) = (port + 1, port + 2);
+    format!(
+        "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},CREDENTIALS://127.0.0.1:{credentials}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port},CREDENTIALS://127.0.0.1:{credentials}\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CREDENTIALS:SASL_PLAINTEXT\n\
+         listener.name.credentials.sasl.enabled.mechanisms=PLAIN\n\
+         listener.name.credentials.plain.sasl.jaas.config=\
+         org.apache.kafka.common.security.plain.PlainLoginModule required user_alice=\"secret\";\n"
+    )
 }
 
 fn script_path() -> PathBuf {
@@ -178,13 +200,13 @@ fn runs(program: &str, argument: &str) -> bool {
     Command::new(program).arg(argument).output().is_ok_and(|Output { status, .. }| status.success())
 }
 
-/// A port with which `scripts/kafka/kafka` finds all ports free: PORT, PORT + 10 and PORT + 20, and the one after each.
+/// A port with which `scripts/kafka/kafka` finds all ports free: PORT, PORT + 10 and PORT + 20, and the two after each.
 /// Below the range from which the system hands out ports to clients.
 fn free_port(brokers: u16) -> u16 {
     let blocks = 300;
     let first = u16::try_from(process::id() % u32::from(blocks)).unwrap();
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let port = (0..blocks).map(|block| 20_000 + (first + block) % blocks * 40);
-    let mut port = port.filter(|port| (0..brokers).all(|n| free(port + 10 * n) && free(port + 10 * n + 1)));
+    let mut port = port.filter(|port| (0..brokers).all(|n| (0..3).all(|next| free(port + 10 * n + next))));
     port.next().expect("no free block of ports between 20000 and 32000")
 }

@@ -9,6 +9,7 @@
 )]
 
 mod application;
+mod bad_input;
 mod cluster;
 mod exactly_once;
 mod faults;

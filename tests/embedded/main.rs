@@ -9,6 +9,9 @@
 
 mod application;
 mod bad_input;
+mod bad_records;
 mod crash;
 mod lifecycle;
 mod sharing;
+#[cfg(all(feature = "rocksdb", target_os = "linux"))]
+mod state_directory;

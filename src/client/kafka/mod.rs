@@ -134,9 +134,10 @@ fn connect(client: &Client, bootstrap: &str, timeout: Duration) -> Result<()> {
         }
         if left.is_zero() {
             let reason = last.unwrap_or(failure);
-            return Err(
-                Error::new(ErrorKind::Unavailable, format!("no broker answers at {bootstrap}")).with_source(reason)
+            let context = format!(
+                "no broker answers at {bootstrap}: check the address, whether the broker runs, and security.protocol"
             );
+            return Err(Error::new(ErrorKind::Unavailable, context).with_source(reason));
         }
     }
 }
