@@ -54,6 +54,7 @@ pub struct Config {
     /// None: below the folder for temporary files.
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) state_cleanup_delay: Duration,
+    pub(crate) repartition_purge_interval: Duration,
     pub(crate) commit_interval: Option<Duration>,
     pub(crate) session_timeout: Duration,
     pub(crate) transaction_timeout: Duration,
@@ -128,6 +129,7 @@ impl Config {
             kafka_settings: BTreeMap::new(),
             state_dir: None,
             state_cleanup_delay: Duration::from_secs(600),
+            repartition_purge_interval: Duration::from_secs(30),
             commit_interval: None,
             session_timeout: Duration::from_secs(6),
             transaction_timeout: Duration::from_secs(10),
@@ -186,6 +188,12 @@ impl Config {
     /// How long the state of a task that has moved elsewhere is kept (`state.cleanup.delay.ms`, 10 min).
     pub fn state_cleanup_delay(self, delay: Duration) -> Config {
         Config { state_cleanup_delay: delay, ..self }
+    }
+
+    /// How often what is committed of repartition topics is deleted from them (`repartition.purge.interval.ms`, 30 s). It
+    /// is looked at once a second.
+    pub fn repartition_purge_interval(self, interval: Duration) -> Config {
+        Config { repartition_purge_interval: interval, ..self }
     }
 
     /// Bytes of updates that all record caches together may hold back (`statestore.cache.max.bytes`, 10 MiB). With 0 every

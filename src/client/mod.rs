@@ -118,6 +118,9 @@ pub(crate) trait Consumer: Send {
 
     fn lag(&self, partition: &TopicPartition) -> Lag;
 
+    /// The offset after what may be seen of a partition, as far as the client knows without asking the cluster.
+    fn end(&self, partition: &TopicPartition) -> Option<i64>;
+
     /// Waits until there may be something to fetch or a membership event, at most `timeout`. Spurious returns are allowed.
     fn wait(&mut self, timeout: Duration) -> Result<()>;
 }

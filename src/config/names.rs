@@ -50,6 +50,7 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         "commit.interval.ms" => config.commit_interval = Some(millis(name, value)?),
         "state.dir" => config.state_dir = Some(value.into()),
         "state.cleanup.delay.ms" => config.state_cleanup_delay = millis(name, value)?,
+        "repartition.purge.interval.ms" => config.repartition_purge_interval = millis(name, value)?,
         "statestore.cache.max.bytes" | "cache.max.bytes.buffering" => config.cache_bytes = number(name, value)?,
         "statestore.uncommitted.max.bytes" => config.uncommitted_bytes = number(name, value)?,
         "max.task.idle.ms" if value == "-1" => config.max_task_idle = None,

@@ -31,11 +31,11 @@ pub(super) struct Application {
     /// Part of transactional ids: a restarted process with the same one ends what it left open.
     pub process_id: String,
     pub processed: Arc<AtomicU64>,
-    /// Records of repartition topics before these offsets are committed, and nobody needs them.
     /// Of this application and process; none: no store is on disk.
     pub directory: Option<StateDirectory>,
     pub memory: StateMemory,
     pub changelogs: HashMap<Arc<str>, Changelog>,
+    /// Records of repartition topics before these offsets are committed, and nobody needs them.
     pub purgeable: Mutex<BTreeMap<TopicPartition, i64>>,
     pub crash_point: CrashPoint,
 }
@@ -61,10 +61,18 @@ impl Application {
         if self.is_exactly_once() { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
     }
 
+    pub(super) fn thread_name(&self, thread: usize) -> String {
+        format!("{}-stream-{thread}", self.id())
+    }
+
+    /// Java's name of the whole client.
+    pub(super) fn own_client_id(&self) -> String {
+        self.config.client_id.clone().unwrap_or_else(|| format!("{}-{}", self.id(), self.process_id))
+    }
+
     /// Java's name of a thread's client.
-    fn client_id(&self, thread: usize, kind: &str) -> String {
-        let own = self.config.client_id.clone().unwrap_or_else(|| format!("{}-{}", self.id(), self.process_id));
-        format!("{own}-StreamThread-{thread}-{kind}")
+    pub(super) fn client_id(&self, thread: usize, kind: &str) -> String {
+        format!("{}-StreamThread-{thread}-{kind}", self.own_client_id())
     }
 
     pub(super) fn group_spec(&self, thread: usize) -> GroupSpec {

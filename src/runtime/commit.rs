@@ -10,6 +10,7 @@ use super::running_task::RunningTask;
 use crate::client::{Consumer, DeliveryFailure, Producer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::Membership;
+use crate::metrics::dropped_records_total;
 use crate::record::{Headers, OffsetAndMetadata, ProducerRecord, TopicPartition};
 use crate::topology::{ErrorContext, HandlerResponse, NodeKind, SinkName, TaskId, dead_letter_headers};
 
@@ -283,7 +284,7 @@ impl Committer {
             "record dropped: {context}: {}",
             error.report()
         );
-        metrics::counter!("stream-task-metrics.dropped-records-total", "task-id" => task.to_string()).increment(1);
+        dropped_records_total(&self.app.thread_name(self.thread), &task.to_string()).increment(1);
         if self.app.is_exactly_once() {
             // It belongs to a transaction that cannot commit: it is left out when its input is processed again.
             self.refused.push(failure);

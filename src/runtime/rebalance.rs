@@ -14,7 +14,7 @@ use super::task_layout::Inputs;
 use crate::client::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::MembershipEvent;
-use crate::metrics::TaskMetrics;
+use crate::metrics::{Owner, TaskMetrics};
 use crate::record::{OffsetAndMetadata, TopicPartition};
 use crate::state::TaskStores;
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
@@ -117,7 +117,7 @@ impl StreamThread {
             }
         };
         let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Err(no_restore_consumer()) };
-        Restoration::begin(&self.app, task, stores, committed, consumer, now.wall_ms)
+        Restoration::begin(&self.app, self.index, task, stores, committed, consumer, now.wall_ms)
     }
 
     /// A step of every restoration; tasks whose stores are ready begin to run. How many records there were.
@@ -168,11 +168,13 @@ impl StreamThread {
             },
         };
         let changelogs = changelogs(self.app.id(), id, &stores);
+        let (thread, client) = (self.app.thread_name(self.index), self.app.client_id(self.index, "consumer"));
+        let owner = Owner { thread: &thread, client: &client, task: &id.to_string() };
+        let metrics = TaskMetrics::new(&owner, &inputs, stores.specs().map(|spec| (&*spec.name, spec.is_on_disk())));
         let written = vec![false; changelogs.len()];
         let task = Task::new(spec, stores, committed, now.wall_ms)?;
         let positions: Vec<_> = task.committed_positions().map(|(input, offset)| (input.clone(), offset)).collect();
         self.consumer.assign(&positions)?;
-        let metrics = TaskMetrics::new(&id.to_string());
         let span = tracing::info_span!("task", task = %id);
         let at = self.tasks.partition_point(|running| running.task.id() < id);
         self.tasks.insert(at, RunningTask { task, inputs, changelogs, written, dropped: 0, metrics, span });
@@ -193,7 +195,8 @@ impl StreamThread {
             let stores = restoration.suspend(&self.app, consumer).map_err(Failure::Fatal)?;
             close_stores(task, stores);
         }
-        for running in self.tasks.extract_if(.., |running| is_meant(&running.task.id())) {
+        for mut running in self.tasks.extract_if(.., |running| is_meant(&running.task.id())) {
+            running.end_metrics();
             self.consumer.unassign(&running.inputs).map_err(Failure::Fatal)?;
             close_stores(running.task.id(), running.task.close());
             self.metrics.task_closed_total.increment(1);
@@ -203,7 +206,8 @@ impl StreamThread {
 
     /// Opens every running task again, keeping its stores: they are at some commit, and the changelogs know the rest.
     pub(super) fn reopen_tasks(&mut self) -> Result<(), Failure> {
-        for running in std::mem::take(&mut self.tasks) {
+        for mut running in std::mem::take(&mut self.tasks) {
+            running.end_metrics();
             self.consumer.unassign(&running.inputs).map_err(Failure::Fatal)?;
             let (id, expected) = (running.task.id(), running.changelogs.len());
             let stores = running.task.close();

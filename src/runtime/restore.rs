@@ -97,6 +97,7 @@ impl Restoration {
     /// `Unavailable` when the cluster does not say where the changelogs end.
     pub(super) fn begin(
         app: &Application,
+        thread: usize,
         task: TaskId,
         (mut stores, found): (TaskStores, Found),
         committed: Vec<CommitPoint>,
@@ -142,8 +143,10 @@ impl Restoration {
         if !assigned.is_empty() {
             consumer.assign(&assigned)?;
         }
-        let metrics = RestoreMetrics::new(&task.to_string());
-        Ok(Restoration { task, stores, committed, jobs, metrics })
+        let metrics = RestoreMetrics::new(&app.thread_name(thread), &task.to_string());
+        let restoration = Restoration { task, stores, committed, jobs, metrics };
+        restoration.tell_remaining();
+        Ok(restoration)
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -172,13 +175,18 @@ impl Restoration {
             app.restored(&RestoreEvent::Ended { store: job.name, partition, records });
         }
         self.metrics.restore_total.increment(taken);
+        self.tell_remaining();
+        Ok(taken)
+    }
+
+    fn tell_remaining(&self) {
         let remaining: i64 = self.jobs.iter().map(|job| (job.end - job.position).max(0)).sum();
         self.metrics.restore_remaining_records_total.set(remaining as f64);
-        Ok(taken)
     }
 
     /// The task goes elsewhere; what was read stays in its stores.
     pub(super) fn suspend(self, app: &Application, consumer: &mut dyn Consumer) -> Result<TaskStores> {
+        self.metrics.restore_remaining_records_total.set(0.0);
         for job in self.jobs {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
             let (partition, records) = (job.changelog.partition, job.records);

@@ -1,5 +1,6 @@
 //! A task at work, with what its thread keeps beside it.
 
+use crate::client::{Consumer, Lag};
 use crate::error::Result;
 use crate::record::TopicPartition;
 use crate::task::Task;
@@ -32,7 +33,60 @@ impl RunningTask {
             .collect()
     }
 
+    /// Tells the metrics what is to be counted and measured; how many records its slowest input is behind.
+    pub(super) fn read_levels(&mut self, consumer: &dyn Consumer, now_ms: i64) -> i64 {
+        self.count_dropped();
+        let RunningTask { task, inputs, metrics, .. } = self;
+        let buffered: usize = (0..inputs.len()).map(|input| task.buffered(input)).sum();
+        metrics.active_buffer_count.set(buffered as f64);
+        metrics.input_buffer_bytes_total.set(task.buffered_bytes() as f64);
+        if let Some(stream_time) = task.stream_time() {
+            metrics.stream_time_lag.set((now_ms - stream_time) as f64);
+        }
+        if let Ok(stores) = task.stores() {
+            metrics.cache_size_bytes_total.set(stores.cache_bytes() as f64);
+            metrics.uncommitted_bytes_total.set(stores.uncommitted_bytes() as f64);
+            for (index, store) in metrics.stores.iter().enumerate() {
+                store.estimate_num_keys.set(stores.approximate_len(index) as f64);
+                if let (Some(level), Some(bytes)) = (&store.total_sst_files_size, stores.disk_bytes(index)) {
+                    level.set(bytes as f64);
+                }
+            }
+        }
+        let mut furthest = 0;
+        for (input, level) in inputs.iter().zip(&metrics.records_lag) {
+            if let Some(lag) = records_lag(consumer, input) {
+                level.set(lag as f64);
+                furthest = furthest.max(lag);
+            }
+        }
+        furthest
+    }
+
+    /// The task is about to be closed: what the metrics do not know yet, and that there is nothing left.
+    pub(super) fn end_metrics(&mut self) {
+        self.count_dropped();
+        self.metrics.clear_levels();
+    }
+
+    fn count_dropped(&mut self) {
+        let dropped = self.task.dropped();
+        self.metrics.dropped_records_total.increment(dropped.saturating_sub(self.dropped));
+        self.dropped = dropped;
+    }
+
     pub(super) fn forget_written(&mut self) {
         self.written.fill(false);
+    }
+}
+
+/// Records that have not been fetched; none: nobody knows yet. Markers of transactions at the end are not records.
+fn records_lag(consumer: &dyn Consumer, input: &TopicPartition) -> Option<i64> {
+    match consumer.lag(input) {
+        Lag::CaughtUp => Some(0),
+        Lag::Behind | Lag::Unknown => {
+            let behind = consumer.end(input)? - consumer.position(input)?;
+            Some(behind.max(0))
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::client::embedded::EmbeddedCluster;
 use crate::client::{Admin, Cluster, NewTopic};
 use crate::config::{Config, GivenCluster, Guarantee, TopicCreation};
 use crate::error::{Error, Result};
-use crate::state::{Changelog, EngineKind, StateDirectory, StateMemory, StoreSpec};
+use crate::state::{Changelog, StateDirectory, StateMemory, StoreSpec};
 use crate::topology::{
     NodeKind, SinkName, Topology, changelog_topic, changelog_topic_config, repartition_topic_config,
 };
@@ -161,8 +161,7 @@ fn new_topic(config: &Config, name: Arc<str>, partitions: i32, settings: BTreeMa
 /// more: a restarted process ends at once what it had left open.
 fn state_directory(topology: &Topology, config: &Config) -> Result<Option<StateDirectory>> {
     let stores = topology.stores(&topology.nodes().collect::<Vec<_>>());
-    let is_on_disk = |spec: &Arc<StoreSpec>| cfg!(feature = "rocksdb") && spec.engine == EngineKind::Persistent;
-    if stores.iter().any(is_on_disk) {
+    if stores.iter().any(|spec| spec.is_on_disk()) {
         return StateDirectory::open(&config.state_dir_or_default(), &config.application_id).map(Some);
     }
     let Some(named) = &config.state_dir else { return Ok(None) };

@@ -40,6 +40,11 @@ impl State {
         matches!(self, State::Running | State::Rebalancing)
     }
 
+    /// Java's number of the state, for metrics.
+    pub(super) fn number(self) -> f64 {
+        f64::from(self as u8)
+    }
+
     pub(super) fn may_become(self, next: State) -> bool {
         match self {
             State::Created => matches!(next, State::Rebalancing | State::PendingShutdown),

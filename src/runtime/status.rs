@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use metrics::Gauge;
 use tokio::sync::watch;
 
 use super::clock::Now;
@@ -21,6 +22,8 @@ pub(super) struct Status {
     /// in order.
     telling: Mutex<Vec<StateListener>>,
     error: Mutex<Option<Error>>,
+    /// Known once the client has a name.
+    gauge: OnceLock<Gauge>,
 }
 
 thread_local! {
@@ -44,11 +47,18 @@ impl Status {
             watched: watch::Sender::new(State::Created),
             telling: Mutex::new(Vec::new()),
             error: Mutex::new(None),
+            gauge: OnceLock::new(),
         }
     }
 
     pub(super) fn current(&self) -> State {
         *lock(&self.state)
+    }
+
+    /// Tells every state to the metrics from now on.
+    pub(super) fn measure(&self, gauge: Gauge) {
+        let gauge = self.gauge.get_or_init(|| gauge);
+        gauge.set(self.current().number());
     }
 
     pub(super) fn listen(&self, listener: StateListener) {
@@ -65,6 +75,9 @@ impl Status {
         }
         *state = next;
         drop(state);
+        if let Some(gauge) = self.gauge.get() {
+            gauge.set(next.number());
+        }
         tracing::info!("state changes from {before} to {next}");
         let outer = OWN_THREAD.replace(true);
         for listener in listeners.iter() {

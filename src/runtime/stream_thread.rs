@@ -143,7 +143,7 @@ impl StreamThread {
         let (membership, consumer) = joined;
         let home = app.state_home();
         let now = Now::read();
-        let name = format!("{}-stream-{index}", app.id());
+        let metrics = ThreadMetrics::new(&app.thread_name(index), &app.client_id(index, "consumer"));
         Ok(Some(StreamThread {
             app,
             index,
@@ -157,7 +157,7 @@ impl StreamThread {
             restore_consumer: None,
             restore_batch: RecordBatch::default(),
             is_assigned: false,
-            metrics: ThreadMetrics::new(&name),
+            metrics,
             orders,
             report,
             phase: Phase::Rebalancing,
@@ -413,20 +413,8 @@ impl StreamThread {
             return;
         }
         self.last_metrics = self.now;
-        for running in &mut self.tasks {
-            let dropped = running.task.dropped();
-            running.metrics.dropped_records_total.increment(dropped.saturating_sub(running.dropped));
-            running.dropped = dropped;
-            let buffered: usize = (0..running.inputs.len()).map(|input| running.task.buffered(input)).sum();
-            running.metrics.active_buffer_count.set(buffered as f64);
-            running.metrics.input_buffer_bytes_total.set(running.task.buffered_bytes() as f64);
-            if let Ok(stores) = running.task.stores() {
-                running.metrics.cache_size_bytes_total.set(stores.uncommitted_bytes() as f64);
-            }
-            if let Some(stream_time) = running.task.stream_time() {
-                running.metrics.record_lateness.set((self.now.wall_ms - stream_time) as f64);
-            }
-        }
+        let lags = self.tasks.iter_mut().map(|running| running.read_levels(&*self.consumer, self.now.wall_ms));
+        self.metrics.records_lag_max.set(lags.max().unwrap_or(0) as f64);
     }
 
     /// Commits what is done, closes every task and ends the membership.

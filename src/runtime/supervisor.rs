@@ -13,6 +13,7 @@ use super::state::State;
 use super::status::{Status, enter_own_thread};
 use super::stream_thread::{Order, Orders, Phase, StreamThread};
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::ClientMetrics;
 
 /// What a thread or the user tells the supervisor.
 pub(super) enum Event {
@@ -37,9 +38,6 @@ pub(super) type ErrorPolicy = Arc<dyn Fn(&Error) -> UncaughtErrorResponse + Send
 /// How many events may wait: more than every thread can have on its way.
 pub(super) const EVENTS_MAX: usize = 1024;
 
-/// How often what is committed of repartition topics is deleted (`repartition.purge.interval.ms`).
-const PURGE_INTERVAL: Duration = Duration::from_secs(30);
-
 /// How often stores on disk are looked at for a flush.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -60,6 +58,7 @@ pub(super) struct Supervisor {
     last_purge: Now,
     last_flush: Now,
     last_cleanup: Now,
+    metrics: ClientMetrics,
 }
 
 struct Supervised {
@@ -80,6 +79,8 @@ impl Supervisor {
         events: SyncSender<Event>,
     ) -> Supervisor {
         let now = Now::read();
+        let metrics = ClientMetrics::new(&app.own_client_id());
+        status.measure(metrics.client_state.clone());
         Supervisor {
             app,
             status,
@@ -90,6 +91,7 @@ impl Supervisor {
             last_purge: now,
             last_flush: now,
             last_cleanup: now,
+            metrics,
         }
     }
 
@@ -129,7 +131,7 @@ impl Supervisor {
             orders.give(order);
         }
         let (app, events, given) = (Arc::clone(&self.app), self.events.clone(), Arc::clone(&orders));
-        let name = format!("{}-stream-{index}", self.app.id());
+        let name = self.app.thread_name(index);
         let body = move || {
             enter_own_thread();
             let result = catch_unwind(AssertUnwindSafe(|| work(&app, index, delay, given, &events)));
@@ -142,6 +144,7 @@ impl Supervisor {
         })?;
         let phase = Phase::Rebalancing;
         self.threads.push(Supervised { index, handle: Some(handle), orders, phase, started: Now::read(), pause });
+        self.metrics.alive_stream_threads.set(self.threads.len() as f64);
         Ok(())
     }
 
@@ -163,12 +166,14 @@ impl Supervisor {
     fn ended(&mut self, thread: usize, result: Result<()>) {
         let Some(at) = self.threads.iter().position(|known| known.index == thread) else { return };
         let mut ended = self.threads.swap_remove(at);
+        self.metrics.alive_stream_threads.set(self.threads.len() as f64);
         if let Some(handle) = ended.handle.take() {
             // What it panicked with was told in its last event.
             let _ = handle.join();
         }
         let Err(error) = result else { return };
-        let name = format!("{}-stream-{thread}", self.app.id());
+        self.metrics.failed_stream_threads.increment(1);
+        let name = self.app.thread_name(thread);
         if self.app.crash_point.has_crashed() {
             tracing::error!("{}", error.report());
             self.give_up(error, Order::Crash);
@@ -248,7 +253,7 @@ impl Supervisor {
 
     /// Deletes from repartition topics what nobody will read again. A failure only costs disk: the next time is soon.
     fn purge_if_due(&mut self, now: Now) {
-        if now.since(self.last_purge) < PURGE_INTERVAL {
+        if now.since(self.last_purge) < self.app.config.repartition_purge_interval {
             return;
         }
         self.last_purge = now;
@@ -291,5 +296,5 @@ fn work(
 fn panicked(app: &Application, index: usize, panic: &(dyn Any + Send)) -> Error {
     let message = panic.downcast_ref::<String>().map(String::as_str);
     let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    Error::new(ErrorKind::Internal, format!("thread {}-stream-{index} panicked: {message}", app.id()))
+    Error::new(ErrorKind::Internal, format!("thread {} panicked: {message}", app.thread_name(index)))
 }

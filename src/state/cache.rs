@@ -223,6 +223,11 @@ impl RecordCache {
         self.table.is_empty()
     }
 
+    /// What it has taken of the budget.
+    pub(super) fn bytes(&self) -> usize {
+        self.share.bytes
+    }
+
     pub(super) fn dirty_bytes(&self) -> usize {
         self.dirty_bytes
     }

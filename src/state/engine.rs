@@ -115,6 +115,15 @@ impl Engine {
         }
     }
 
+    /// Bytes of its files; none: it has none.
+    pub(super) fn disk_bytes(&self) -> Option<u64> {
+        match self {
+            Engine::Memory(_) => None,
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => Some(family.disk_bytes()),
+        }
+    }
+
     pub(super) fn approximate_len(&self) -> u64 {
         match self {
             Engine::Memory(memory) => memory.len() as u64,

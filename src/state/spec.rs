@@ -42,6 +42,10 @@ impl StoreSpec {
     pub(crate) fn is_logged(&self) -> bool {
         !matches!(self.changelog, Changelog::Off)
     }
+
+    pub(crate) fn is_on_disk(&self) -> bool {
+        cfg!(feature = "rocksdb") && self.engine == EngineKind::Persistent
+    }
 }
 
 #[cfg(feature = "rocksdb")]

@@ -216,6 +216,16 @@ impl TaskStores {
         self.stores.get(index).map_or(0, |store| store.engine.approximate_len() + store.buffer.dirty_len() as u64)
     }
 
+    /// Bytes of a store's files; none: it is not on disk.
+    pub(crate) fn disk_bytes(&self, index: usize) -> Option<u64> {
+        self.stores.get(index)?.engine.disk_bytes()
+    }
+
+    /// Bytes in the record caches, whether they wait for the commit or not.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.stores.iter().map(|store| store.cache.bytes()).sum()
+    }
+
     /// The updates since the last call of [`clear_changelog`](TaskStores::clear_changelog), in the order they were made.
     pub(crate) fn changelog(&self) -> impl Iterator<Item = ChangelogRecord<'_>> {
         self.pending.iter()

@@ -32,6 +32,7 @@ pub(crate) fn records_come_back_in_order_with_nulls_headers_and_timestamps(clust
     assert_eq!(read.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(read.into_iter().map(|(_, record)| record).collect::<Vec<_>>(), sent);
     assert_eq!(consumer.position(&partition), Some(4));
+    assert_eq!(consumer.end(&partition), Some(4));
 
     let before = now_ms();
     let none = Headers::new();

@@ -113,6 +113,11 @@ impl Consumer for EmbeddedConsumer {
         }
     }
 
+    fn end(&self, partition: &TopicPartition) -> Option<i64> {
+        let state = self.shared.state().ok()?;
+        state.log(partition).ok().map(|log| log.visible_end(self.isolation))
+    }
+
     fn wait(&mut self, timeout: Duration) -> Result<()> {
         let patience = Patience::new(timeout);
         let shared = Arc::clone(&self.shared);

@@ -124,6 +124,11 @@ impl Consumer for KafkaConsumer {
         self.partitions.get(partition).map_or(Lag::Unknown, |reading| reading.lag)
     }
 
+    /// What the last answer of the broker said.
+    fn end(&self, partition: &TopicPartition) -> Option<i64> {
+        self.partitions.get(partition)?.queue.high_watermark()
+    }
+
     fn wait(&mut self, timeout: Duration) -> Result<()> {
         self.serve()?;
         self.waker.wait(timeout);

@@ -311,6 +311,13 @@ impl Family {
         len.ok().flatten().unwrap_or(0).saturating_sub(1)
     }
 
+    /// Bytes of its files.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let Ok(family) = self.handle() else { return 0 };
+        let bytes = self.database.db.property_int_value_cf(&family, "rocksdb.total-sst-files-size");
+        bytes.ok().flatten().unwrap_or(0)
+    }
+
     fn meta(&self, tier: ReadTier) -> Result<Option<Result<Meta, &'static str>>> {
         let mut options = ReadOptions::default();
         options.set_read_tier(tier);
