@@ -11,7 +11,10 @@ mod application;
 mod bad_input;
 mod bad_records;
 mod crash;
+mod housekeeping;
 mod lifecycle;
+mod recorder;
 mod sharing;
+mod sight;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod state_directory;
