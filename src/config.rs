@@ -207,7 +207,7 @@ impl Config {
         Config { uncommitted_bytes: bytes, ..self }
     }
 
-    /// Bytes of the block cache that all RocksDB stores of the process share (96 MiB).
+    /// Bytes of the block cache that all RocksDB stores of the process share (64 MiB).
     pub fn block_cache_bytes(self, bytes: usize) -> Config {
         Config { memory: StateMemoryLimits { block_cache_bytes: bytes, ..self.memory }, ..self }
     }
@@ -217,7 +217,7 @@ impl Config {
         Config { memory: StateMemoryLimits { memtable_bytes: bytes, ..self.memory }, ..self }
     }
 
-    /// Bytes of rows that stores keep at hand after reading them (48 MiB for the process).
+    /// Bytes of rows that stores keep at hand after reading them (96 MiB for the process).
     pub fn read_cache_bytes(self, bytes: usize) -> Config {
         Config { memory: StateMemoryLimits { read_cache_bytes: bytes, ..self.memory }, ..self }
     }

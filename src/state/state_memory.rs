@@ -27,7 +27,7 @@ pub(crate) struct StateMemoryLimits {
 
 impl Default for StateMemoryLimits {
     fn default() -> StateMemoryLimits {
-        StateMemoryLimits { block_cache_bytes: 96 << 20, memtable_bytes: 48 << 20, read_cache_bytes: 48 << 20 }
+        StateMemoryLimits { block_cache_bytes: 64 << 20, memtable_bytes: 48 << 20, read_cache_bytes: 96 << 20 }
     }
 }
 
