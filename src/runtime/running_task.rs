@@ -1,6 +1,6 @@
 //! A task at work, with what its thread keeps beside it.
 
-use crate::client::{Consumer, Lag};
+use crate::client::Consumer;
 use crate::error::Result;
 use crate::record::TopicPartition;
 use crate::task::Task;
@@ -55,7 +55,9 @@ impl RunningTask {
         }
         let mut furthest = 0;
         for (input, level) in inputs.iter().zip(&metrics.records_lag) {
-            if let Some(lag) = records_lag(consumer, input) {
+            // Nobody may know yet.
+            if let (Some(end), Some(position)) = (consumer.end(input), consumer.position(input)) {
+                let lag = (end - position).max(0);
                 level.set(lag as f64);
                 furthest = furthest.max(lag);
             }
@@ -77,16 +79,5 @@ impl RunningTask {
 
     pub(super) fn forget_written(&mut self) {
         self.written.fill(false);
-    }
-}
-
-/// Records that have not been fetched; none: nobody knows yet. Markers of transactions at the end are not records.
-fn records_lag(consumer: &dyn Consumer, input: &TopicPartition) -> Option<i64> {
-    match consumer.lag(input) {
-        Lag::CaughtUp => Some(0),
-        Lag::Behind | Lag::Unknown => {
-            let behind = consumer.end(input)? - consumer.position(input)?;
-            Some(behind.max(0))
-        }
     }
 }

@@ -36,6 +36,8 @@ struct Reading {
     seen: bool,
     /// Where the last end-of-partition event was.
     end: Option<i64>,
+    /// The high watermark at that event.
+    high_at_end: Option<i64>,
     out_of_range: bool,
     /// Came behind records, which are handed out first.
     failure: Option<Failure>,
@@ -124,9 +126,12 @@ impl Consumer for KafkaConsumer {
         self.partitions.get(partition).map_or(Lag::Unknown, |reading| reading.lag)
     }
 
-    /// What the last answer of the broker said.
+    /// What the last answer of the broker said. It knows the high watermark only: what an open transaction has written is
+    /// taken off where the end of the partition has been seen.
     fn end(&self, partition: &TopicPartition) -> Option<i64> {
-        self.partitions.get(partition)?.queue.high_watermark()
+        let reading = self.partitions.get(partition)?;
+        let high = reading.queue.high_watermark()?;
+        Some(if reading.high_at_end == Some(high) { reading.position } else { high })
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
@@ -138,7 +143,16 @@ impl Consumer for KafkaConsumer {
 
 impl Reading {
     fn new(queue: PartitionQueue, position: i64) -> Reading {
-        Reading { queue, position, lag: Lag::Unknown, seen: false, end: None, out_of_range: false, failure: None }
+        Reading {
+            queue,
+            position,
+            lag: Lag::Unknown,
+            seen: false,
+            end: None,
+            high_at_end: None,
+            out_of_range: false,
+            failure: None,
+        }
     }
 
     fn fetch(&mut self, partition: &TopicPartition, records_max: usize, batch: &mut RecordBatch) -> Result<Fetch> {
@@ -201,6 +215,7 @@ impl Reading {
     fn learn(&mut self, records: usize, at_end: bool, more: bool) {
         if at_end {
             self.lag = Lag::CaughtUp;
+            self.high_at_end = self.queue.high_watermark();
             return;
         }
         if more {
