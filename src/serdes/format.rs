@@ -113,7 +113,7 @@ fn read_bincode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, bincode::error::
 mod tests {
     use super::*;
 
-    fn there_and_back<S: Serde<Item = (u32, String)>>(serde: S) -> Vec<u8> {
+    fn there_and_back(serde: &impl Serde<Item = (u32, String)>) -> Vec<u8> {
         let item = (300, "text".to_owned());
         let mut bytes = b"before".to_vec();
         serde.serialize(&item, &mut bytes).unwrap();
@@ -125,19 +125,19 @@ mod tests {
 
     #[test]
     fn json_is_text() {
-        assert_eq!(there_and_back(Json::new()), br#"[300,"text"]"#);
+        assert_eq!(there_and_back(&Json::new()), br#"[300,"text"]"#);
     }
 
     #[cfg(feature = "postcard")]
     #[test]
     fn postcard_writes_varints() {
-        assert_eq!(there_and_back(Postcard::new()), b"\xac\x02\x04text");
+        assert_eq!(there_and_back(&Postcard::new()), b"\xac\x02\x04text");
     }
 
     #[cfg(feature = "bincode")]
     #[test]
     fn bincode_reads_all_of_its_bytes() {
-        let mut bytes = there_and_back(Bincode::new());
+        let mut bytes = there_and_back(&Bincode::new());
         assert_eq!(bytes, b"\xfb\x2c\x01\x04text");
         bytes.push(0);
         let error = Bincode::<(u32, String)>::new().deserialize(&bytes).unwrap_err();
