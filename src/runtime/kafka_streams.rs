@@ -17,7 +17,8 @@ use super::stream_thread::Order;
 use super::supervisor::{EVENTS_MAX, ErrorPolicy, Event, Supervisor, UncaughtErrorResponse};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::topology::Topology;
+use crate::task::try_makers;
+use crate::topology::{TaskEnvironment, TaskId, Topology};
 
 /// Runs a topology: Java's `KafkaStreams`.
 ///
@@ -109,6 +110,13 @@ impl KafkaStreams {
         if config.require_names {
             topology.refuse_generated_names()?;
         }
+        let trial = TaskEnvironment {
+            application_id: config.application_id().into(),
+            task: TaskId { sub_topology: 0, partition: 0 },
+            handlers: config.handlers.clone(),
+            partition_counts: Arc::new(|_| Ok(1)),
+        };
+        try_makers(&topology, &trial)?;
         Ok(KafkaStreams {
             topology,
             config,

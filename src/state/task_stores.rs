@@ -7,7 +7,6 @@ use super::cache::{CacheBudget, Evicted, RecordCache};
 use super::changelog::{ChangelogRecord, Pending};
 use super::directory::TaskDirectory;
 use super::engine::Engine;
-#[cfg(any(test, feature = "testing"))]
 use super::memory::MemoryEngine;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
@@ -79,7 +78,6 @@ pub(super) struct Store {
 
 impl TaskStores {
     /// Stores that live in memory only, whatever their specs say.
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn in_memory(specs: &[Arc<StoreSpec>], cache_bytes_max: usize) -> TaskStores {
         let budget = CacheBudget::new(cache_bytes_max);
         let store = |spec: &Arc<StoreSpec>| Store::new(spec, None, Engine::Memory(MemoryEngine::default()), &budget);

@@ -18,4 +18,5 @@ mod task;
 
 pub(crate) use commit_point::CommitPoint;
 pub(crate) use partition_group::MaxTaskIdle;
+pub(crate) use pipeline::try_makers;
 pub(crate) use task::{Task, TaskSpec};

@@ -206,6 +206,27 @@ impl Pipeline {
     }
 }
 
+/// Makes every sub-topology once, over empty stores, and throws it away: a processor that asks for a store it is not
+/// connected to shows before any thread runs and before any record is taken.
+///
+/// # Errors
+/// What a maker returned, with its node.
+pub(crate) fn try_makers(topology: &Topology, environment: &TaskEnvironment) -> Result<()> {
+    for sub_topology in 0..topology.sub_topology_count() {
+        let nodes = topology.sub_topology(sub_topology);
+        let topics = topology.source_topics(&nodes);
+        let stores = TaskStores::in_memory(&topology.stores(&nodes), 0);
+        let (nodes, topics) = (&*nodes, &*topics);
+        let blueprint = Blueprint { topology, nodes, topics, environment, stream_time: None, wall_clock_ms: 0 };
+        let made = catch_unwind(AssertUnwindSafe(|| Pipeline::make(&blueprint, stores).map(|_| ())));
+        made.unwrap_or_else(|_| {
+            let context = format!("a maker of sub-topology {sub_topology} panicked: return its error instead");
+            Err(Error::invalid(context))
+        })?;
+    }
+    Ok(())
+}
+
 fn position(input: usize, record: &ConsumerRecord<'_>) -> Position {
     Position { topic: input, partition: record.partition, offset: record.offset }
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kstreams::{
-    Consumed, EmbeddedCluster, ErrorHandler, ErrorKind, I64, Joined, KafkaStreams, Produced, State, StreamsBuilder,
-    TopicCreation, Topology, UncaughtErrorResponse, Utf8,
+    Consumed, EmbeddedCluster, ErrorHandler, ErrorKind, I64, Joined, KafkaStreams, Processed, Processor,
+    ProcessorContext, Produced, Record, State, Stores, StreamsBuilder, TopicCreation, Topology, UncaughtErrorResponse,
+    Utf8,
 };
 
 use crate::application::{
@@ -236,4 +237,32 @@ fn counts_survive_a_thread_that_is_replaced() {
     write(&cluster, &["boom", "two"]);
     wait_until("all are counted", || last_counts(&cluster) == expected(&[("line-0", 2), ("line-1", 2)]));
     streams.close(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_processor_without_its_store_is_refused_before_anything_starts() {
+    struct Forward;
+    impl Processor<String, String> for Forward {
+        type KeyOut = String;
+        type ValueOut = String;
+
+        fn process(
+            &mut self,
+            record: Record<String, String>,
+            ctx: &mut ProcessorContext<'_, String, String>,
+        ) -> kstreams::Result<()> {
+            ctx.forward(record)
+        }
+    }
+
+    let seen = Stores::key_value("seen", Utf8, I64);
+    let builder = StreamsBuilder::new();
+    builder
+        .stream("lines", Consumed::with(Utf8, Utf8))
+        .process(move |init| init.store(&seen).map(|_| Forward), Processed::default())
+        .to("counts", Produced::with(Utf8, Utf8));
+    let error = KafkaStreams::new(builder.build().unwrap(), config(&cluster())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let report = error.report();
+    assert!(report.contains("KSTREAM-PROCESSOR-0000000001: no access to store seen: connect it"), "{report}");
 }
