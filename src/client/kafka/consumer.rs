@@ -115,14 +115,7 @@ impl Consumer for KafkaConsumer {
 
     fn fetch(&mut self, partition: &TopicPartition, records_max: usize, batch: &mut RecordBatch) -> Result<Fetch> {
         let Some(reading) = self.partitions.get_mut(partition) else { return Ok(Fetch::Records) };
-        let fetched = reading.fetch(partition, records_max, batch);
-        if fetched.is_err() {
-            // After some errors, such as a log that seems to be truncated when its broker comes back, librdkafka reads the
-            // partition no more. Given again, without the epoch it had, it is read from the same offset.
-            let position = reading.position;
-            self.assign(&[(partition.clone(), position)])?;
-        }
-        fetched
+        reading.fetch(partition, records_max, batch)
     }
 
     fn position(&self, partition: &TopicPartition) -> Option<i64> {
