@@ -111,7 +111,12 @@ fn a_killed_process_loses_nothing_and_doubles_nothing_and_wipes_nothing() {
     app.assert_exact();
     let starts = all_resumed(app.folder.path());
     assert_eq!(starts.len(), 5);
-    for resumed in &starts[1..] {
+    let (last, killed) = starts[1..].split_last().unwrap();
+    assert_resumed("killed", last, &stored);
+    // A process may be killed before it has come to every store.
+    let has_opened_all =
+        |resumed: &&Vec<Resumed>| (0..).zip(&stored).all(|(n, _)| resumed.iter().any(|r| r.partition == n));
+    for resumed in killed.iter().filter(has_opened_all) {
         assert_resumed("killed", resumed, &stored);
     }
     assert_eq!(app.databases(), databases, "the databases are the same ones");
