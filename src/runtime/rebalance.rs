@@ -218,7 +218,16 @@ impl StreamThread {
 
     /// The position is not in the log: records were deleted before they were read, or the topic was recreated.
     pub(super) fn reset_position(&mut self, input: &TopicPartition) -> Result<()> {
-        let point = start_points(&self.app, std::slice::from_ref(input), &[None], Now::read())?;
+        let own = std::slice::from_ref(input);
+        // IMPORTANT: a broker that comes back from a kill may say so of a position that it has. To begin elsewhere then
+        // would read input twice, or not at all.
+        let marks = self.app.with_admin(|admin| admin.watermarks(own))?;
+        if let (Some(position), Some(marks)) = (self.consumer.position(input), marks.first())
+            && (marks.start..=marks.end).contains(&position)
+        {
+            return self.consumer.assign(&[(input.clone(), position)]);
+        }
+        let point = start_points(&self.app, own, &[None], Now::read())?;
         let Some(point) = point.first() else { return Ok(()) };
         tracing::warn!(
             topic = &*input.topic,
