@@ -56,6 +56,7 @@ mod task;
 #[cfg(feature = "testing")]
 mod testing;
 mod topology;
+mod window;
 
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use config::{Config, Guarantee, TopicCreation};
@@ -89,6 +90,7 @@ pub use topology::{
     ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology, TaskContext,
     TaskId, TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
 };
+pub use window::{SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed};
 
 /// The programs of the README, compiled and run with the documentation tests.
 #[cfg(doctest)]
