@@ -124,6 +124,16 @@ pub struct Change<V> {
     pub old: Option<V>,
     /// The row as it is; none: it was deleted.
     pub new: Option<V>,
+    /// Whether it is the newest row of its key by time. Only a versioned table has others: updates that came out of order
+    /// (KIP-914).
+    pub is_latest: bool,
+}
+
+impl<V> Change<V> {
+    /// A change to the newest row of a key.
+    pub fn latest(old: Option<V>, new: Option<V>) -> Change<V> {
+        Change { old, new, is_latest: true }
+    }
 }
 
 /// A row of a table or an aggregate.

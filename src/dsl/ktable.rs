@@ -279,8 +279,9 @@ impl<K: 'static, V: 'static> KTable<K, V> {
                     }
                     sends
                 });
-                let (key, materialize) = (self.table.key, self.table.materialize);
-                Table { key, value, queryable: None, view, materialize, send_old_values }
+                let (key, materialize, is_versioned) =
+                    (self.table.key, self.table.materialize, self.table.is_versioned);
+                Table { key, value, queryable: None, is_versioned, view, materialize, send_old_values }
             }
         };
         KTable::new(&self.graph, node, table)

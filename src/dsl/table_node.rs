@@ -38,6 +38,8 @@ pub(super) struct Table<K, V> {
     pub key: DynSerde<K>,
     pub value: Option<DynSerde<V>>,
     pub queryable: Option<String>,
+    /// Whether changes may come out of order: its rows, or those that it is made of, have versions (KIP-914).
+    pub is_versioned: bool,
     /// Reads the rows, from the task's side.
     pub view: ViewMaker<K, V>,
     /// Makes the rows readable, and says which stores a reader has to be connected to.
@@ -51,6 +53,7 @@ impl<K, V> Clone for Table<K, V> {
             key: Arc::clone(&self.key),
             value: self.value.as_ref().map(Arc::clone),
             queryable: self.queryable.clone(),
+            is_versioned: self.is_versioned,
             view: Arc::clone(&self.view),
             materialize: Rc::clone(&self.materialize),
             send_old_values: Rc::clone(&self.send_old_values),
@@ -84,6 +87,7 @@ impl<K: 'static, V: 'static> Table<K, V> {
             key,
             value,
             queryable,
+            is_versioned: false,
             view,
             materialize: Rc::new(move |graph| vec![materialize(graph)]),
             send_old_values: Rc::new(move |graph, old_values| {

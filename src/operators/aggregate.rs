@@ -40,7 +40,7 @@ impl<K: 'static, V: 'static, A: 'static> Processor<K, V> for Aggregate<K, V, A> 
         };
         let row = row.map(|row| row.value).or_else(initial);
         let new = (self.aggregator)(&key, value, row);
-        self.rows.update(Record { key, value: Change { old, new }, timestamp, headers }, ctx)
+        self.rows.update(Record { key, value: Change::latest(old, new), timestamp, headers }, ctx)
     }
 
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<A>>) -> Result<()> {

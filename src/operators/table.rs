@@ -17,7 +17,7 @@ pub(crate) trait View<K, V> {
 }
 
 /// Made for each reader: a view holds scratch, and nothing is shared but the bytes.
-pub(crate) type ViewMaker<K, V> = Arc<dyn Fn(&ProcessorInit<'_>) -> Result<Box<dyn View<K, V>>> + Send + Sync>;
+pub(crate) type ViewMaker<K, V> = Arc<dyn Fn(&mut ProcessorInit<'_>) -> Result<Box<dyn View<K, V>>> + Send + Sync>;
 
 impl<K: 'static, V: 'static> View<K, V> for KeyValueStore<K, ValueAndTimestamp<V>> {
     fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<V>>> {
@@ -49,13 +49,13 @@ impl<K: 'static, V: Into<Option<T>> + 'static, T: 'static> Processor<K, V> for T
         let new: Option<T> = value.into();
         let new = new.filter(|row| !self.value.as_ref().is_some_and(|serde| serde.is_null(row)));
         let Some(rows) = &mut self.rows else {
-            return ctx.forward(Record { key, value: Change { old: None, new }, timestamp, headers });
+            return ctx.forward(Record { key, value: Change::latest(None, new), timestamp, headers });
         };
         let old = match rows.needs_old_value() {
             true => rows.get(ctx.task, &key)?.map(|row| row.value),
             false => None,
         };
-        rows.update(Record { key, value: Change { old, new }, timestamp, headers }, ctx)
+        rows.update(Record { key, value: Change::latest(old, new), timestamp, headers }, ctx)
     }
 
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<T>>) -> Result<()> {
@@ -76,7 +76,7 @@ impl<K: 'static, V: 'static> Processor<K, Change<V>> for TableFilter<K, V> {
     type ValueOut = Change<V>;
 
     fn process(&mut self, record: Record<K, Change<V>>, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
-        let Record { key, value: Change { old, new }, timestamp, headers } = record;
+        let Record { key, value: Change { old, new, is_latest }, timestamp, headers } = record;
         let new = new.filter(|row| (self.keep)(&key, row));
         let old = match (&mut self.rows, self.sends_old_values) {
             (_, false) => None,
@@ -86,7 +86,7 @@ impl<K: 'static, V: 'static> Processor<K, Change<V>> for TableFilter<K, V> {
         if self.sends_old_values && old.is_none() && new.is_none() {
             return Ok(());
         }
-        let record = Record { key, value: Change { old, new }, timestamp, headers };
+        let record = Record { key, value: Change { old, new, is_latest }, timestamp, headers };
         match &mut self.rows {
             Some(rows) => rows.update(record, ctx),
             None => ctx.forward(record),
@@ -110,18 +110,18 @@ impl<K: 'static, V: 'static, V2: 'static> Processor<K, Change<V>> for TableMapVa
     type ValueOut = Change<V2>;
 
     fn process(&mut self, record: Record<K, Change<V>>, ctx: &mut ProcessorContext<'_, K, Change<V2>>) -> Result<()> {
-        let Record { key, value: Change { old, new }, timestamp, headers } = record;
+        let Record { key, value: Change { old, new, is_latest }, timestamp, headers } = record;
         let map = |row: &V| (self.map)(&key, row);
         let new = new.as_ref().and_then(map);
         let Some(rows) = &mut self.rows else {
             let old = old.as_ref().filter(|_| self.sends_old_values).and_then(map);
-            return ctx.forward(Record { key, value: Change { old, new }, timestamp, headers });
+            return ctx.forward(Record { key, value: Change { old, new, is_latest }, timestamp, headers });
         };
         let old = match rows.needs_old_value() {
             true => rows.get(ctx.task, &key)?.map(|row| row.value),
             false => None,
         };
-        rows.update(Record { key, value: Change { old, new }, timestamp, headers }, ctx)
+        rows.update(Record { key, value: Change::latest(old, new), timestamp, headers }, ctx)
     }
 
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V2>>) -> Result<()> {

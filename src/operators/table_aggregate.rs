@@ -46,21 +46,22 @@ where
     type ValueOut = Change<V2>;
 
     fn process(&mut self, record: Record<K, Change<V>>, ctx: &mut ProcessorContext<'_, K2, Change<V2>>) -> Result<()> {
-        let Record { key, value: Change { old, new }, timestamp, headers } = record;
+        let Record { key, value: Change { old, new, is_latest }, timestamp, headers } = record;
         let (old, new) = (self.select(&key, old.as_ref()), self.select(&key, new.as_ref()));
         match (old, new) {
             // A row that stays in its group is one record, so that nobody sees the group without it (KIP-904).
             (Some((old_key, old)), Some((key, new))) if self.is_same(&old_key, &key)? => {
-                ctx.forward(Record { key, value: Change { old: Some(old), new: Some(new) }, timestamp, headers })
+                ctx.forward(Record { key, value: Change { old: Some(old), new: Some(new), is_latest }, timestamp, headers })
             }
             (old, new) => {
                 if let Some((key, old)) = old {
-                    let value = Change { old: Some(old), new: None };
+                    let value = Change { old: Some(old), new: None, is_latest };
                     ctx.forward(Record { key, value, timestamp, headers: headers.clone() })?;
                 }
                 match new {
                     Some((key, new)) => {
-                        ctx.forward(Record { key, value: Change { old: None, new: Some(new) }, timestamp, headers })
+                        let value = Change { old: None, new: Some(new), is_latest };
+                        ctx.forward(Record { key, value, timestamp, headers })
                     }
                     None => Ok(()),
                 }
@@ -99,7 +100,7 @@ impl<K: 'static, V: 'static, A: 'static> Processor<K, Change<V>> for TableAggreg
             Some(value) => (self.add)(&key, value, row),
             None => row,
         };
-        self.rows.update(Record { key, value: Change { old, new }, timestamp, headers }, ctx)
+        self.rows.update(Record { key, value: Change::latest(old, new), timestamp, headers }, ctx)
     }
 
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<A>>) -> Result<()> {

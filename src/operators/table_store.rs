@@ -90,12 +90,12 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
         record: Record<K, Change<V>>,
         ctx: &mut ProcessorContext<'_, K, Change<V>>,
     ) -> Result<()> {
-        let Record { key, value: Change { old, new }, timestamp, headers } = record;
+        let Record { key, value: Change { old, new, .. }, timestamp, headers } = record;
         let new = self.write(&key, new, timestamp, ctx.task)?;
         match self.emission {
             Emission::OnUpdate => {
                 let old = old.filter(|_| self.sends_old_values);
-                ctx.forward(Record { key, value: Change { old, new }, timestamp, headers })
+                ctx.forward(Record { key, value: Change::latest(old, new), timestamp, headers })
             }
             Emission::OnCommit if ctx.task.stores.is_cache_full() => self.flush(ctx),
             Emission::OnCommit => Ok(()),
@@ -121,7 +121,7 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
             let timestamp = new.as_ref().map_or(row.context.timestamp, |row| row.timestamp);
             let headers = row.context.headers.clone();
             ctx.task.record = row.context;
-            let value = Change { old: old.map(|row| row.value), new: new.map(|row| row.value) };
+            let value = Change::latest(old.map(|row| row.value), new.map(|row| row.value));
             ctx.forward(Record { key, value, timestamp, headers })?;
         }
         Ok(())

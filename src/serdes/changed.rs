@@ -49,12 +49,12 @@ impl<V: 'static> Serde for Changed<V> {
         let rest = if *flag >= 3 { rest.split_last().ok_or_else(broken)?.1 } else { rest };
         Ok(match flag % 3 {
             _ if *flag > 5 => return Err(broken()),
-            0 => Change { old: Some(self.0.deserialize(rest)?), new: None },
-            1 => Change { old: None, new: Some(self.0.deserialize(rest)?) },
+            0 => Change::latest(Some(self.0.deserialize(rest)?), None),
+            1 => Change::latest(None, Some(self.0.deserialize(rest)?)),
             _ => {
                 let (length, rest) = read_varint(rest).ok_or_else(broken)?;
                 let (new, old) = rest.split_at_checked(length).ok_or_else(broken)?;
-                Change { old: Some(self.0.deserialize(old)?), new: Some(self.0.deserialize(new)?) }
+                Change::latest(Some(self.0.deserialize(old)?), Some(self.0.deserialize(new)?))
             }
         })
     }
@@ -96,7 +96,7 @@ mod tests {
 
     fn bytes(old: Option<&str>, new: Option<&str>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let change = Change { old: old.map(str::to_owned), new: new.map(str::to_owned) };
+        let change = Change::latest(old.map(str::to_owned), new.map(str::to_owned));
         Changed(Arc::new(Utf8)).serialize(&change, &mut bytes).unwrap();
         assert_eq!(Changed(Arc::new(Utf8)).deserialize(&bytes).unwrap(), change);
         bytes
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_flag_of_the_next_release_is_read() {
         let change = Changed(Arc::new(Utf8)).deserialize(b"new\x01\x04").unwrap();
-        assert_eq!(change, Change { old: None, new: Some("new".to_owned()) });
+        assert_eq!(change, Change::latest(None, Some("new".to_owned())));
         assert!(Changed(Arc::new(Utf8)).deserialize(b"new\x06").is_err());
         assert!(Changed(Arc::new(Utf8)).deserialize(b"").is_err());
     }

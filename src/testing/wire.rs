@@ -35,7 +35,7 @@ impl Wire {
 
     /// A change of a table on its way through a repartition topic.
     pub fn changed(old: Part, new: Part) -> Result<Vec<u8>> {
-        written(&Changed(Arc::new(Bytes)), &Change { old, new })
+        written(&Changed(Arc::new(Bytes)), &Change::latest(old, new))
     }
 
     /// What [`changed`](Wire::changed) has written: old and new.

@@ -169,11 +169,22 @@ impl TopologyBuilder {
         self.repartition_topics.insert(name.into(), RepartitionTopic { partitions });
     }
 
-    /// The topics must have the same number of partitions, because records of one key are looked up in one task.
-    pub(crate) fn copartition(&mut self, topics: BTreeSet<Arc<str>>) {
-        if !topics.is_empty() && !self.copartitions.contains(&topics) {
-            self.copartitions.push(topics);
+    /// The topics must have the same number of partitions, because records of one key are looked up in one task. So must
+    /// those that are joined with one of them elsewhere.
+    pub(crate) fn copartition(&mut self, mut topics: BTreeSet<Arc<str>>) {
+        if topics.is_empty() {
+            return;
         }
+        let place = self.copartitions.iter().position(|group| !group.is_disjoint(&topics));
+        self.copartitions.retain_mut(|group| {
+            let is_apart = group.is_disjoint(&topics);
+            if !is_apart {
+                topics.append(group);
+            }
+            is_apart
+        });
+        let place = place.unwrap_or(self.copartitions.len());
+        self.copartitions.insert(place, topics);
     }
 
     /// The topics that a node's records come from: those of the sources before it.
