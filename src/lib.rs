@@ -96,3 +96,8 @@ pub use window::{SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The recipes, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../COOKBOOK.md")]
+struct Cookbook;
