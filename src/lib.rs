@@ -79,7 +79,10 @@ pub use serdes::{Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn,
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use state::BenchStore;
-pub use state::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
+pub use state::{
+    KeyValueStore, Rows, SessionStore, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore,
+    TimestampedWindowStore, WindowRows, WindowStore, WindowValues,
+};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use testing::{SingleTask, Wire};

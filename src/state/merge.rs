@@ -65,12 +65,14 @@ pub(super) struct Page<'a> {
 
 pub(super) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The rows of a page as a task sees them; `cache` hides `buffer`, and both hide the engine.
+/// The rows of a page as a task sees them; `cache` hides `buffer`, and both hide the engine, of which only some rows may
+/// be shown.
 pub(super) fn merge<'a>(
     cache: impl DoubleEndedIterator<Item = Upper<'a>>,
     buffer: impl DoubleEndedIterator<Item = Upper<'a>>,
     engine: &mut Engine,
     page: &Page<'_>,
+    shows: impl Fn(&[u8]) -> bool,
 ) -> Result<Rows> {
     let &Page { from, to, direction, limit } = page;
     let (mut cache, mut buffer) = (Layer::new(cache, direction), Layer::new(buffer, direction));
@@ -90,7 +92,9 @@ pub(super) fn merge<'a>(
                 return Scan::Enough;
             }
         }
-        rows.push((key.to_vec(), row.to_vec()));
+        if shows(key) {
+            rows.push((key.to_vec(), row.to_vec()));
+        }
         if rows.len() < limit { Scan::Next } else { Scan::Enough }
     })?;
     while rows.len() < limit {

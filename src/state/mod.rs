@@ -14,6 +14,7 @@
 
 #[cfg(feature = "testing")]
 mod bench;
+mod builder;
 mod cache;
 mod changelog;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
@@ -27,26 +28,41 @@ mod meta;
 mod open;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod restore_plan;
+mod retention;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+mod session_store;
 mod spec;
 mod state_memory;
 mod store;
 mod task_stores;
 #[cfg(test)]
 mod tests;
+mod window_rows;
+mod window_store;
+mod windowed_keys;
+#[cfg(test)]
+mod windowed_tests;
 mod write_buffer;
 
 #[cfg(feature = "testing")]
 pub use bench::BenchStore;
+pub use builder::{StoreBuilder, Stores};
 pub(crate) use cache::CacheBudget;
 pub(crate) use directory::StateDirectory;
 pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
 pub(crate) use restore_plan::LogState;
+pub use session_store::SessionStore;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use spec::StoreKind;
 pub(crate) use spec::{Changelog, EngineKind, StoreSpec};
+#[expect(unused_imports, reason = "for windowed tables")]
+pub(crate) use spec::{SessionKind, WindowKind};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
-pub use store::{KeyValueStore, Rows, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore};
+pub use store::{KeyValueStore, Rows, StoreContext, TimestampedKeyValueStore};
 pub(crate) use task_stores::{RecordContext, TaskStores};
+#[expect(unused_imports, reason = "for windowed tables")]
+pub(crate) use window_rows::WindowedKey;
+pub use window_rows::{WindowRows, WindowValues};
+pub use window_store::{TimestampedWindowStore, WindowStore};

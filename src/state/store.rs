@@ -1,137 +1,18 @@
 //! Stores as a processor sees them: typed, by reference to the task that owns the bytes.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use super::spec::{Changelog, EngineKind, StoreKind, StoreSpec};
 use super::task_stores::{RecordContext, TaskStores};
 use crate::error::Result;
 use crate::record::ValueAndTimestamp;
-use crate::serdes::{DynSerde, Serde, Timestamped, encode};
+use crate::serdes::{DynSerde, Serde, encode};
 
 /// Whatever owns the stores of a task: the context of a processor, or a test driver.
 pub trait StoreContext {
     #[doc(hidden)]
     fn stores(&mut self) -> (&mut TaskStores, &RecordContext);
-}
-
-/// Declares stores, by Java's names.
-#[derive(Debug)]
-pub struct Stores;
-
-impl Stores {
-    /// `K → V`, on disk.
-    pub fn key_value<K: 'static, V: 'static>(
-        name: &str,
-        key: impl Serde<Item = K>,
-        value: impl Serde<Item = V>,
-    ) -> StoreBuilder<KeyValueStore<K, V>> {
-        StoreBuilder::key_value(name, StoreKind::KeyValue, EngineKind::Persistent, Arc::new(key), Arc::new(value))
-    }
-
-    /// `K → V`, in memory; restored from its changelog at every start.
-    pub fn in_memory_key_value<K: 'static, V: 'static>(
-        name: &str,
-        key: impl Serde<Item = K>,
-        value: impl Serde<Item = V>,
-    ) -> StoreBuilder<KeyValueStore<K, V>> {
-        StoreBuilder::key_value(name, StoreKind::KeyValue, EngineKind::Memory, Arc::new(key), Arc::new(value))
-    }
-
-    /// `K → (V, timestamp in ms)`, on disk: the kind of store that tables have.
-    pub fn timestamped_key_value<K: 'static, V: 'static>(
-        name: &str,
-        key: impl Serde<Item = K>,
-        value: impl Serde<Item = V>,
-    ) -> StoreBuilder<TimestampedKeyValueStore<K, V>> {
-        StoreBuilder::timestamped(name, EngineKind::Persistent, Arc::new(key), Arc::new(value))
-    }
-
-    /// `K → (V, timestamp in ms)`, in memory.
-    pub fn in_memory_timestamped_key_value<K: 'static, V: 'static>(
-        name: &str,
-        key: impl Serde<Item = K>,
-        value: impl Serde<Item = V>,
-    ) -> StoreBuilder<TimestampedKeyValueStore<K, V>> {
-        StoreBuilder::timestamped(name, EngineKind::Memory, Arc::new(key), Arc::new(value))
-    }
-}
-
-/// A store with its name and types, before there is one: add it with
-/// [`add_state_store`](crate::StreamsBuilder::add_state_store), and ask for it where a processor is made.
-pub struct StoreBuilder<S> {
-    pub(crate) spec: Arc<StoreSpec>,
-    open: Arc<dyn Fn(usize) -> S + Send + Sync>,
-}
-
-impl<S> StoreBuilder<S> {
-    /// The store's name.
-    pub fn name(&self) -> &str {
-        &self.spec.name
-    }
-
-    /// Updates of a key are merged until the commit, or until the cache is full.
-    #[must_use]
-    pub fn with_caching(self) -> Self {
-        self.change(|spec| spec.caching = true)
-    }
-
-    /// Settings of the changelog topic above the defaults, by Kafka's names.
-    #[must_use]
-    pub fn with_logging(self, config: BTreeMap<String, String>) -> Self {
-        self.change(|spec| spec.changelog = Changelog::Topic { config })
-    }
-
-    /// No changelog: the store is lost with its task, and nothing can restore it.
-    #[must_use]
-    pub fn without_logging(self) -> Self {
-        self.change(|spec| spec.changelog = Changelog::Off)
-    }
-
-    fn change(mut self, change: impl FnOnce(&mut StoreSpec)) -> Self {
-        change(Arc::make_mut(&mut self.spec));
-        self
-    }
-
-    /// The facade over the store with this index.
-    pub(crate) fn open(&self, index: usize) -> S {
-        (self.open)(index)
-    }
-}
-
-impl<K: 'static, V: 'static> StoreBuilder<KeyValueStore<K, V>> {
-    pub(crate) fn key_value(
-        name: &str,
-        kind: StoreKind,
-        engine: EngineKind,
-        key: DynSerde<K>,
-        value: DynSerde<V>,
-    ) -> Self {
-        let changelog = Changelog::Topic { config: BTreeMap::new() };
-        let spec = StoreSpec { name: name.into(), kind, engine, caching: false, changelog };
-        let open = move |index| KeyValueStore::new(index, Arc::clone(&key), Arc::clone(&value));
-        StoreBuilder { spec: Arc::new(spec), open: Arc::new(open) }
-    }
-}
-
-impl<K: 'static, V: 'static> StoreBuilder<TimestampedKeyValueStore<K, V>> {
-    pub(crate) fn timestamped(name: &str, engine: EngineKind, key: DynSerde<K>, value: DynSerde<V>) -> Self {
-        StoreBuilder::key_value(name, StoreKind::TimestampedKeyValue, engine, key, Arc::new(Timestamped(value)))
-    }
-}
-
-impl<S> Clone for StoreBuilder<S> {
-    fn clone(&self) -> Self {
-        StoreBuilder { spec: Arc::clone(&self.spec), open: Arc::clone(&self.open) }
-    }
-}
-
-impl<S> fmt::Debug for StoreBuilder<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.spec.fmt(f)
-    }
 }
 
 /// A store whose rows carry the timestamp (ms) of the record that wrote them.
@@ -299,7 +180,7 @@ pub struct Rows<K, V> {
 }
 
 /// Rows of one page. Large enough to make a seek cheap, small enough to be held twice.
-const PAGE: usize = 256;
+pub(super) const PAGE: usize = 256;
 
 impl<K: 'static, V: 'static> Rows<K, V> {
     /// The next row; a row that is written behind the current one meanwhile may be seen or not.
@@ -339,7 +220,7 @@ impl<K, V> fmt::Debug for Rows<K, V> {
     }
 }
 
-fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+pub(super) fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
     match bound {
         Bound::Included(bytes) => Bound::Included(bytes),
         Bound::Excluded(bytes) => Bound::Excluded(bytes),

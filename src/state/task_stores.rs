@@ -11,6 +11,7 @@ use super::memory::MemoryEngine;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
 use super::restore_plan::StoreCondition;
+use super::retention::Retention;
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
 use super::spec::{StoreKind, StoreSpec};
@@ -30,6 +31,10 @@ pub struct TaskStores {
     cache_budget: CacheBudget,
     /// The store that was written last: the one to evict from.
     written: usize,
+    /// Rows that were put too late.
+    expired: u64,
+    /// Scratch: the key of a changelog record, or of a restored row.
+    key: Bytes,
     pub(super) backing: Backing,
 }
 
@@ -70,6 +75,10 @@ pub(super) struct Store {
     /// How it was found when it was opened.
     pub(super) condition: StoreCondition,
     pub(super) changelog: Option<ChangelogIdentity>,
+    /// Of a windowed store.
+    retention: Option<Retention>,
+    /// Keeps rows of one key and time apart.
+    sequence: Option<u32>,
     /// The operator that forwards what the cache has held back; none: the cache writes through by itself.
     forwards: bool,
     /// The dirty rows of the cache are being taken: nothing is evicted in between.
@@ -132,6 +141,9 @@ impl TaskStores {
         if is_cached && store.cache.contains(key) {
             return Ok(store.cache.get(key).flatten());
         }
+        if store.retention.as_ref().is_some_and(|retention| !retention.shows(key)) {
+            return Ok(None);
+        }
         store.buffer.get(key, &mut store.engine)
     }
 
@@ -148,6 +160,9 @@ impl TaskStores {
         }
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         store.cache.put(key, value, context);
+        if let Some(retention) = &mut store.retention {
+            retention.has_cached(key);
+        }
         self.written = index;
         if !store.forwards {
             while self.is_cache_full() {
@@ -155,6 +170,45 @@ impl TaskStores {
             }
         }
         Ok(())
+    }
+
+    /// Deletes a row. Unlike a `put` without a value, it is never too late.
+    pub(crate) fn remove(&mut self, index: usize, key: &[u8], context: &RecordContext) -> Result<()> {
+        let expired = self.expired;
+        self.put(index, key, None, context)?;
+        if !self.is_cached(index) {
+            self.expired = expired;
+        }
+        Ok(())
+    }
+
+    /// How many rows were dropped because they were put too late.
+    pub(crate) fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// The number that keeps the next row apart from others with the same key and time.
+    pub(crate) fn next_sequence(&mut self, index: usize) -> u32 {
+        let Some(store) = self.stores.get_mut(index) else { return 0 };
+        // IMPORTANT: not from 0 again after a restart, as in Java, or a row would overwrite one of the last run. Each number
+        // is in a changelog record of its own, so all that were ever given are below the changelog's offset.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "Java's mask")]
+        let last = store.sequence.unwrap_or_else(|| store.engine.offset().unwrap_or(0) as u32);
+        let next = last.wrapping_add(1) & SEQUENCE_MAX;
+        store.sequence = Some(next);
+        next
+    }
+
+    /// The number of the last row.
+    pub(crate) fn sequence(&self, index: usize) -> u32 {
+        self.stores.get(index).and_then(|store| store.sequence).unwrap_or(0)
+    }
+
+    /// First and last prefix of rows that a windowed store may have.
+    pub(super) fn prefixes(&self, index: usize) -> (i64, i64) {
+        let is_cached = self.is_cached(index);
+        let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());
+        retention.map_or((0, -1), |retention| retention.prefixes(is_cached))
     }
 
     /// Whether the operator that has just written has to take the dirty rows of its store, all of them, and ask again.
@@ -204,9 +258,22 @@ impl TaskStores {
         if is_empty_range(from, to) {
             return Ok(Rows::new());
         }
-        let Store { cache, buffer, engine, .. } = self.stores.get_mut(index).ok_or_else(no_store)?;
+        let Store { cache, buffer, engine, retention, .. } = self.stores.get_mut(index).ok_or_else(no_store)?;
         let page = Page { from, to, direction: Direction::of(reverse), limit };
-        merge(cache.range(from, to), buffer.range(from, to), engine, &page)
+        let Some(retention) = retention else {
+            return merge(cache.range(from, to), buffer.range(from, to), engine, &page, |_| true);
+        };
+        let rows = buffer.range(from, to).filter(|(key, _)| retention.shows(key));
+        // Expired rows lie before it, as many as have not been cleared away yet.
+        let first = retention.first_key();
+        let from_first = match from {
+            Bound::Included(from) | Bound::Excluded(from) if *from >= first[..] => page.from,
+            Bound::Included(_) | Bound::Excluded(_) | Bound::Unbounded => Bound::Included(&first[..]),
+        };
+        let nothing = (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]));
+        let (from_first, to_last) = if is_empty_range(from_first, to) { nothing } else { (from_first, to) };
+        let page = Page { from: from_first, to: to_last, ..page };
+        merge(cache.range(from, to), rows, engine, &page, |key| retention.shows(key))
     }
 
     /// About how many rows there are.
@@ -252,6 +319,7 @@ impl TaskStores {
     pub(crate) fn discard(&mut self) {
         self.stores.iter_mut().for_each(Store::forget);
         self.pending.clear();
+        self.expired = 0;
     }
 
     /// The next changelog offset that a store needs; none: nothing of it is here.
@@ -267,7 +335,15 @@ impl TaskStores {
         for record in batch.iter(0) {
             let Some(key) = record.key else { continue };
             let value = record.value.map(|value| as_row(store.spec.kind, value, record.timestamp, &mut row));
-            store.buffer.put(key, value)?;
+            let Some(retention) = &mut store.retention else {
+                store.buffer.put(key, value)?;
+                continue;
+            };
+            let parts = retention.keys.decode_logged(key).ok_or_else(|| bad_key(&store.spec, record.offset))?;
+            retention.keys.encode(parts, &mut self.key);
+            if retention.admit(&self.key) {
+                store.buffer.put(&self.key, value)?;
+            }
         }
         store.apply(Some(next_offset), now_ms)?;
         // What a standby has read in is not what its task will ask for.
@@ -281,13 +357,32 @@ impl TaskStores {
 
     fn write(&mut self, index: usize, key: &[u8], value: Option<&[u8]>, timestamp: i64) -> Result<()> {
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-        store.buffer.put(key, value)?;
+        let kind = store.spec.kind;
+        let mut logged_key = key;
+        match &mut store.retention {
+            None => store.buffer.put(key, value)?,
+            Some(retention) => {
+                if retention.admit(key) {
+                    // A deletion has no duplicate to hit.
+                    if value.is_some() || !kind.retains_duplicates() {
+                        store.buffer.put(key, value)?;
+                    }
+                } else {
+                    self.expired += 1;
+                    tracing::debug!(store = &*store.spec.name, timestamp, "a row was put after it had expired");
+                }
+                if store.spec.is_logged() {
+                    retention.keys.to_changelog(key, &mut self.key);
+                    logged_key = &self.key;
+                }
+            }
+        }
         if store.spec.is_logged() {
-            let (timestamp, value) = match (store.spec.kind, value.and_then(<[u8]>::split_first_chunk)) {
-                (StoreKind::TimestampedKeyValue, Some((own, value))) => (i64::from_be_bytes(*own), Some(value)),
-                (StoreKind::KeyValue | StoreKind::TimestampedKeyValue, _) => (timestamp, value),
+            let (timestamp, value) = match value.and_then(<[u8]>::split_first_chunk) {
+                Some((own, value)) if kind.is_timestamped() => (i64::from_be_bytes(*own), Some(value)),
+                Some(_) | None => (timestamp, value),
             };
-            self.pending.push(ChangelogRecord { store: index, key, value, timestamp });
+            self.pending.push(ChangelogRecord { store: index, key: logged_key, value, timestamp });
         }
         Ok(())
     }
@@ -303,13 +398,18 @@ impl Store {
         let (buffer, cache) = (WriteBuffer::default(), RecordCache::new(budget.clone()));
         let condition = StoreCondition::Empty;
         let spec = Arc::clone(spec);
-        Store { spec, cache, buffer, engine, condition, changelog, forwards: false, flushing: false }
+        let retention = spec.kind.windowed().map(Retention::new);
+        let (forwards, flushing) = (false, false);
+        Store { spec, cache, buffer, engine, condition, changelog, retention, sequence: None, forwards, flushing }
     }
 
     /// Forgets what is not in the engine, the read cache too.
     pub(super) fn forget(&mut self) {
         self.buffer.forget();
         self.cache.clear();
+        if let Some(retention) = &mut self.retention {
+            retention.abort();
+        }
         self.forwards = false;
         self.flushing = false;
     }
@@ -329,22 +429,34 @@ impl Store {
             self.buffer.sort();
             self.engine.apply(self.buffer.dirty(), offset, now_ms)?;
             self.buffer.commit();
+            if let Some(retention) = &mut self.retention {
+                retention.commit();
+            }
         }
         Ok(())
     }
 }
 
+/// Java's largest sequence number.
+const SEQUENCE_MAX: u32 = 0x7fff_ffff;
+
 /// A changelog record as a row: the way back of what `write` takes apart.
 fn as_row<'a>(kind: StoreKind, value: &'a [u8], timestamp: i64, row: &'a mut Bytes) -> &'a [u8] {
-    match kind {
-        StoreKind::KeyValue => value,
-        StoreKind::TimestampedKeyValue => {
-            row.clear();
-            row.extend_from_slice(&timestamp.to_be_bytes());
-            row.extend_from_slice(value);
-            row
-        }
+    if !kind.is_timestamped() {
+        return value;
     }
+    row.clear();
+    row.extend_from_slice(&timestamp.to_be_bytes());
+    row.extend_from_slice(value);
+    row
+}
+
+#[cold]
+fn bad_key(spec: &StoreSpec, offset: i64) -> Error {
+    let name = &spec.name;
+    Error::corrupted(format!(
+        "could not restore store {name}: the key at offset {offset} of its changelog is too short"
+    ))
 }
 
 #[cold]

@@ -160,7 +160,10 @@ impl Task {
 
     /// Records dropped on purpose since the task was made or rewound.
     pub(crate) fn dropped(&mut self) -> u64 {
-        self.pipeline.as_mut().map_or(0, |pipeline| pipeline.context().dropped)
+        self.pipeline.as_mut().map_or(0, |pipeline| {
+            let context = pipeline.context();
+            context.dropped + context.stores.expired()
+        })
     }
 
     pub(crate) fn stream_time(&mut self) -> Option<i64> {

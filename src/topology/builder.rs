@@ -153,6 +153,7 @@ impl TopologyBuilder {
             self.mistake(format!("two stores are called {}: give one of them another name", spec.name));
         }
         self.check_name(&spec.name);
+        spec.mistakes().into_iter().for_each(|mistake| self.mistake(mistake));
         self.stores.insert(Arc::clone(&spec.name), spec);
     }
 

@@ -17,12 +17,21 @@ pub(crate) fn changelog_topic(application_id: &str, store: &str) -> Arc<str> {
     format!("{application_id}-{store}-changelog").into()
 }
 
+/// How much longer than its store a changelog keeps rows that expire: Java's default of
+/// `windowstore.changelog.additional.retention.ms`, for clocks that differ.
+const ADDITIONAL_RETENTION_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// Java's settings of a changelog topic, then those of the store. None: the store has no topic of its own.
 pub(crate) fn changelog_topic_config(spec: &StoreSpec) -> Option<BTreeMap<String, String>> {
     match &spec.changelog {
         Changelog::Off => None,
         Changelog::Topic { config } => {
             let mut settings = settings([("cleanup.policy", "compact"), ("message.timestamp.type", "CreateTime")]);
+            if let Some(retention_ms) = spec.kind.retention_ms() {
+                let kept_ms = retention_ms.saturating_add(ADDITIONAL_RETENTION_MS);
+                settings.insert("cleanup.policy".to_owned(), "compact,delete".to_owned());
+                settings.insert("retention.ms".to_owned(), kept_ms.to_string());
+            }
             settings.extend(config.clone());
             Some(settings)
         }

@@ -1,0 +1,262 @@
+//! Declaring stores: name, kind, types and settings, before there is one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::session_store::SessionStore;
+use super::spec::{Changelog, EngineKind, SessionKind, StoreKind, StoreSpec, WindowKind};
+use super::store::{KeyValueStore, TimestampedKeyValueStore};
+use super::window_store::{TimestampedWindowStore, WindowStore};
+use crate::serdes::{DynSerde, Serde, Timestamped};
+use crate::window::millis;
+
+/// Declares stores, by Java's names.
+#[derive(Debug)]
+pub struct Stores;
+
+impl Stores {
+    /// `K → V`, on disk.
+    pub fn key_value<K: 'static, V: 'static>(
+        name: &str,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<KeyValueStore<K, V>> {
+        StoreBuilder::key_value(name, StoreKind::KeyValue, EngineKind::Persistent, Arc::new(key), Arc::new(value))
+    }
+
+    /// `K → V`, in memory; restored from its changelog at every start.
+    pub fn in_memory_key_value<K: 'static, V: 'static>(
+        name: &str,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<KeyValueStore<K, V>> {
+        StoreBuilder::key_value(name, StoreKind::KeyValue, EngineKind::Memory, Arc::new(key), Arc::new(value))
+    }
+
+    /// `K → (V, timestamp in ms)`, on disk: the kind of store that tables have.
+    pub fn timestamped_key_value<K: 'static, V: 'static>(
+        name: &str,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<TimestampedKeyValueStore<K, V>> {
+        StoreBuilder::timestamped(name, EngineKind::Persistent, Arc::new(key), Arc::new(value))
+    }
+
+    /// `K → (V, timestamp in ms)`, in memory.
+    pub fn in_memory_timestamped_key_value<K: 'static, V: 'static>(
+        name: &str,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<TimestampedKeyValueStore<K, V>> {
+        StoreBuilder::timestamped(name, EngineKind::Memory, Arc::new(key), Arc::new(value))
+    }
+
+    /// A row for each key and time, on disk. Rows expire when a time has been put that is `retention` after theirs; the window
+    /// size only says where a window ends. With `retain_duplicates`, rows of one key and time are kept beside
+    /// each other, and a deletion does nothing.
+    pub fn window<K: 'static, V: 'static>(
+        name: &str,
+        retention: Duration,
+        window_size: Duration,
+        retain_duplicates: bool,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<WindowStore<K, V>> {
+        let kind =
+            WindowKind::new(millis(retention), millis(window_size), retain_duplicates, false, EngineKind::Persistent);
+        StoreBuilder::window(name, kind, EngineKind::Persistent, Arc::new(key), Arc::new(value))
+    }
+
+    /// The same with a timestamp in each row: the kind of store that windowed tables have.
+    pub fn timestamped_window<K: 'static, V: 'static>(
+        name: &str,
+        retention: Duration,
+        window_size: Duration,
+        retain_duplicates: bool,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<TimestampedWindowStore<K, V>> {
+        let kind =
+            WindowKind::new(millis(retention), millis(window_size), retain_duplicates, true, EngineKind::Persistent);
+        StoreBuilder::timestamped_window(name, kind, EngineKind::Persistent, Arc::new(key), Arc::new(value))
+    }
+
+    /// A row for each key and session, on disk. Rows expire when a session has been put whose end is `retention` after
+    /// theirs.
+    pub fn session<K: 'static, A: 'static>(
+        name: &str,
+        retention: Duration,
+        key: impl Serde<Item = K>,
+        aggregate: impl Serde<Item = A>,
+    ) -> StoreBuilder<SessionStore<K, A>> {
+        let kind = SessionKind::new(millis(retention), EngineKind::Persistent);
+        StoreBuilder::session(name, kind, EngineKind::Persistent, Arc::new(key), Arc::new(aggregate))
+    }
+
+    /// A row for each key and time, in memory. Rows expire when a time has been put that is `retention` after theirs; the window
+    /// size only says where a window ends. Rows come by time first. With `retain_duplicates`, rows of one key and time are kept beside
+    /// each other, and a deletion does nothing.
+    pub fn in_memory_window<K: 'static, V: 'static>(
+        name: &str,
+        retention: Duration,
+        window_size: Duration,
+        retain_duplicates: bool,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<WindowStore<K, V>> {
+        let kind =
+            WindowKind::new(millis(retention), millis(window_size), retain_duplicates, false, EngineKind::Memory);
+        StoreBuilder::window(name, kind, EngineKind::Memory, Arc::new(key), Arc::new(value))
+    }
+
+    /// The same with a timestamp in each row: the kind of store that windowed tables have.
+    pub fn in_memory_timestamped_window<K: 'static, V: 'static>(
+        name: &str,
+        retention: Duration,
+        window_size: Duration,
+        retain_duplicates: bool,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<TimestampedWindowStore<K, V>> {
+        let kind = WindowKind::new(millis(retention), millis(window_size), retain_duplicates, true, EngineKind::Memory);
+        StoreBuilder::timestamped_window(name, kind, EngineKind::Memory, Arc::new(key), Arc::new(value))
+    }
+
+    /// A row for each key and session, in memory. Rows expire when a session has been put whose end is `retention` after
+    /// theirs. Rows come by time first.
+    pub fn in_memory_session<K: 'static, A: 'static>(
+        name: &str,
+        retention: Duration,
+        key: impl Serde<Item = K>,
+        aggregate: impl Serde<Item = A>,
+    ) -> StoreBuilder<SessionStore<K, A>> {
+        let kind = SessionKind::new(millis(retention), EngineKind::Memory);
+        StoreBuilder::session(name, kind, EngineKind::Memory, Arc::new(key), Arc::new(aggregate))
+    }
+}
+
+/// A store with its name and types, before there is one: add it with
+/// [`add_state_store`](crate::StreamsBuilder::add_state_store), and ask for it where a processor is made.
+pub struct StoreBuilder<S> {
+    pub(crate) spec: Arc<StoreSpec>,
+    open: Arc<dyn Fn(usize) -> S + Send + Sync>,
+}
+
+impl<S> StoreBuilder<S> {
+    /// The store's name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Updates of a key are merged until the commit, or until the cache is full.
+    #[must_use]
+    pub fn with_caching(self) -> Self {
+        self.change(|spec| spec.caching = true)
+    }
+
+    /// Settings of the changelog topic above the defaults, by Kafka's names.
+    #[must_use]
+    pub fn with_logging(self, config: BTreeMap<String, String>) -> Self {
+        self.change(|spec| spec.changelog = Changelog::Topic { config })
+    }
+
+    /// No changelog: the store is lost with its task, and nothing can restore it.
+    #[must_use]
+    pub fn without_logging(self) -> Self {
+        self.change(|spec| spec.changelog = Changelog::Off)
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut StoreSpec)) -> Self {
+        change(Arc::make_mut(&mut self.spec));
+        self
+    }
+
+    /// The facade over the store with this index.
+    pub(crate) fn open(&self, index: usize) -> S {
+        (self.open)(index)
+    }
+}
+
+impl<S> StoreBuilder<S> {
+    fn new(
+        name: &str,
+        kind: StoreKind,
+        engine: EngineKind,
+        open: impl Fn(usize) -> S + Send + Sync + 'static,
+    ) -> StoreBuilder<S> {
+        let changelog = Changelog::Topic { config: BTreeMap::new() };
+        let spec = StoreSpec { name: name.into(), kind, engine, caching: false, changelog };
+        StoreBuilder { spec: Arc::new(spec), open: Arc::new(open) }
+    }
+}
+
+impl<K: 'static, V: 'static> StoreBuilder<KeyValueStore<K, V>> {
+    pub(crate) fn key_value(
+        name: &str,
+        kind: StoreKind,
+        engine: EngineKind,
+        key: DynSerde<K>,
+        value: DynSerde<V>,
+    ) -> Self {
+        let open = move |index| KeyValueStore::new(index, Arc::clone(&key), Arc::clone(&value));
+        StoreBuilder::new(name, kind, engine, open)
+    }
+}
+
+impl<K: 'static, V: 'static> StoreBuilder<TimestampedKeyValueStore<K, V>> {
+    pub(crate) fn timestamped(name: &str, engine: EngineKind, key: DynSerde<K>, value: DynSerde<V>) -> Self {
+        StoreBuilder::key_value(name, StoreKind::TimestampedKeyValue, engine, key, Arc::new(Timestamped(value)))
+    }
+}
+
+impl<K: 'static, V: 'static> StoreBuilder<WindowStore<K, V>> {
+    pub(crate) fn window(
+        name: &str,
+        kind: WindowKind,
+        engine: EngineKind,
+        key: DynSerde<K>,
+        value: DynSerde<V>,
+    ) -> Self {
+        let open = move |index| WindowStore::new(index, kind, Arc::clone(&key), Arc::clone(&value));
+        StoreBuilder::new(name, StoreKind::Window(kind), engine, open)
+    }
+}
+
+impl<K: 'static, V: 'static> StoreBuilder<TimestampedWindowStore<K, V>> {
+    pub(crate) fn timestamped_window(
+        name: &str,
+        kind: WindowKind,
+        engine: EngineKind,
+        key: DynSerde<K>,
+        value: DynSerde<V>,
+    ) -> Self {
+        StoreBuilder::window(name, kind, engine, key, Arc::new(Timestamped(value)))
+    }
+}
+
+impl<K: 'static, A: 'static> StoreBuilder<SessionStore<K, A>> {
+    pub(crate) fn session(
+        name: &str,
+        kind: SessionKind,
+        engine: EngineKind,
+        key: DynSerde<K>,
+        aggregate: DynSerde<A>,
+    ) -> Self {
+        let open = move |index| SessionStore::new(index, kind, Arc::clone(&key), Arc::clone(&aggregate));
+        StoreBuilder::new(name, StoreKind::Session(kind), engine, open)
+    }
+}
+
+impl<S> Clone for StoreBuilder<S> {
+    fn clone(&self) -> Self {
+        StoreBuilder { spec: Arc::clone(&self.spec), open: Arc::clone(&self.open) }
+    }
+}
+
+impl<S> fmt::Debug for StoreBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spec.fmt(f)
+    }
+}

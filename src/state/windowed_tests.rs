@@ -1,0 +1,98 @@
+//! Window and session stores through their facades.
+
+use std::time::Duration;
+
+use super::*;
+use crate::serdes::Utf8;
+use crate::window::{Window, Windowed};
+
+/// The stores of a task, as a processor reaches them.
+struct Task(TaskStores, RecordContext);
+
+impl StoreContext for Task {
+    fn stores(&mut self) -> (&mut TaskStores, &RecordContext) {
+        (&mut self.0, &self.1)
+    }
+}
+
+fn task<S>(store: &StoreBuilder<S>, cache_bytes: usize) -> (Task, S) {
+    let stores = TaskStores::in_memory(&[std::sync::Arc::clone(&store.spec)], cache_bytes);
+    (Task(stores, RecordContext::default()), store.open(0))
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn commit(task: &mut Task) {
+    task.0.flush(0).unwrap();
+    task.0.clear_changelog();
+    task.0.apply(&[Some(1)]).unwrap();
+}
+
+fn text(value: &str) -> String {
+    value.to_owned()
+}
+
+#[test]
+fn a_row_is_shown_until_its_retention_has_passed() {
+    for cache_bytes in [0, 1_000_000] {
+        let (mut task, mut store) =
+            task(&Stores::window("w", ms(60), ms(10), false, Utf8, Utf8).with_caching(), cache_bytes);
+        for (start, value) in [(0, "v0"), (10, "v10"), (100, "v100"), (40, "gone"), (41, "edge")] {
+            store.put(&mut task, &text("a"), &text(value), start).unwrap();
+        }
+        if cache_bytes > 0 {
+            let rows = store.fetch_range(&text("a"), 0, 1000).unwrap().collect(&mut task).unwrap();
+            assert_eq!(rows.len(), 5, "the cache shows what it has");
+            task.0.flush(0).unwrap();
+            task.0.discard();
+            continue;
+        }
+        let rows = store.fetch_range(&text("a"), 0, 1000).unwrap().collect(&mut task).unwrap();
+        assert_eq!(rows, [(41, text("edge")), (100, text("v100"))]);
+        assert_eq!(store.fetch(&mut task, &text("a"), 40).unwrap(), None);
+        let rows = store.backward_all().collect(&mut task).unwrap();
+        let row =
+            |start: i64, value| (Windowed { key: text("a"), window: Window { start, end: start + 10 } }, text(value));
+        assert_eq!(rows, [row(100, "v100"), row(41, "edge")]);
+        assert_eq!(task.0.expired(), 0, "their segment is live");
+        assert_eq!(task.0.changelog().count(), 5, "those that do not show are logged too");
+    }
+}
+
+#[test]
+fn a_row_of_an_expired_bucket_is_dropped_counted_and_logged() {
+    let (mut task, mut store) = task(&Stores::window("w", ms(60_000), ms(10), false, Utf8, Utf8), 0);
+    store.put(&mut task, &text("a"), &text("5"), 300_000).unwrap();
+    store.put(&mut task, &text("a"), &text("late"), 190_000).unwrap();
+    assert_eq!((task.0.expired(), task.0.changelog().count()), (1, 2));
+    assert_eq!(task.0.approximate_len(0), 1);
+}
+
+#[test]
+fn an_abort_takes_the_time_of_a_store_back() {
+    let (mut task, mut store) = task(&Stores::session("s", ms(100), Utf8, Utf8), 0);
+    let session = |start, end| Windowed { key: text("a"), window: Window { start, end } };
+    store.put(&mut task, &session(0, 5), &text("1")).unwrap();
+    commit(&mut task);
+    store.put(&mut task, &session(900, 1000), &text("2")).unwrap();
+    let rows = store.fetch(&text("a")).unwrap().collect(&mut task).unwrap();
+    assert_eq!(rows, [(session(900, 1000), text("2"))]);
+    task.0.discard();
+    let rows = store.find_sessions(&text("a"), 5, 5).unwrap().collect(&mut task).unwrap();
+    assert_eq!(rows, [(session(0, 5), text("1"))]);
+}
+
+#[test]
+fn duplicates_are_kept_beside_each_other() {
+    let (mut task, mut store) = task(&Stores::in_memory_window("w", ms(100), ms(10), true, Utf8, Utf8), 0);
+    for (value, start) in [("1", 5), ("2", 5), ("3", 4), ("1", 5)] {
+        store.put(&mut task, &text("a"), &text(value), start).unwrap();
+    }
+    store.delete(&mut task, &text("a"), 5).unwrap();
+    let rows = store.fetch_range(&text("a"), 0, 10).unwrap().collect(&mut task).unwrap();
+    assert_eq!(rows, [(4, text("3")), (5, text("1")), (5, text("2")), (5, text("1"))]);
+    let keys: Vec<_> = task.0.changelog().map(|record| record.key.to_vec()).collect();
+    assert_eq!(keys[4], b"a\0\0\0\0\0\0\0\x05\0\0\0\x05", "a deletion takes a number too");
+}
