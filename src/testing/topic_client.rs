@@ -84,8 +84,20 @@ impl TopicClient {
     /// # Errors
     /// What the cluster says to it, as for a topic that does not exist.
     pub fn write(&mut self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
+        self.send(topic, key, value, None)
+    }
+
+    /// Writes a record of a given time, in milliseconds since the epoch: see [`write`](TopicClient::write).
+    ///
+    /// # Errors
+    /// As [`write`](TopicClient::write).
+    pub fn write_at(&mut self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, timestamp: i64) -> Result<()> {
+        self.send(topic, key, value, Some(timestamp))
+    }
+
+    fn send(&mut self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, timestamp: Option<i64>) -> Result<()> {
         let (topic, headers) = (topic.into(), Headers::new());
-        let record = ProducerRecord { topic: &topic, partition: None, key, value, timestamp: None, headers: &headers };
+        let record = ProducerRecord { topic: &topic, partition: None, key, value, timestamp, headers: &headers };
         self.producer.send(record, false)
     }
 
