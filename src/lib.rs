@@ -48,6 +48,7 @@ mod error;
 mod membership;
 mod metrics;
 mod operators;
+mod partition;
 mod record;
 mod runtime;
 mod serdes;
@@ -75,7 +76,10 @@ pub use runtime::{CloseOptions, KafkaStreams, RestoreEvent, State, UncaughtError
 pub use serdes::Bincode;
 #[cfg(feature = "postcard")]
 pub use serdes::Postcard;
-pub use serdes::{Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn, Utf8, Uuid, serde_fn};
+pub use serdes::{
+    Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn, SessionWindowedSerde, TimeWindowedSerde, Utf8,
+    Uuid, serde_fn,
+};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use state::BenchStore;

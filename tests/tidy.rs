@@ -158,8 +158,9 @@ fn the_core_reads_no_clock_and_never_sleeps() {
 const BELOW: &[(&str, &[&str])] = &[
     ("src/record.rs", LEAF),
     ("src/time.rs", LEAF),
-    ("src/window.rs", LEAF),
+    ("src/window", LEAF),
     ("src/error.rs", LEAF),
+    ("src/partition.rs", LEAF),
     ("src/serdes", LEAF),
     ("src/state", &["dsl", "operators", "task", "client", "membership", "runtime", "query", "testing"]),
     ("src/topology", &["dsl", "operators", "client", "membership", "runtime", "query", "testing"]),

@@ -11,7 +11,9 @@ use crate::error::Result;
 use crate::operators::print::{Print, Show};
 use crate::operators::stateless::{Filter, FlatMap, FlatMapValues, Map, MapValues, PassThrough, Peek, SelectKey};
 use crate::operators::{ForEachAction, KeySelector, KeyValueMapper, Predicate, ValueMapper};
-use crate::topology::{NodeId, NodeSpec, Processor, ProcessorInit, Produced, SinkTopic};
+use crate::partition::partition_for_key;
+use crate::serdes::{DynSerde, encode};
+use crate::topology::{NodeId, NodeSpec, Partitioner, Processor, ProcessorInit, Produced, SinkTopic};
 
 /// A stream of records. A method takes the handle, so a stream has one child; `clone()` it for another one.
 ///
@@ -226,6 +228,9 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         let mut graph = self.graph.borrow_mut();
         let name = one_name(&mut graph, self.given.take(), produced.name.take());
         let name = graph.name_or(name, "KSTREAM-SINK-");
+        if produced.partitioner.is_none() && produced.key.window_bytes() > 0 {
+            produced.partitioner = Some(by_inner_key(Arc::clone(&produced.key)));
+        }
         graph.append(NodeSpec::sink(&name, topic.into(), produced), &[self.node]);
     }
 
@@ -247,7 +252,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         // The topic holds rows or nulls, which is all that the table asks of a value.
         let (key, value) = (&store.spec.key, crate::serdes::Nullable(Arc::clone(&store.spec.value)));
         let map: ValueMapper<K, V, Option<T>> = Arc::new(|_, value| value.into());
-        let value: crate::serdes::DynSerde<Option<T>> = Arc::new(value);
+        let value: DynSerde<Option<T>> = Arc::new(value);
         let remedy = (!is_named).then_some("KStream::named");
         let repartition = Repartition {
             prefix: &name,
@@ -367,4 +372,15 @@ impl<K, V> fmt::Debug for KStream<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KStream").field("node", &self.node).finish_non_exhaustive()
     }
+}
+
+/// Sends the windows of a key where the key goes (Java's `WindowedStreamPartitioner`).
+fn by_inner_key<K: 'static, V>(serde: DynSerde<K>) -> Partitioner<K, V> {
+    Arc::new(move |_, key, _, partitions| {
+        let mut bytes = Vec::new();
+        // A key that cannot be written is told by the sink itself.
+        encode(&*serde, key, &mut bytes).ok()??;
+        let inner = bytes.len().checked_sub(serde.window_bytes())?;
+        Some(vec![partition_for_key(bytes.get(..inner)?, partitions)])
+    })
 }

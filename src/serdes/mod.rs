@@ -19,6 +19,7 @@ mod builtin;
 mod changed;
 mod format;
 mod function;
+mod windowed;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ pub use format::Json;
 #[cfg(feature = "postcard")]
 pub use format::Postcard;
 pub use function::{SerdeFn, serde_fn};
+pub use windowed::{SessionWindowedSerde, TimeWindowedSerde};
 
 pub(crate) use changed::Changed;
 
@@ -64,6 +66,11 @@ pub trait Serde: Send + Sync + 'static {
     fn is_null(&self, _item: &Self::Item) -> bool {
         false
     }
+
+    /// How many bytes at the end of a key are its window, and say nothing about its partition: 0 for other keys.
+    fn window_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// A serde behind a handle that only knows the type of the item. Never touched per hop, only at the edges of a task.
@@ -83,6 +90,9 @@ impl<S: Serde + ?Sized> Serde for Arc<S> {
     }
     fn is_null(&self, item: &Self::Item) -> bool {
         (**self).is_null(item)
+    }
+    fn window_bytes(&self) -> usize {
+        (**self).window_bytes()
     }
 }
 
@@ -107,6 +117,9 @@ impl<S: Serde> Serde for Nullable<S> {
     }
     fn is_null(&self, item: &Self::Item) -> bool {
         item.as_ref().is_none_or(|item| self.0.is_null(item))
+    }
+    fn window_bytes(&self) -> usize {
+        self.0.window_bytes()
     }
 }
 

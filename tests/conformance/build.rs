@@ -7,6 +7,7 @@ use kstreams::{Consumed, Error, OffsetReset, Produced, Topology};
 use serde_json::Value as Json;
 
 use crate::functions;
+use crate::key::Key;
 use crate::outcome::{Stop, missing};
 use crate::value::{Codec, Val};
 
@@ -75,13 +76,13 @@ pub(crate) fn consumed(op: &Json, config: &Json) -> Result<Consumed<Val, Val>, S
 }
 
 /// How a sink writes.
-pub(crate) fn produced(op: &Json) -> Result<Produced<Val, Val>, Stop> {
-    let produced = Produced::with(Codec::of(&op["key"])?, Codec::of(&op["value"])?);
+pub(crate) fn produced<K: Key>(op: &Json) -> Result<Produced<K, Val>, Stop> {
+    let produced = Produced::with(K::codec(&Codec::of(&op["key"])?)?, Codec::of(&op["value"])?);
     Ok(match op.get("partitioner") {
         None => produced,
         Some(partitioner) => {
             let partitioner = functions::partitioner(partitioner)?;
-            produced.with_partitioner(move |topic, key, value, partitions| partitioner(topic, key, value, partitions))
+            produced.with_partitioner(move |topic, key: &K, value, n| partitioner(topic, &key.val(), value, n))
         }
     })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kstreams::{Outgoing, TimestampExtractor, TopicNameExtractor};
 use serde_json::Value as Json;
 
+use crate::key::Key;
 use crate::outcome::{Stop, inexpressible, missing};
 use crate::value::Val;
 
@@ -337,16 +338,16 @@ pub(crate) fn partitioner(json: &Json) -> Result<Partitioner, Stop> {
     })
 }
 
-pub(crate) fn topic_function(json: &Json) -> Result<TopicNameExtractor<Val, Val>, Stop> {
+pub(crate) fn topic_function<K: Key>(json: &Json) -> Result<TopicNameExtractor<K, Val>, Stop> {
     let call = Call::parse(json)?;
     let header = call.text(0);
-    type Choose = Box<dyn Fn(&Outgoing<'_, Val, Val>) -> String + Send + Sync>;
-    let choose: Choose = match call.name.as_str() {
+    type Choose<K> = Box<dyn Fn(&Outgoing<'_, K, Val>) -> String + Send + Sync>;
+    let choose: Choose<K> = match call.name.as_str() {
         "by_value" => Box::new(|record| match record.value {
             Val::Null => "out-null".to_owned(),
             value => format!("out-{}", value.show().chars().take(1).collect::<String>()),
         }),
-        "by_key" => Box::new(|record| format!("out-{}", record.key.show())),
+        "by_key" => Box::new(|record| format!("out-{}", record.key.val().show())),
         "by_source" => Box::new(|record| {
             let topic = record.metadata.map_or("none", |metadata| metadata.topic);
             format!("{topic}-copy")

@@ -10,6 +10,7 @@ use crate::functions;
 use crate::outcome::{inexpressible, missing};
 use crate::processors::Script;
 use crate::stores::{StoreDecl, Stores};
+use crate::value::Val;
 
 pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
     let ops = case["topology"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -44,10 +45,10 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
             }
             "add_sink" => match op.get("topic_fn") {
                 Some(function) => {
-                    builder.add_sink(name, functions::topic_function(function)?, produced(op)?, &parents);
+                    builder.add_sink(name, functions::topic_function::<Val>(function)?, produced(op)?, &parents);
                 }
                 None => {
-                    builder.add_sink(name, text(op, "topic"), produced(op)?, &parents);
+                    builder.add_sink(name, text(op, "topic"), produced::<Val>(op)?, &parents);
                 }
             },
             "add_store" => add_store(&mut builder, &StoreDecl::parse(&op["store"])?, &list(op, "processors")),

@@ -18,17 +18,26 @@
 )]
 
 mod build;
+mod cogroup;
 mod compare;
 mod dsl;
 mod exceptions;
 mod functions;
+mod global;
+mod key;
 mod low_level;
+mod optimize;
 mod outcome;
 mod processors;
 mod run;
 mod store_commands;
 mod stores;
+mod stream_joins;
+mod suppress;
+mod table_joins;
+mod transform_values;
 mod value;
+mod windowed;
 mod wire;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! The processors that cases name (section 8 of the format).
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use kstreams::{
 use serde_json::Value as Json;
 
 use crate::functions::Call;
+use crate::key::Key;
 use crate::outcome::{Stop, missing};
 use crate::store_commands;
 use crate::stores::{Opened, StoreDecl, Stores};
@@ -310,6 +312,27 @@ impl Processor<Val, Val> for Scripted {
 impl Scripted {
     fn store(&mut self) -> &mut Opened {
         self.store.as_mut().expect("the parser knows which processors have a store")
+    }
+}
+
+/// A processor behind a stream whose keys may have windows; what it forwards has keys of one type.
+pub(crate) struct AnyKey<K>(Scripted, PhantomData<fn(K)>);
+
+pub(crate) fn with_windows<K: Key>(scripted: Scripted) -> AnyKey<K> {
+    AnyKey(scripted, PhantomData)
+}
+
+impl<K: Key> Processor<K, Val> for AnyKey<K> {
+    type KeyOut = Val;
+    type ValueOut = Val;
+
+    fn process(&mut self, record: Record<K, Val>, ctx: &mut Context<'_>) -> Result<()> {
+        let Record { key, value, timestamp, headers } = record;
+        Processor::process(&mut self.0, Record { key: key.val(), value, timestamp, headers }, ctx)
+    }
+
+    fn punctuate(&mut self, punctuation: Punctuation, now: i64, ctx: &mut Context<'_>) -> Result<()> {
+        Processor::punctuate(&mut self.0, punctuation, now, ctx)
     }
 }
 

@@ -1,0 +1,151 @@
+//! What the ops ask of a key: a dynamic value, or one with a window.
+
+use std::fmt;
+
+use kstreams::{KStream, Processed, Serde, SessionWindowedSerde, TimeWindowedSerde, Window, Windowed};
+use serde_json::Value as Json;
+
+use crate::dsl::{Builder, Codecs, Handle, Stream, Table, grouped};
+use crate::outcome::{Stop, missing};
+use crate::processors::Script;
+use crate::value::{Codec, Val};
+
+/// The keys that streams and tables of the cases have.
+pub(crate) trait Key: Clone + fmt::Debug + Send + Sync + Sized + 'static {
+    type Codec: Serde<Item = Self> + Clone;
+
+    /// Reads and writes such keys.
+    fn codec(codec: &Codec) -> Result<Self::Codec, Stop>;
+
+    /// As the functions of the cases take it.
+    fn val(&self) -> Val;
+
+    fn stream(stream: Stream<Self>) -> Handle;
+
+    fn table(table: Table<Self>) -> Handle;
+
+    fn stream_of(builder: &Builder<'_>, id: &str) -> Result<Stream<Self>, Stop>;
+
+    fn group_by_key(stream: KStream<Self, Val>, codecs: Codecs, op: &Json) -> Result<Handle, Stop>;
+
+    fn process_values(input: Stream<Self>, script: Script, processed: Processed) -> Result<Handle, Stop>;
+}
+
+impl Key for Val {
+    type Codec = Codec;
+
+    fn codec(codec: &Codec) -> Result<Codec, Stop> {
+        Ok(codec.clone())
+    }
+
+    fn val(&self) -> Val {
+        self.clone()
+    }
+
+    fn stream(stream: Stream<Val>) -> Handle {
+        Handle::Stream(stream)
+    }
+
+    fn table(table: Table<Val>) -> Handle {
+        Handle::Table(table)
+    }
+
+    fn stream_of(builder: &Builder<'_>, id: &str) -> Result<Stream<Val>, Stop> {
+        builder.stream_of(id)
+    }
+
+    fn group_by_key(stream: KStream<Val, Val>, codecs: Codecs, op: &Json) -> Result<Handle, Stop> {
+        Ok(Handle::Grouped(stream.group_by_key(grouped(op, &codecs)), codecs))
+    }
+
+    fn process_values(input: Stream<Val>, script: Script, processed: Processed) -> Result<Handle, Stop> {
+        let stream = input.stream.process_values(move |init| script.make(init), processed);
+        Ok(Handle::Stream(Stream { stream, codecs: input.codecs }))
+    }
+}
+
+impl Key for Windowed<Val> {
+    type Codec = WindowedCodec;
+
+    fn codec(codec: &Codec) -> Result<WindowedCodec, Stop> {
+        match codec {
+            Codec::TimeWindowed(inner, size) => {
+                let size = std::time::Duration::from_millis((*size).try_into().unwrap_or(0));
+                Ok(WindowedCodec::Time(TimeWindowedSerde::new((**inner).clone(), size)))
+            }
+            Codec::SessionWindowed(inner) => Ok(WindowedCodec::Session(SessionWindowedSerde::new((**inner).clone()))),
+            other => Err(missing(format!("codec {other:?} for windowed keys"))),
+        }
+    }
+
+    fn val(&self) -> Val {
+        let Window { start, end } = self.window;
+        Val::Windowed { key: Box::new(self.key.clone()), start, end }
+    }
+
+    fn stream(stream: Stream<Windowed<Val>>) -> Handle {
+        Handle::WindowedStream(stream)
+    }
+
+    fn table(table: Table<Windowed<Val>>) -> Handle {
+        Handle::WindowedTable(table)
+    }
+
+    fn stream_of(builder: &Builder<'_>, id: &str) -> Result<Stream<Windowed<Val>>, Stop> {
+        match builder.handle(id)? {
+            Handle::WindowedStream(stream) => Ok(stream),
+            _ => Err(missing(format!("input {id} as a stream of windowed keys"))),
+        }
+    }
+
+    fn group_by_key(_: KStream<Windowed<Val>, Val>, _: Codecs, _: &Json) -> Result<Handle, Stop> {
+        Err(missing("grouping by windowed keys"))
+    }
+
+    fn process_values(_: Stream<Windowed<Val>>, _: Script, _: Processed) -> Result<Handle, Stop> {
+        Err(missing("process_values with windowed keys"))
+    }
+}
+
+/// The library's serdes of windowed keys.
+#[derive(Debug, Clone)]
+pub(crate) enum WindowedCodec {
+    Time(TimeWindowedSerde<Codec>),
+    Session(SessionWindowedSerde<Codec>),
+}
+
+impl Serde for WindowedCodec {
+    type Item = Windowed<Val>;
+
+    fn serialize(&self, item: &Windowed<Val>, bytes: &mut Vec<u8>) -> kstreams::Result<()> {
+        match self {
+            WindowedCodec::Time(serde) => serde.serialize(item, bytes),
+            WindowedCodec::Session(serde) => serde.serialize(item, bytes),
+        }
+    }
+
+    fn deserialize(&self, bytes: &[u8]) -> kstreams::Result<Windowed<Val>> {
+        match self {
+            WindowedCodec::Time(serde) => serde.deserialize(bytes),
+            WindowedCodec::Session(serde) => serde.deserialize(bytes),
+        }
+    }
+
+    fn null(&self) -> Option<Windowed<Val>> {
+        match self {
+            WindowedCodec::Time(serde) => serde.null(),
+            WindowedCodec::Session(serde) => serde.null(),
+        }
+    }
+
+    fn is_null(&self, item: &Windowed<Val>) -> bool {
+        item.key.is_null()
+    }
+
+    fn window_bytes(&self) -> usize {
+        match self {
+            WindowedCodec::Time(serde) => serde.window_bytes(),
+            WindowedCodec::Session(serde) => serde.window_bytes(),
+        }
+    }
+}

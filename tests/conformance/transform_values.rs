@@ -1,0 +1,11 @@
+//! Stateful mapping of a table's rows.
+
+use serde_json::Value as Json;
+
+use crate::dsl::{Builder, Handle, Table};
+use crate::key::Key;
+use crate::outcome::{Stop, missing};
+
+pub(crate) fn transform_values<K: Key>(_: &mut Builder<'_>, _: Table<K>, _: &Json) -> Result<Handle, Stop> {
+    Err(missing("op transform_values"))
+}
