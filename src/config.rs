@@ -12,7 +12,7 @@ use crate::client::Cluster;
 use crate::client::embedded::EmbeddedCluster;
 use crate::error::{Error, Result};
 use crate::state::StateMemoryLimits;
-use crate::topology::{ErrorHandler, Handlers, OffsetReset};
+use crate::topology::{ErrorHandler, Handlers, OffsetReset, Optimization};
 
 /// The settings of an application. Defaults are Java's unless a method says otherwise.
 ///
@@ -45,6 +45,7 @@ pub struct Config {
     pub(crate) offset_reset: OffsetReset,
     pub(crate) handlers: Handlers,
     pub(crate) require_names: bool,
+    pub(crate) optimization: Optimization,
     pub(crate) topic_creation: TopicCreation,
     pub(crate) replication_factor: Option<i32>,
     /// Settings of every topic the library creates.
@@ -123,6 +124,7 @@ impl Config {
             offset_reset: OffsetReset::Earliest,
             handlers: Handlers::default(),
             require_names: false,
+            optimization: Optimization::none(),
             topic_creation: TopicCreation::Internal,
             replication_factor: None,
             topic_settings: BTreeMap::new(),
@@ -269,6 +271,12 @@ impl Config {
     /// (`ensure.explicit.internal.resource.naming`, KIP-1111).
     pub fn require_names(self, require: bool) -> Config {
         Config { require_names: require, ..self }
+    }
+
+    /// Which rewrites [`StreamsBuilder::build_with`](crate::StreamsBuilder::build_with) makes of a topology
+    /// (`topology.optimization`): none by default.
+    pub fn optimization(self, optimization: Optimization) -> Config {
+        Config { optimization, ..self }
     }
 
     /// Which topics are created at the start: by default the internal ones.

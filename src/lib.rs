@@ -93,9 +93,9 @@ pub use testing::{SingleTask, Wire};
 #[cfg(feature = "testing")]
 pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TopicClient, TopologyTestDriver};
 pub use topology::{
-    Consumed, CreatedTopic, ErrorContext, ErrorHandler, HandlerResponse, Incoming, OffsetReset, Outgoing, Processor,
-    ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology, TaskContext,
-    TaskId, TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
+    Consumed, CreatedTopic, ErrorContext, ErrorHandler, HandlerResponse, Incoming, OffsetReset, Optimization, Outgoing,
+    Processor, ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology,
+    TaskContext, TaskId, TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
 };
 pub use window::{SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed};
 

@@ -66,6 +66,7 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         }
         "errors.dead.letter.queue.topic.name" => config.handlers.dead_letter_topic = Some(value.into()),
         "ensure.explicit.internal.resource.naming" => config.require_names = number(name, value)?,
+        "topology.optimization" => config.optimization = value.parse()?,
         "replication.factor" if value == "-1" => config.replication_factor = None,
         "replication.factor" => config.replication_factor = Some(number(name, value)?),
         "client.id" => config.client_id = Some(value.to_owned()),
@@ -78,9 +79,8 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         }
         // Settings of Java whose default is what happens here.
         "num.standby.replicas" if value == "0" => {}
-        "topology.optimization" if value == "none" => {}
         "group.protocol" if value == "classic" => {}
-        "num.standby.replicas" | "topology.optimization" | "group.protocol" => {
+        "num.standby.replicas" | "group.protocol" => {
             return Err(Error::invalid(format!("{name}={value} is not supported: leave the setting out")));
         }
         _ => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::table_node::table_source;
 use super::{KStream, KTable, Materialized};
+use crate::config::Config;
 use crate::error::Result;
 use crate::state::StoreBuilder;
 use crate::topology::{Consumed, NodeSpec, RecordType, Topology, TopologyBuilder};
@@ -90,6 +91,7 @@ impl StreamsBuilder {
         let source = graph.name_or(given.as_ref().map(|name| format!("{name}-source")), "KSTREAM-SOURCE-");
         let name = graph.name_or(given, "KTABLE-SOURCE-");
         let source = graph.append(NodeSpec::source(&source, &[topic], consumed.nullable()), &[]);
+        graph.note_source_table(&store.spec.store.spec.name, topic);
         table_source::<K, Option<V>, V>(&self.graph, &mut graph, &name, source, store)
     }
 
@@ -111,11 +113,20 @@ impl StreamsBuilder {
     /// # Errors
     /// Every mistake that the compiler could not see, all at once, with the names of the nodes.
     pub fn build(self) -> Result<Topology> {
+        self.build_with(&Config::new("", ""))
+    }
+
+    /// The same with the settings of an application that concern its topology: [`optimization`](Config::optimization) and
+    /// [`require_names`](Config::require_names).
+    ///
+    /// # Errors
+    /// As [`build`](StreamsBuilder::build).
+    pub fn build_with(self, config: &Config) -> Result<Topology> {
         let mut graph = self.graph.take();
-        if self.require_names.get() {
+        if self.require_names.get() || config.require_names {
             graph.refuse_generated_names();
         }
-        graph.build()
+        graph.build_optimized(config.optimization)
     }
 }
 

@@ -9,7 +9,7 @@ use super::repartition::{NullKeys, Repartition};
 use super::{Joined, KStream, KTable};
 use crate::operators::ValueJoiner;
 use crate::operators::stream_table_join::{JoinKind, StreamTableJoin};
-use crate::topology::NodeSpec;
+use crate::topology::{NodeSpec, Role};
 
 impl<K: 'static, V: 'static> KStream<K, V> {
     /// Looks up the row of the table for each record of the stream, and drops the record when there is none. Changes of
@@ -106,7 +106,11 @@ impl<K: 'static, V: 'static> KStream<K, V> {
             let (key, value, joiner) = (Arc::clone(&key), Arc::clone(&value), Arc::clone(&joiner));
             Ok(StreamTableJoin { name: init.node_name(), kind, key, value, table: view(init)?, joiner })
         });
-        stream.attach(node.with_stores(stores))
+        let role = match kind {
+            JoinKind::Inner => Role::Other,
+            JoinKind::Left => Role::WantsNullKeys,
+        };
+        stream.attach(node.with_stores(stores).with_role(role))
     }
 
     fn repartition_for_join(

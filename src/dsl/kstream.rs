@@ -13,7 +13,7 @@ use crate::operators::stateless::{Filter, FlatMap, FlatMapValues, Map, MapValues
 use crate::operators::{ForEachAction, KeySelector, KeyValueMapper, Predicate, ValueMapper};
 use crate::partition::partition_for_key;
 use crate::serdes::{DynSerde, encode};
-use crate::topology::{NodeId, NodeSpec, Partitioner, Processor, ProcessorInit, Produced, SinkTopic};
+use crate::topology::{NodeId, NodeSpec, Partitioner, Processor, ProcessorInit, Produced, Role, SinkTopic};
 
 /// A stream of records. A method takes the handle, so a stream has one child; `clone()` it for another one.
 ///
@@ -100,7 +100,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     /// The same with a look at the key.
     pub fn map_values_with_key<V2: 'static>(self, map: impl Fn(&K, V) -> V2 + Send + Sync + 'static) -> KStream<K, V2> {
         let map: ValueMapper<K, V, V2> = Arc::new(map);
-        self.append("KSTREAM-MAPVALUES-", move |_| Ok(MapValues { map: Arc::clone(&map) }))
+        self.append("KSTREAM-MAPVALUES-", move |_| Ok(MapValues { map: Arc::clone(&map) })).with_new_value()
     }
 
     /// Makes any number of records of one, in the order of the iterator. The keys are taken for changed.
@@ -130,7 +130,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         I: IntoIterator<Item: 'static> + 'static,
     {
         let map: ValueMapper<K, V, I> = Arc::new(map);
-        self.append("KSTREAM-FLATMAPVALUES-", move |_| Ok(FlatMapValues { map: Arc::clone(&map) }))
+        self.append("KSTREAM-FLATMAPVALUES-", move |_| Ok(FlatMapValues { map: Arc::clone(&map) })).with_new_value()
     }
 
     /// Gives each record a new key. It is taken for changed, even if it is not.
@@ -194,7 +194,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         let repartition_required = self.repartition_required || other.repartition_required;
         let mut graph = self.graph.borrow_mut();
         let node = if Rc::ptr_eq(&self.graph, &other.graph) {
-            graph.append(NodeSpec::processor::<K, V, _>(&name, |_| Ok(PassThrough)), &[self.node, other.node])
+            let merge = NodeSpec::processor::<K, V, _>(&name, |_| Ok(PassThrough)).with_role(Role::Merges);
+            graph.append(merge, &[self.node, other.node])
         } else {
             graph.mistake(format!("{name} merges streams of two builders: begin both with the same one"));
             self.node
@@ -217,7 +218,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         };
         let (prefix, null_keys) = (prefix.as_str(), NullKeys::Dropped);
         let repartition = Repartition { prefix, remedy, key: &key, value: &value, null_keys, partitions, partitioner };
-        let node = repartition.append(&mut graph, self.node);
+        let node = repartition.append_as_asked(&mut graph, self.node);
         KStream::new(&self.graph, node)
     }
 
@@ -363,7 +364,14 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         KStream { repartition_required: self.repartition_required, ..KStream::new(&self.graph, self.node) }
     }
 
+    /// The node changes values: what is before it cannot be repartitioned in its place.
+    pub(super) fn with_new_value(self) -> Self {
+        self.graph.borrow_mut().set_role(self.node, Role::ChangesValue);
+        self
+    }
+
     pub(super) fn with_new_key(self) -> Self {
+        self.graph.borrow_mut().set_role(self.node, Role::ChangesKey);
         KStream { repartition_required: true, ..self }
     }
 }

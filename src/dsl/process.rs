@@ -28,6 +28,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         processed: Processed,
     ) -> KStream<K, P::ValueOut> {
         self.attach_processor("KSTREAM-PROCESSVALUES-", move |init| make(init).map(FixedKey), processed)
+            .with_new_value()
     }
 
     fn attach_processor<P: Processor<K, V>>(

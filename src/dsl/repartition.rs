@@ -1,11 +1,12 @@
 //! A way through a topic: the edge ends at a sink, and another sub-topology begins at a source.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::operators::stateless::{Filter, FilterMapValues};
 use crate::operators::{Predicate, ValueMapper};
 use crate::serdes::DynSerde;
-use crate::topology::{Consumed, NodeId, NodeSpec, Partitioner, Produced, TopologyBuilder};
+use crate::topology::{Consumed, NodeId, NodeSpec, Partitioner, Produced, RepartitionNodes, TopologyBuilder};
 
 /// How records are sent to the task of their key.
 pub(super) struct Repartition<'a, K, V> {
@@ -29,6 +30,13 @@ pub(super) enum NullKeys {
     Kept,
 }
 
+/// Who wants a repartition topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    User,
+    Operator,
+}
+
 /// The generated names of a sink, a filter and a source. They are used up even where they are not used.
 pub(super) fn generated_names(graph: &mut TopologyBuilder) -> [String; 3] {
     ["KSTREAM-SINK-", "KSTREAM-FILTER-", "KSTREAM-SOURCE-"].map(|prefix| graph.name(prefix))
@@ -37,9 +45,21 @@ pub(super) fn generated_names(graph: &mut TopologyBuilder) -> [String; 3] {
 impl<K: 'static, V: 'static> Repartition<'_, K, V> {
     /// Returns the source behind the topic.
     pub(super) fn append(self, graph: &mut TopologyBuilder, parent: NodeId) -> NodeId {
-        let (serde, null_keys) = (Arc::clone(self.key), self.null_keys);
-        let keep: Predicate<K, V> = Arc::new(move |key, _| null_keys == NullKeys::Kept || !serde.is_null(key));
-        self.append_behind(graph, parent, move |filter| {
+        self.append_filtered(graph, parent, Origin::Operator)
+    }
+
+    /// The same for a topic that the user has asked for: it never becomes one with others.
+    pub(super) fn append_as_asked(self, graph: &mut TopologyBuilder, parent: NodeId) -> NodeId {
+        self.append_filtered(graph, parent, Origin::User)
+    }
+
+    fn append_filtered(self, graph: &mut TopologyBuilder, parent: NodeId, origin: Origin) -> NodeId {
+        let (serde, keeps) = (Arc::clone(self.key), self.keeps_null_keys());
+        let keep: Predicate<K, V> = {
+            let keeps = Arc::clone(&keeps);
+            Arc::new(move |key, _| !serde.is_null(key) || keeps.load(Ordering::Relaxed))
+        };
+        self.append_behind(graph, parent, (origin, keeps), move |filter| {
             NodeSpec::processor::<K, V, _>(filter, move |_| Ok(Filter { keep: Arc::clone(&keep) }))
         })
     }
@@ -51,18 +71,27 @@ impl<K: 'static, V: 'static> Repartition<'_, K, V> {
         parent: NodeId,
         map: ValueMapper<K, V1, V>,
     ) -> NodeId {
-        let serde = Arc::clone(self.key);
-        let map: ValueMapper<K, V1, Option<V>> =
-            Arc::new(move |key, value| (!serde.is_null(key)).then(|| map(key, value)));
-        self.append_behind(graph, parent, move |filter| {
+        let (serde, keeps) = (Arc::clone(self.key), self.keeps_null_keys());
+        let map: ValueMapper<K, V1, Option<V>> = {
+            let keeps = Arc::clone(&keeps);
+            let keep = move |key: &K| !serde.is_null(key) || keeps.load(Ordering::Relaxed);
+            Arc::new(move |key, value| keep(key).then(|| map(key, value)))
+        };
+        self.append_behind(graph, parent, (Origin::Operator, keeps), move |filter| {
             NodeSpec::processor::<K, V1, _>(filter, move |_| Ok(FilterMapValues { map: Arc::clone(&map) }))
         })
+    }
+
+    /// The build says yes where a join behind it wants them; relaxed, because no filter runs before that.
+    fn keeps_null_keys(&self) -> Arc<AtomicBool> {
+        Arc::new(AtomicBool::new(self.null_keys == NullKeys::Kept))
     }
 
     fn append_behind(
         self,
         graph: &mut TopologyBuilder,
         parent: NodeId,
+        (origin, keeps_null_keys): (Origin, Arc<AtomicBool>),
         filter_node: impl FnOnce(&str) -> NodeSpec,
     ) -> NodeId {
         let generated = generated_names(graph);
@@ -84,9 +113,12 @@ impl<K: 'static, V: 'static> Repartition<'_, K, V> {
         let filter = graph.append(filter_node(&filter), &[parent]);
         let mut produced = Produced::with(Arc::clone(self.key), Arc::clone(self.value));
         produced.partitioner = self.partitioner;
-        graph.append(NodeSpec::sink(&sink, topic.as_str().into(), produced), &[filter]);
+        let sink = graph.append(NodeSpec::sink(&sink, topic.as_str().into(), produced), &[filter]);
         let consumed = Consumed::with(Arc::clone(self.key), Arc::clone(self.value));
-        graph.append(NodeSpec::source(&source, &[&topic], consumed), &[])
+        let source = graph.append(NodeSpec::source(&source, &[&topic], consumed), &[]);
+        let (topic, can_merge) = (topic.into(), origin == Origin::Operator);
+        graph.note_repartition(RepartitionNodes { filter, sink, source, topic, can_merge, keeps_null_keys });
+        source
     }
 }
 

@@ -50,9 +50,12 @@ where
         let (old, new) = (self.select(&key, old.as_ref()), self.select(&key, new.as_ref()));
         match (old, new) {
             // A row that stays in its group is one record, so that nobody sees the group without it (KIP-904).
-            (Some((old_key, old)), Some((key, new))) if self.is_same(&old_key, &key)? => {
-                ctx.forward(Record { key, value: Change { old: Some(old), new: Some(new), is_latest }, timestamp, headers })
-            }
+            (Some((old_key, old)), Some((key, new))) if self.is_same(&old_key, &key)? => ctx.forward(Record {
+                key,
+                value: Change { old: Some(old), new: Some(new), is_latest },
+                timestamp,
+                headers,
+            }),
             (old, new) => {
                 if let Some((key, old)) = old {
                     let value = Change { old: Some(old), new: None, is_latest };

@@ -64,11 +64,23 @@ pub(crate) enum Changelog {
     Off,
     /// A topic of its own, `<application>-<store>-changelog`, with these settings above the defaults.
     Topic { config: BTreeMap<String, String> },
+    /// A source topic of the task that holds the same rows (without the application's prefix): nothing is written to it,
+    /// and it is read up to what is committed of it as an input.
+    Source { topic: Arc<str> },
 }
 
 impl StoreSpec {
+    /// Whether updates are written to a changelog.
     pub(crate) fn is_logged(&self) -> bool {
-        !matches!(self.changelog, Changelog::Off)
+        matches!(self.changelog, Changelog::Topic { .. })
+    }
+
+    /// The source topic that the store is restored from.
+    pub(crate) fn source_changelog(&self) -> Option<&Arc<str>> {
+        match &self.changelog {
+            Changelog::Source { topic } => Some(topic),
+            Changelog::Off | Changelog::Topic { .. } => None,
+        }
     }
 
     pub(crate) fn is_on_disk(&self) -> bool {

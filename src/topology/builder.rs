@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::io::{Consumed, Destination, OffsetReset, Produced, SinkTopic};
 use super::node::{Duplicate, Made};
+use super::optimize::{Notes, Optimization, RepartitionNodes, Role, optimize};
 use super::processor::{Processor, ProcessorInit};
 use super::{
     FanOut, Maker, Node, NodeId, NodeKind, Parts, RecordType, RepartitionTopic, SinkName, Topology, checks, sink,
     source, sub_topology,
 };
 use crate::error::{Error, Result};
-use crate::state::{StoreBuilder, StoreSpec};
+use crate::state::{Changelog, StoreBuilder, StoreSpec};
 
 /// Grows a topology node by node, wired by name: Java's `Topology`. The typed handles of [`StreamsBuilder`] append to it
 /// as well.
@@ -28,6 +29,7 @@ pub struct TopologyBuilder {
     pub(super) repartition_topics: BTreeMap<Arc<str>, RepartitionTopic>,
     pub(super) copartitions: Vec<BTreeSet<Arc<str>>>,
     generated_names: Vec<String>,
+    pub(super) notes: Notes,
     /// Names that were given to the next operator and that no operator has taken yet.
     announced: Vec<String>,
     mistakes: Vec<String>,
@@ -116,7 +118,13 @@ impl TopologyBuilder {
     ///
     /// # Errors
     /// All mistakes at once, each with the names of its nodes.
-    pub fn build(mut self) -> Result<Topology> {
+    pub fn build(self) -> Result<Topology> {
+        self.build_optimized(Optimization::none())
+    }
+
+    /// The same with rewrites of the graph. They concern what the typed handles append: nodes that are wired by name stay
+    /// as they are.
+    pub(crate) fn build_optimized(mut self, optimization: Optimization) -> Result<Topology> {
         for name in std::mem::take(&mut self.announced) {
             self.mistake(format!("the name {name} was given to no operator: call named right before the operator"));
         }
@@ -125,6 +133,7 @@ impl TopologyBuilder {
             self.mistakes.dedup();
             return Err(Error::invalid(format!("invalid topology: {}", self.mistakes.join("; "))));
         }
+        optimize(&mut self, optimization);
         let sub_topologies = sub_topology::number(&self.nodes);
         let TopologyBuilder { nodes, stores, repartition_topics, copartitions, generated_names, .. } = self;
         let parts = Parts { nodes, sub_topologies, stores, repartition_topics, copartitions, generated_names };
@@ -193,6 +202,38 @@ impl TopologyBuilder {
         let Some(node) = self.nodes.get(id.0) else { return BTreeSet::new() };
         let own = node.source_topics().iter().map(Arc::clone);
         own.chain(node.parents.iter().flat_map(|parent| self.source_topics_of(*parent))).collect()
+    }
+
+    pub(crate) fn set_role(&mut self, id: NodeId, role: Role) {
+        if let Some(node) = self.nodes.get_mut(id.0) {
+            node.role = role;
+        }
+    }
+
+    pub(crate) fn note_repartition(&mut self, nodes: RepartitionNodes) {
+        self.notes.repartitions.push(nodes);
+    }
+
+    /// The store of a table that is read from a topic: it may be restored from there.
+    pub(crate) fn note_source_table(&mut self, store: &Arc<str>, topic: &str) {
+        self.notes.source_tables.push((Arc::clone(store), topic.into()));
+    }
+
+    /// Makes a source topic the changelog of a store.
+    pub(crate) fn back_by_source(&mut self, store: &Arc<str>, topic: &str) {
+        if let Some(spec) = self.stores.get_mut(store) {
+            Arc::make_mut(spec).changelog = Changelog::Source { topic: topic.into() };
+        }
+    }
+
+    /// A repartition topic has become part of another one.
+    pub(super) fn replace_repartition_topic(&mut self, topic: &Arc<str>, by: &Arc<str>) {
+        self.repartition_topics.remove(topic);
+        for group in &mut self.copartitions {
+            if group.remove(topic) {
+                group.insert(Arc::clone(by));
+            }
+        }
     }
 
     /// Marks a node as one that must send what a row was before.
@@ -361,6 +402,12 @@ impl NodeSpec {
         NodeSpec(Node { kind: NodeKind::Sink { topic: known }, output: None, ..node })
     }
 
+    /// Says what the node does.
+    pub(crate) fn with_role(mut self, role: Role) -> NodeSpec {
+        self.0.role = role;
+        self
+    }
+
     /// Connects the node to stores.
     pub(crate) fn with_stores(mut self, stores: impl IntoIterator<Item = Arc<str>>) -> NodeSpec {
         stores.into_iter().for_each(|store| connect(&mut self.0, store));
@@ -379,6 +426,7 @@ impl NodeSpec {
             fan_out: FanOut::Only,
             make,
             sends_old_values: false,
+            role: Role::Other,
         }
     }
 }

@@ -24,7 +24,7 @@ const ADDITIONAL_RETENTION_MS: i64 = 24 * 60 * 60 * 1000;
 /// Java's settings of a changelog topic, then those of the store. None: the store has no topic of its own.
 pub(crate) fn changelog_topic_config(spec: &StoreSpec) -> Option<BTreeMap<String, String>> {
     match &spec.changelog {
-        Changelog::Off => None,
+        Changelog::Off | Changelog::Source { .. } => None,
         Changelog::Topic { config } => {
             let mut settings = settings([("cleanup.policy", "compact"), ("message.timestamp.type", "CreateTime")]);
             if let Some(retention_ms) = spec.kind.retention_ms() {

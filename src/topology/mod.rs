@@ -17,6 +17,7 @@ mod handlers;
 mod internal_topics;
 mod io;
 mod node;
+mod optimize;
 mod output;
 mod processor;
 mod schedules;
@@ -34,6 +35,7 @@ pub use builder::TopologyBuilder;
 pub use context::TaskContext;
 pub use handlers::{ErrorContext, ErrorHandler, HandlerResponse};
 pub use io::{Consumed, Incoming, OffsetReset, Outgoing, Produced, SinkTopic, TimestampExtractor, TopicNameExtractor};
+pub use optimize::Optimization;
 pub use processor::{Processor, ProcessorContext, ProcessorInit};
 pub use schedules::{Punctuation, PunctuationType};
 pub use shape::{CreatedTopic, SubTopology};
@@ -44,6 +46,7 @@ pub(crate) use handlers::{Handlers, dead_letter_headers};
 pub(crate) use internal_topics::{RepartitionTopic, changelog_topic, changelog_topic_config, repartition_topic_config};
 pub(crate) use io::Partitioner;
 pub(crate) use node::{Live, Made, Source};
+pub(crate) use optimize::{RepartitionNodes, Role};
 pub(crate) use output::Output;
 #[cfg(feature = "testing")]
 pub(crate) use processor::millis;
@@ -110,6 +113,7 @@ pub(crate) struct Node {
     pub make: Maker,
     /// Whether somebody behind this node needs what a row was before: Java's `sendOldValues`.
     pub sends_old_values: bool,
+    pub role: Role,
 }
 
 pub(crate) enum NodeKind {

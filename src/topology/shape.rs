@@ -19,6 +19,8 @@ pub struct SubTopology {
     pub repartition_topics: Vec<CreatedTopic>,
     /// Topics that back its stores.
     pub changelog_topics: Vec<CreatedTopic>,
+    /// Sources that its stores are restored from instead.
+    pub source_changelogs: BTreeSet<String>,
     /// Sources that must have the same number of partitions.
     pub copartitions: Vec<BTreeSet<String>>,
 }
@@ -67,6 +69,8 @@ impl Topology {
             let name = changelog_topic(application_id, &spec.name).to_string();
             Some(CreatedTopic { name, partitions: None, config })
         });
+        let stores = self.stores(&nodes);
+        let source_changelogs = stores.iter().filter_map(|spec| spec.source_changelog());
         let sinks = nodes.iter().filter_map(|id| match &self.node(*id).kind {
             NodeKind::Sink { topic: SinkName::Fixed(topic) } => Some(full(topic)),
             NodeKind::Sink { topic: SinkName::Chosen(_) } | NodeKind::Source { .. } | NodeKind::Processor => None,
@@ -78,6 +82,7 @@ impl Topology {
             sinks: sinks.collect(),
             repartition_topics: repartition.collect(),
             changelog_topics: changelogs.collect(),
+            source_changelogs: source_changelogs.map(full).collect(),
             copartitions: copartitions.map(|group| group.iter().map(full).collect()).collect(),
         }
     }

@@ -212,7 +212,7 @@ fn sub_topology(actual: &SubTopology) -> Json {
         "sinks": actual.sinks,
         "repartition": topics(&actual.repartition_topics),
         "changelogs": topics(&actual.changelog_topics),
-        "source_changelogs": [],
+        "source_changelogs": actual.source_changelogs,
         "copartition": groups,
     })
 }

@@ -1,11 +1,15 @@
-//! `topology.optimization` of a case.
+//! `topology.optimization`, which a case has beside its configuration.
 
-use crate::dsl::Builder;
-use crate::outcome::{Stop, missing};
+use kstreams::Config;
+use serde_json::Value as Json;
 
-pub(crate) fn configure(builder: &mut Builder<'_>) -> Result<(), Stop> {
-    match builder.case["optimize"].as_str() {
-        None | Some("none") => Ok(()),
-        Some(other) => Err(missing(format!("topology.optimization {other}"))),
-    }
+use crate::build::NotBuilt;
+
+/// What the topology is built with.
+pub(crate) fn config(case: &Json) -> Result<Config, NotBuilt> {
+    let config = Config::new("app", "embedded://");
+    Ok(match case["optimize"].as_str() {
+        Some(optimize) => config.set("topology.optimization", optimize)?,
+        None => config,
+    })
 }

@@ -69,7 +69,7 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
         queryable: BTreeMap::new(),
         branches: BTreeMap::new(),
     };
-    optimize::configure(&mut builder)?;
+    let config = optimize::config(case)?;
     if case["config"]["ensure.explicit.internal.resource.naming"].as_str() == Some("true") {
         builder.builder.require_names();
     }
@@ -78,7 +78,7 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
     }
     let Builder { builder, queryable, branches, handles, .. } = builder;
     drop(handles);
-    Ok(Built { topology: builder.build()?, branches, queryable })
+    Ok(Built { topology: builder.build_with(&config)?, branches, queryable })
 }
 
 impl Builder<'_> {
