@@ -85,7 +85,7 @@ pub use serdes::{
 pub use state::BenchStore;
 pub use state::{
     KeyValueStore, Rows, SessionStore, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore,
-    TimestampedWindowStore, WindowRows, WindowStore, WindowValues,
+    TimestampedWindowStore, VersionPut, VersionedKeyValueStore, VersionedRecord, WindowRows, WindowStore, WindowValues,
 };
 #[cfg(feature = "testing")]
 #[doc(hidden)]

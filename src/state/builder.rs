@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::list_store::ListStore;
 use super::session_store::SessionStore;
-use super::spec::{Changelog, EngineKind, SessionKind, StoreKind, StoreSpec, WindowKind};
+use super::spec::{Changelog, EngineKind, SessionKind, StoreKind, StoreSpec, VersionedKind, WindowKind};
 use super::store::{KeyValueStore, TimestampedKeyValueStore};
+use super::versioned_store::VersionedKeyValueStore;
 use super::window_store::{TimestampedWindowStore, WindowStore};
 use crate::serdes::{DynSerde, Serde, Timestamped};
 use crate::window::millis;
@@ -135,6 +137,17 @@ impl Stores {
         let kind = SessionKind::new(millis(retention), EngineKind::Memory);
         StoreBuilder::session(name, kind, EngineKind::Memory, Arc::new(key), Arc::new(aggregate))
     }
+
+    /// The versions of each key's value (KIP-889), on disk. `history` is how long before the store's time they are known,
+    /// and also how late a version may be put.
+    pub fn versioned_key_value<K: 'static, V: 'static>(
+        name: &str,
+        history: Duration,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<VersionedKeyValueStore<K, V>> {
+        StoreBuilder::versioned(name, VersionedKind::new(millis(history)), Arc::new(key), Arc::new(value))
+    }
 }
 
 /// A store with its name and types, before there is one: add it with
@@ -246,6 +259,33 @@ impl<K: 'static, A: 'static> StoreBuilder<SessionStore<K, A>> {
     ) -> Self {
         let open = move |index| SessionStore::new(index, kind, Arc::clone(&key), Arc::clone(&aggregate));
         StoreBuilder::new(name, StoreKind::Session(kind), engine, open)
+    }
+}
+
+impl<K: 'static, V: 'static> StoreBuilder<VersionedKeyValueStore<K, V>> {
+    pub(crate) fn versioned(name: &str, kind: VersionedKind, key: DynSerde<K>, value: DynSerde<V>) -> Self {
+        let open = move |index| VersionedKeyValueStore::new(index, Arc::clone(&key), Arc::clone(&value));
+        StoreBuilder::new(name, StoreKind::Versioned(kind), EngineKind::Persistent, open)
+    }
+
+    /// How far the store's time moves before versions that have expired are cleared away: by default a third of the
+    /// history or less.
+    #[must_use]
+    pub fn with_segment_interval(self, interval: Duration) -> Self {
+        self.change(|spec| {
+            if let StoreKind::Versioned(kind) = &mut spec.kind {
+                kind.segment_ms = millis(interval);
+            }
+        })
+    }
+}
+
+impl<K: 'static, V: 'static> StoreBuilder<ListStore<K, V>> {
+    /// A list of values for each key, for an operator.
+    #[allow(dead_code, reason = "for outer joins")]
+    pub(crate) fn list(name: &str, engine: EngineKind, key: DynSerde<K>, value: DynSerde<V>) -> Self {
+        let open = move |index| ListStore::new(index, Arc::clone(&key), Arc::clone(&value));
+        StoreBuilder::new(name, StoreKind::KeyValue, engine, open)
     }
 }
 

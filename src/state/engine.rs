@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use super::memory::MemoryEngine;
 use super::merge::Direction;
+use super::retention::Expired;
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
 use crate::error::Result;
@@ -100,6 +101,18 @@ impl Engine {
             Engine::Memory(_) => Ok(None),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.durable_offset(),
+        }
+    }
+
+    /// Clears rows away that no read shows.
+    pub(super) fn clear(&mut self, expired: Expired) -> Result<()> {
+        match self {
+            Engine::Memory(memory) => {
+                memory.clear(expired);
+                Ok(())
+            }
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.clear(expired),
         }
     }
 

@@ -6,6 +6,8 @@ use std::ops::Bound;
 use hashbrown::HashTable;
 
 use super::generation::hash;
+use super::retention::Expired;
+use super::versions::has_expired;
 
 /// Rows by hash, and in order once somebody has asked for a range: most stores are only ever asked for keys, and an order
 /// costs a comparison per level and row.
@@ -84,6 +86,21 @@ impl MemoryEngine {
             rows.find(hash, |row| row.is(hash, key)).map(Row::value)
         };
         ordered.range::<[u8], _>((from, to)).filter_map(move |key| Some((&**key, find(key)?)))
+    }
+
+    /// Clears rows away that no read shows.
+    pub(super) fn clear(&mut self, expired: Expired) {
+        let keys: Vec<Vec<u8>> = match expired {
+            Expired::Before(first) => {
+                let rows = self.range(Bound::Unbounded, Bound::Excluded(&first[..]));
+                rows.map(|(key, _)| key.to_vec()).collect()
+            }
+            Expired::Versions(horizon) => {
+                let rows = self.rows.iter().filter(|row| has_expired(row.key(), row.value(), horizon));
+                rows.map(|row| row.key().to_vec()).collect()
+            }
+        };
+        keys.iter().for_each(|key| self.delete(key));
     }
 
     pub(super) fn len(&self) -> usize {

@@ -21,6 +21,7 @@ mod changelog;
 mod directory;
 mod engine;
 mod generation;
+mod list_store;
 mod memory;
 mod merge;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
@@ -38,9 +39,13 @@ mod store;
 mod task_stores;
 #[cfg(test)]
 mod tests;
+mod versioned_store;
+mod versions;
 mod window_rows;
 mod window_store;
 mod windowed_keys;
+#[cfg(test)]
+mod windowed_tests;
 #[cfg(test)]
 mod windowed_tests;
 mod write_buffer;
@@ -50,6 +55,8 @@ pub use bench::BenchStore;
 pub use builder::{StoreBuilder, Stores};
 pub(crate) use cache::CacheBudget;
 pub(crate) use directory::StateDirectory;
+#[allow(unused_imports, reason = "for outer joins")]
+pub(crate) use list_store::{ByteLists, ListStore};
 pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
 pub(crate) use restore_plan::LogState;
@@ -58,10 +65,12 @@ pub use session_store::SessionStore;
 pub(crate) use spec::StoreKind;
 pub(crate) use spec::{Changelog, EngineKind, StoreSpec};
 #[expect(unused_imports, reason = "for windowed tables")]
-pub(crate) use spec::{SessionKind, WindowKind};
+pub(crate) use spec::{SessionKind, VersionedKind, WindowKind};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreContext, TimestampedKeyValueStore};
 pub(crate) use task_stores::{RecordContext, TaskStores};
+pub use versioned_store::{VersionedKeyValueStore, VersionedRecord};
+pub use versions::VersionPut;
 #[expect(unused_imports, reason = "for windowed tables")]
 pub(crate) use window_rows::WindowedKey;
 pub use window_rows::{WindowRows, WindowValues};

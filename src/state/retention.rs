@@ -1,9 +1,19 @@
 //! What a windowed store knows about time: which rows it shows, takes and keeps.
 
+use super::spec::VersionedKind;
 use super::windowed_keys::WindowedKeys;
 
 /// No row has been put.
 const NEVER: i64 = -1;
+
+/// Rows that no read shows any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// Those with a key before it.
+    Before([u8; 8]),
+    /// Versions that no time from this one on can ask for.
+    Versions(i64),
+}
 
 /// The times of a windowed store, in milliseconds.
 #[derive(Debug)]
@@ -16,11 +26,13 @@ pub(super) struct Retention {
     committed: i64,
     /// The largest time that the cache has seen: its rows come later.
     cached: i64,
+    /// Rows with a smaller prefix have been cleared away.
+    cleared: i64,
 }
 
 impl Retention {
-    pub(super) fn new((retention_ms, keys): (i64, WindowedKeys)) -> Retention {
-        Retention { keys, retention_ms, observed: NEVER, committed: NEVER, cached: NEVER }
+    pub(super) fn new(retention_ms: i64, keys: WindowedKeys) -> Retention {
+        Retention { keys, retention_ms, observed: NEVER, committed: NEVER, cached: NEVER, cleared: 0 }
     }
 
     /// Whether a row is written. It moves the time in any case.
@@ -64,12 +76,66 @@ impl Retention {
         (first, self.keys.prefix(self.observed.max(self.cached)))
     }
 
-    pub(super) fn commit(&mut self) {
+    /// The rows are committed: what can be cleared away now, if that is more than before.
+    pub(super) fn commit(&mut self) -> Option<Expired> {
         self.committed = self.observed;
+        let first = self.first_prefix();
+        if first <= self.cleared {
+            return None;
+        }
+        self.cleared = first;
+        Some(Expired::Before(first.to_be_bytes()))
     }
 
     pub(super) fn abort(&mut self) {
         self.observed = self.committed;
         self.cached = NEVER;
+    }
+}
+
+/// The times of a versioned store, in milliseconds.
+#[derive(Debug)]
+pub(super) struct History {
+    kind: VersionedKind,
+    /// The largest time of a version that was put.
+    observed: i64,
+    /// The same at the last commit.
+    committed: i64,
+    /// Versions that end before it have been cleared away.
+    cleared: i64,
+}
+
+impl History {
+    pub(super) fn new(kind: VersionedKind) -> History {
+        History { kind, observed: NEVER, committed: NEVER, cleared: 0 }
+    }
+
+    /// Whether a version is put. Unlike a row of a windowed store, one that is too late leaves the time as it is.
+    pub(super) fn admit(&mut self, time: i64) -> bool {
+        let is_live = time >= self.start();
+        if is_live {
+            self.observed = self.observed.max(time);
+        }
+        is_live
+    }
+
+    /// The earliest time that the store knows about.
+    pub(super) fn start(&self) -> i64 {
+        self.observed.saturating_sub(self.kind.history_ms)
+    }
+
+    /// The versions are committed: what can be cleared away now. Clearing reads every row, so it waits until it is worth it.
+    pub(super) fn commit(&mut self) -> Option<Expired> {
+        self.committed = self.observed;
+        let start = self.start();
+        if start.saturating_sub(self.cleared) < self.kind.segment_ms {
+            return None;
+        }
+        self.cleared = start;
+        Some(Expired::Versions(start))
+    }
+
+    pub(super) fn abort(&mut self) {
+        self.observed = self.committed;
     }
 }

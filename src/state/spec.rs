@@ -27,6 +27,30 @@ pub(crate) enum StoreKind {
     Window(WindowKind),
     /// A row for each key and session.
     Session(SessionKind),
+    /// A row for each version of a key's value; the changelog has `key → value`, with the version's time as the record's.
+    Versioned(VersionedKind),
+}
+
+/// A versioned store. Times are in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VersionedKind {
+    /// Versions are kept as long as they were valid less than this before the largest time that was put.
+    pub history_ms: i64,
+    /// How far that time moves before versions that have expired are cleared away.
+    pub segment_ms: i64,
+}
+
+impl VersionedKind {
+    /// With Java's default for the second length.
+    pub(crate) fn new(history_ms: i64) -> VersionedKind {
+        let segment_ms = match history_ms {
+            ..=60_000 => (history_ms / 3).max(2_000),
+            ..=300_000 => (history_ms / 5).max(20_000),
+            ..=3_600_000 => (history_ms / 12).max(60_000),
+            _ => (history_ms / 24).max(300_000),
+        };
+        VersionedKind { history_ms, segment_ms }
+    }
 }
 
 /// A window store. Times are in milliseconds.
@@ -99,6 +123,14 @@ impl StoreSpec {
                  than a window"
             ));
         }
+        if let StoreKind::Versioned(VersionedKind { segment_ms, .. }) = self.kind {
+            if self.caching {
+                mistakes.push(format!("store {name} is versioned and cannot be cached: leave with_caching out"));
+            }
+            if segment_ms < 1 {
+                mistakes.push(format!("store {name} has segments of {segment_ms} ms: they need at least one"));
+            }
+        }
         mistakes
     }
 }
@@ -140,8 +172,17 @@ impl StoreKind {
         match self {
             StoreKind::Window(kind) => Some((kind.retention_ms, kind.keys)),
             StoreKind::Session(kind) => Some((kind.retention_ms, kind.keys)),
-            StoreKind::KeyValue | StoreKind::TimestampedKeyValue => None,
+            StoreKind::KeyValue | StoreKind::TimestampedKeyValue | StoreKind::Versioned(_) => None,
         }
+    }
+
+    pub(super) fn versioned(self) -> Option<VersionedKind> {
+        if let StoreKind::Versioned(kind) = self { Some(kind) } else { None }
+    }
+
+    /// How long a versioned store remembers; none: it is no such store.
+    pub(crate) fn history_ms(self) -> Option<i64> {
+        self.versioned().map(|kind| kind.history_ms)
     }
 
     /// Whether rows of one key and time are kept beside each other.
@@ -159,7 +200,7 @@ impl StoreKind {
         match self {
             StoreKind::TimestampedKeyValue => true,
             StoreKind::Window(kind) => kind.is_timestamped,
-            StoreKind::KeyValue | StoreKind::Session(_) => false,
+            StoreKind::KeyValue | StoreKind::Session(_) | StoreKind::Versioned(_) => false,
         }
     }
 
@@ -171,6 +212,7 @@ impl StoreKind {
             StoreKind::TimestampedKeyValue => 1,
             StoreKind::Window(kind) => 2 + u8::from(kind.is_timestamped) + 2 * u8::from(kind.retains_duplicates),
             StoreKind::Session(_) => 6,
+            StoreKind::Versioned(_) => 7,
         }
     }
 }

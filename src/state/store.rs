@@ -138,8 +138,7 @@ impl<K: 'static, V: 'static> KeyValueStore<K, V> {
     }
 
     fn rows(&self, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>, reverse: bool) -> Rows<K, V> {
-        let (key, value) = (Arc::clone(&self.key), Arc::clone(&self.value));
-        Rows { index: self.index, key, value, from, to, reverse, page: Vec::new().into_iter(), done: false }
+        Rows::new(self.index, Arc::clone(&self.key), Arc::clone(&self.value), from, to, reverse)
     }
 
     fn bound(&self, bound: Bound<&K>) -> Result<Bound<Vec<u8>>> {
@@ -183,6 +182,17 @@ pub struct Rows<K, V> {
 pub(super) const PAGE: usize = 256;
 
 impl<K: 'static, V: 'static> Rows<K, V> {
+    pub(super) fn new(
+        index: usize,
+        key: DynSerde<K>,
+        value: DynSerde<V>,
+        from: Bound<Vec<u8>>,
+        to: Bound<Vec<u8>>,
+        reverse: bool,
+    ) -> Rows<K, V> {
+        Rows { index, key, value, from, to, reverse, page: Vec::new().into_iter(), done: false }
+    }
+
     /// The next row; a row that is written behind the current one meanwhile may be seen or not.
     ///
     /// # Errors

@@ -11,11 +11,12 @@ use super::memory::MemoryEngine;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
 use super::restore_plan::StoreCondition;
-use super::retention::Retention;
+use super::retention::{History, Retention};
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
 use super::spec::{StoreKind, StoreSpec};
 use super::state_memory::Registration;
+use super::versions::{Version, VersionPut};
 use super::write_buffer::WriteBuffer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Position, RecordBatch};
@@ -70,13 +71,15 @@ pub(crate) struct DirtyRow {
 pub(super) struct Store {
     pub(super) spec: Arc<StoreSpec>,
     cache: RecordCache,
-    buffer: WriteBuffer,
+    pub(super) buffer: WriteBuffer,
     pub(super) engine: Engine,
     /// How it was found when it was opened.
     pub(super) condition: StoreCondition,
     pub(super) changelog: Option<ChangelogIdentity>,
     /// Of a windowed store.
     retention: Option<Retention>,
+    /// Of a versioned store.
+    pub(super) history: Option<History>,
     /// Keeps rows of one key and time apart.
     sequence: Option<u32>,
     /// The operator that forwards what the cache has held back; none: the cache writes through by itself.
@@ -187,6 +190,38 @@ impl TaskStores {
         self.expired
     }
 
+    /// Puts a version of a key's value.
+    pub(crate) fn put_version(
+        &mut self,
+        index: usize,
+        key: &[u8],
+        value: Option<&[u8]>,
+        timestamp: i64,
+    ) -> Result<VersionPut> {
+        let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        let put = if store.history.as_mut().is_none_or(|history| history.admit(timestamp)) {
+            store.put_version(key, value, timestamp)?
+        } else {
+            self.expired += 1;
+            tracing::debug!(store = &*store.spec.name, timestamp, "a version was put after the history had passed it");
+            VersionPut::NotPut
+        };
+        if store.spec.is_logged() {
+            self.pending.push(ChangelogRecord { store: index, key, value, timestamp });
+        }
+        Ok(put)
+    }
+
+    /// The newest version of a key.
+    pub(crate) fn newest_version(&mut self, index: usize, key: &[u8]) -> Result<Option<Version>> {
+        self.stores.get_mut(index).ok_or_else(no_store)?.newest_version(key)
+    }
+
+    /// The version of a key that is valid at a time.
+    pub(crate) fn version_as_of(&mut self, index: usize, key: &[u8], time: i64) -> Result<Option<Version>> {
+        self.stores.get_mut(index).ok_or_else(no_store)?.version_as_of(key, time)
+    }
+
     /// The number that keeps the next row apart from others with the same key and time.
     pub(crate) fn next_sequence(&mut self, index: usize) -> u32 {
         let Some(store) = self.stores.get_mut(index) else { return 0 };
@@ -255,25 +290,7 @@ impl TaskStores {
         reverse: bool,
         limit: usize,
     ) -> Result<Rows> {
-        if is_empty_range(from, to) {
-            return Ok(Rows::new());
-        }
-        let Store { cache, buffer, engine, retention, .. } = self.stores.get_mut(index).ok_or_else(no_store)?;
-        let page = Page { from, to, direction: Direction::of(reverse), limit };
-        let Some(retention) = retention else {
-            return merge(cache.range(from, to), buffer.range(from, to), engine, &page, |_| true);
-        };
-        let rows = buffer.range(from, to).filter(|(key, _)| retention.shows(key));
-        // Expired rows lie before it, as many as have not been cleared away yet.
-        let first = retention.first_key();
-        let from_first = match from {
-            Bound::Included(from) | Bound::Excluded(from) if *from >= first[..] => page.from,
-            Bound::Included(_) | Bound::Excluded(_) | Bound::Unbounded => Bound::Included(&first[..]),
-        };
-        let nothing = (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]));
-        let (from_first, to_last) = if is_empty_range(from_first, to) { nothing } else { (from_first, to) };
-        let page = Page { from: from_first, to: to_last, ..page };
-        merge(cache.range(from, to), rows, engine, &page, |key| retention.shows(key))
+        self.stores.get_mut(index).ok_or_else(no_store)?.page(from, to, reverse, limit)
     }
 
     /// About how many rows there are.
@@ -335,6 +352,12 @@ impl TaskStores {
         for record in batch.iter(0) {
             let Some(key) = record.key else { continue };
             let value = record.value.map(|value| as_row(store.spec.kind, value, record.timestamp, &mut row));
+            if let Some(history) = &mut store.history {
+                if history.admit(record.timestamp) {
+                    store.put_version(key, value, record.timestamp)?;
+                }
+                continue;
+            }
             let Some(retention) = &mut store.retention else {
                 store.buffer.put(key, value)?;
                 continue;
@@ -398,9 +421,22 @@ impl Store {
         let (buffer, cache) = (WriteBuffer::default(), RecordCache::new(budget.clone()));
         let condition = StoreCondition::Empty;
         let spec = Arc::clone(spec);
-        let retention = spec.kind.windowed().map(Retention::new);
+        let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys));
+        let history = spec.kind.versioned().map(History::new);
         let (forwards, flushing) = (false, false);
-        Store { spec, cache, buffer, engine, condition, changelog, retention, sequence: None, forwards, flushing }
+        Store {
+            spec,
+            cache,
+            buffer,
+            engine,
+            condition,
+            changelog,
+            retention,
+            history,
+            sequence: None,
+            forwards,
+            flushing,
+        }
     }
 
     /// Forgets what is not in the engine, the read cache too.
@@ -410,8 +446,34 @@ impl Store {
         if let Some(retention) = &mut self.retention {
             retention.abort();
         }
+        if let Some(history) = &mut self.history {
+            history.abort();
+        }
         self.forwards = false;
         self.flushing = false;
+    }
+
+    /// Rows in byte order, as the task sees them.
+    pub(super) fn page(&mut self, from: Bound<&[u8]>, to: Bound<&[u8]>, reverse: bool, limit: usize) -> Result<Rows> {
+        if is_empty_range(from, to) {
+            return Ok(Rows::new());
+        }
+        let Store { cache, buffer, engine, retention, .. } = self;
+        let page = Page { from, to, direction: Direction::of(reverse), limit };
+        let Some(retention) = retention else {
+            return merge(cache.range(from, to), buffer.range(from, to), engine, &page, |_| true);
+        };
+        let rows = buffer.range(from, to).filter(|(key, _)| retention.shows(key));
+        // Expired rows lie before it, as many as have not been cleared away yet.
+        let first = retention.first_key();
+        let from_first = match from {
+            Bound::Included(from) | Bound::Excluded(from) if *from >= first[..] => page.from,
+            Bound::Included(_) | Bound::Excluded(_) | Bound::Unbounded => Bound::Included(&first[..]),
+        };
+        let nothing = (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]));
+        let (from_first, to_last) = if is_empty_range(from_first, to) { nothing } else { (from_first, to) };
+        let page = Page { from: from_first, to: to_last, ..page };
+        merge(cache.range(from, to), rows, engine, &page, |key| retention.shows(key))
     }
 
     /// The next row of a flush. The first call of a flush makes room, if this store is the one that has to.
@@ -429,8 +491,13 @@ impl Store {
             self.buffer.sort();
             self.engine.apply(self.buffer.dirty(), offset, now_ms)?;
             self.buffer.commit();
-            if let Some(retention) = &mut self.retention {
-                retention.commit();
+            let expired = match (&mut self.retention, &mut self.history) {
+                (Some(retention), _) => retention.commit(),
+                (None, Some(history)) => history.commit(),
+                (None, None) => None,
+            };
+            if let Some(expired) = expired {
+                self.engine.clear(expired)?;
             }
         }
         Ok(())

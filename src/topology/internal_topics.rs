@@ -32,6 +32,10 @@ pub(crate) fn changelog_topic_config(spec: &StoreSpec) -> Option<BTreeMap<String
                 settings.insert("cleanup.policy".to_owned(), "compact,delete".to_owned());
                 settings.insert("retention.ms".to_owned(), kept_ms.to_string());
             }
+            if let Some(history_ms) = spec.kind.history_ms() {
+                let lag_ms = history_ms.saturating_add(ADDITIONAL_RETENTION_MS);
+                settings.insert("min.compaction.lag.ms".to_owned(), lag_ms.to_string());
+            }
             settings.extend(config.clone());
             Some(settings)
         }

