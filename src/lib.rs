@@ -63,10 +63,10 @@ pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use config::{Config, Guarantee, TopicCreation};
 pub use dsl::{
     Branched, BranchedKStream, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed,
-    Processed, Repartitioned, StreamsBuilder,
+    Processed, Repartitioned, StreamsBuilder, TableJoined,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use operators::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord};
+pub use operators::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext, ValueTransformerWithKey};
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,
@@ -89,7 +89,7 @@ pub use state::{
 };
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use testing::{SingleTask, Wire};
+pub use testing::{SingleTask, Wire, WireSubscription};
 #[cfg(feature = "testing")]
 pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TopicClient, TopologyTestDriver};
 pub use topology::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::builder::Graph;
 use super::kstream::{claim, one_name};
 use super::table_node::{OldValues, Table, TableStoreOption, connect_store};
-use super::{Grouped, KGroupedTable, KStream, Materialized};
+use super::{Grouped, KGroupedTable, KStream, Materialized, Processed};
 use crate::error::Result;
 use crate::operators::table::{FilteredView, MappedView, TableFilter, TableMapValues, ToStream, View, ViewMaker};
 use crate::operators::table_aggregate::SelectGroup;
@@ -15,6 +15,9 @@ use crate::record::Change;
 use crate::serdes::DynSerde;
 use crate::topology::{NodeId, NodeSpec, Processor, ProcessorInit, TopologyBuilder};
 
+/// The one operator on rows that uses up no number for a store it does not have.
+pub(super) const TRANSFORM_VALUES: &str = "KTABLE-TRANSFORMVALUES-";
+
 /// A table: the last value of each key. Its changes travel like records; its rows can be joined with.
 ///
 /// A table that is filtered or mapped has rows of its own only if it is [named](Materialized::named); otherwise a reader
@@ -23,7 +26,7 @@ pub struct KTable<K, V> {
     pub(super) graph: Graph,
     pub(super) node: NodeId,
     pub(super) table: Table<K, V>,
-    given: Option<String>,
+    pub(super) given: Option<String>,
 }
 
 impl<K: Clone + 'static, V: Clone + 'static> Clone for KTable<K, V> {
@@ -184,12 +187,13 @@ impl<K: 'static, V: 'static> KTable<K, V> {
     {
         let select: KeySelector<K, V, Option<(K2, V2)>> = Arc::new(move |key, row| select(key, row).into());
         let (key, value) = (Arc::clone(&grouped.key), Arc::clone(&grouped.value));
+        let is_versioned = self.table.is_versioned;
         let mut graph = self.graph.borrow_mut();
         let name = one_name(&mut graph, self.given.take(), grouped.name.clone());
         let name = graph.name_or(name, "KTABLE-SELECT-");
         let node = NodeSpec::processor::<K, Change<V>, _>(&name, move |_| {
             let (select, key, value) = (Arc::clone(&select), Arc::clone(&key), Arc::clone(&value));
-            Ok(SelectGroup { select, key, value, old_key: Vec::new(), new_key: Vec::new() })
+            Ok(SelectGroup { select, key, value, is_versioned, old_key: Vec::new(), new_key: Vec::new() })
         });
         let node = graph.append(node, &[self.node]);
         (self.table.send_old_values)(&mut graph, OldValues::Needed);
@@ -203,10 +207,12 @@ impl<K: 'static, V: 'static> KTable<K, V> {
                 Box::new(FilteredView { parent: parent(init)?, keep: Arc::clone(&predicate) });
             Ok(view)
         });
-        let value = self.table.value.as_ref().map(Arc::clone);
+        let (value, is_versioned) = (self.table.value.as_ref().map(Arc::clone), self.table.is_versioned);
         let before = Rc::clone(&self.table.send_old_values);
-        let filtered = self.derive("KTABLE-FILTER-", materialized, value, view, move |rows, sends_old_values| {
-            TableFilter { keep: Arc::clone(&keep), rows, sends_old_values }
+        let prefix = "KTABLE-FILTER-";
+        let filtered = self.derive(prefix, materialized, value, Processed::default(), view, move |init, rows| {
+            let sends_old_values = init.sends_old_values();
+            Ok(TableFilter { keep: Arc::clone(&keep), rows, sends_old_values, is_versioned })
         });
         // Where the table before has rows anyway, the filter need not delete what never passed.
         let mut graph = filtered.graph.borrow_mut();
@@ -227,48 +233,55 @@ impl<K: 'static, V: 'static> KTable<K, V> {
             let view: Box<dyn View<K, V2>> = Box::new(MappedView { parent: parent(init)?, map: Arc::clone(&mapper) });
             Ok(view)
         });
-        self.derive("KTABLE-MAPVALUES-", materialized, None, view, move |rows, sends_old_values| TableMapValues {
-            map: Arc::clone(&map),
-            rows,
-            sends_old_values,
+        self.derive("KTABLE-MAPVALUES-", materialized, None, Processed::default(), view, move |init, rows| {
+            Ok(TableMapValues { map: Arc::clone(&map), rows, sends_old_values: init.sends_old_values() })
         })
     }
 
     /// A table made of this one row by row: with a store if it is named, otherwise a view of this one.
-    fn derive<V2: 'static, P>(
+    pub(super) fn derive<V2: 'static, P>(
         mut self,
         prefix: &str,
         materialized: Option<Materialized<K, V2>>,
         value: Option<DynSerde<V2>>,
+        processed: Processed,
         view: ViewMaker<K, V2>,
-        make: impl Fn(Option<TableStore<K, V2>>, bool) -> P + Send + Sync + 'static,
+        make: impl Fn(&mut ProcessorInit<'_>, Option<TableStore<K, V2>>) -> Result<P> + Send + Sync + 'static,
     ) -> KTable<K, V2>
     where
         P: Processor<K, Change<V>, KeyOut = K, ValueOut = Change<V2>>,
     {
         let mut graph = self.graph.borrow_mut();
-        let store: Option<TableStoreOption<K, V2>> = match materialized {
-            Some(materialized) if materialized.name.is_some() => {
-                Some(materialized.store(&mut graph, prefix, Some(&self.table.key), value.as_ref()))
+        let (mut key, mut value) = (Arc::clone(&self.table.key), value);
+        let mut is_versioned = self.table.is_versioned;
+        let mut store: Option<TableStoreOption<K, V2>> = None;
+        if let Some(materialized) = materialized {
+            is_versioned = materialized.is_versioned();
+            if materialized.name.is_some() {
+                store = Some(materialized.store(&mut graph, prefix, Some(&key), value.as_ref()));
+            } else {
+                if prefix != TRANSFORM_VALUES {
+                    graph.name(&format!("{prefix}STATE-STORE-")); // Java counts on, though there is no store
+                }
+                (key, value) = materialized.serdes(key, value);
             }
-            Some(_) => {
-                graph.name(&format!("{prefix}STATE-STORE-")); // Java counts on, though there is no store
-                None
-            }
-            None => None,
-        };
+        }
         let given = claim(&mut graph, self.given.take());
         let name = graph.name_or(given, prefix);
         let spec: Option<TableStoreSpec<K, V2>> = store.as_ref().map(|store| store.spec.clone());
         let make = move |init: &mut ProcessorInit<'_>| -> Result<P> {
             let rows = spec.as_ref().map(|spec| spec.open(init)).transpose()?;
-            Ok(make(rows, init.sends_old_values()))
+            make(init, rows)
         };
-        let node = graph.append(NodeSpec::processor::<K, Change<V>, _>(&name, make), &[self.node]);
+        let Processed { connected, own } = processed;
+        own.iter().for_each(|store| graph.add_store(Arc::clone(store)));
+        let stores = connected.into_iter().chain(own.iter().map(|store| Arc::clone(&store.name)));
+        let node = NodeSpec::processor::<K, Change<V>, _>(&name, make).with_stores(stores);
+        let node = graph.append(node, &[self.node]);
         let table = match store {
             Some(store) => {
                 connect_store(&mut graph, node, &store.spec, true);
-                Table::stored(node, store)
+                Table { is_versioned, ..Table::stored(node, store) }
             }
             None => {
                 let before = self.table.send_old_values;
@@ -279,8 +292,7 @@ impl<K: 'static, V: 'static> KTable<K, V> {
                     }
                     sends
                 });
-                let (key, materialize, is_versioned) =
-                    (self.table.key, self.table.materialize, self.table.is_versioned);
+                let materialize = self.table.materialize;
                 Table { key, value, queryable: None, is_versioned, view, materialize, send_old_values }
             }
         };

@@ -2,6 +2,8 @@
 
 mod branch;
 mod builder;
+mod foreign_key_join;
+mod foreign_key_nodes;
 mod grouped;
 mod join;
 mod kstream;
@@ -9,10 +11,13 @@ mod ktable;
 mod options;
 mod process;
 mod repartition;
+mod table_join;
 mod table_node;
+mod table_transform;
 
 pub use branch::{Branched, BranchedKStream};
 pub use builder::StreamsBuilder;
+pub use foreign_key_join::TableJoined;
 pub use grouped::{KGroupedStream, KGroupedTable};
 pub use kstream::KStream;
 pub use ktable::KTable;

@@ -191,8 +191,33 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         Materialized { engine: EngineKind::Persistent, ..self }
     }
 
+    /// Whether updates that came out of order are part of its history.
+    pub(super) fn is_versioned(&self) -> bool {
+        false
+    }
+
+    /// The serdes given here, else those of the table before.
+    pub(super) fn serdes(self, key: DynSerde<K>, value: Option<DynSerde<V>>) -> (DynSerde<K>, Option<DynSerde<V>>) {
+        (self.key.unwrap_or(key), self.value.or(value))
+    }
+
     /// The store with what the operator knows. A number is used up when the name is generated.
     pub(super) fn store(
+        self,
+        graph: &mut TopologyBuilder,
+        prefix: &str,
+        key: Option<&DynSerde<K>>,
+        value: Option<&DynSerde<V>>,
+    ) -> TableStoreOption<K, V> {
+        let mut store = self.store_if_needed(graph, prefix, key, value);
+        if let Some(missing) = store.spec.missing.take() {
+            graph.mistake(missing.to_string());
+        }
+        store
+    }
+
+    /// The same where there may never be a store: only then the lack of a serde is a mistake.
+    pub(super) fn store_if_needed(
         self,
         graph: &mut TopologyBuilder,
         prefix: &str,
@@ -204,8 +229,9 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
             Some(name) => graph.checked(name),
             None => graph.name(&format!("{prefix}STATE-STORE-")),
         };
-        let key = serde_or_mistake(self.key.or(key.map(Arc::clone)), graph, &name, "key");
-        let value = serde_or_mistake(self.value.or(value.map(Arc::clone)), graph, &name, "value");
+        let mut missing = None;
+        let key = serde_or_missing(self.key.or(key.map(Arc::clone)), &name, "key", &mut missing);
+        let value = serde_or_missing(self.value.or(value.map(Arc::clone)), &name, "value", &mut missing);
         let store = StoreBuilder::<TimestampedKeyValueStore<K, V>>::timestamped(
             &name,
             self.engine,
@@ -217,18 +243,22 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
             Some(config) => store.with_logging(config),
             None => store.without_logging(),
         };
-        TableStoreOption { spec: TableStoreSpec { store, key, value }, is_named }
+        TableStoreOption { spec: TableStoreSpec { store, key, value, missing }, is_named }
     }
 }
 
-fn serde_or_mistake<T: 'static>(
+fn serde_or_missing<T: 'static>(
     serde: Option<DynSerde<T>>,
-    graph: &mut TopologyBuilder,
     store: &str,
     part: &str,
+    missing: &mut Option<Arc<str>>,
 ) -> DynSerde<T> {
     serde.unwrap_or_else(|| {
-        graph.mistake(format!("store {store} has no {part} serde: give it one with Materialized::with_{part}_serde"));
+        let what = format!("store {store} has no {part} serde: give it one with Materialized::with_{part}_serde");
+        *missing = Some(match missing.take() {
+            Some(also) => format!("{also}; {what}").into(),
+            None => what.into(),
+        });
         Arc::new(NoSerde(std::marker::PhantomData))
     })
 }

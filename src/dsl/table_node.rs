@@ -109,6 +109,9 @@ pub(super) fn connect_store<K, V>(
     spec: &TableStoreSpec<K, V>,
     is_named: bool,
 ) {
+    if let Some(missing) = &spec.missing {
+        graph.mistake(missing.to_string());
+    }
     let store = &spec.store.spec;
     graph.add_store(Arc::clone(store));
     graph.connect_node(node, &store.name);

@@ -2,18 +2,22 @@
 
 pub(crate) mod aggregate;
 mod fixed_key;
+pub(crate) mod foreign_key_join;
 pub(crate) mod print;
 pub(crate) mod split;
 pub(crate) mod stateless;
 pub(crate) mod stream_table_join;
 pub(crate) mod table;
 pub(crate) mod table_aggregate;
+pub(crate) mod table_join;
 pub(crate) mod table_store;
+pub(crate) mod table_transform;
 
 use std::sync::Arc;
 
 pub(crate) use fixed_key::FixedKey;
 pub use fixed_key::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord};
+pub use table_transform::{TransformContext, ValueTransformerWithKey};
 
 /// The user's functions, by Java's names. Behind a pointer, so that there is one `Filter` per pair of types and not one
 /// per call: 1 ns more per hop, a third of the compile time and of the code.

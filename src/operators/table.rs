@@ -69,6 +69,8 @@ pub(crate) struct TableFilter<K, V> {
     pub keep: Predicate<K, V>,
     pub rows: Option<TableStore<K, V>>,
     pub sends_old_values: bool,
+    /// Whether changes may come out of order: then none is needless (KIP-914).
+    pub is_versioned: bool,
 }
 
 impl<K: 'static, V: 'static> Processor<K, Change<V>> for TableFilter<K, V> {
@@ -83,7 +85,7 @@ impl<K: 'static, V: 'static> Processor<K, Change<V>> for TableFilter<K, V> {
             (Some(rows), true) => rows.get(ctx.task, &key)?.map(|row| row.value),
             (None, true) => old.filter(|row| (self.keep)(&key, row)),
         };
-        if self.sends_old_values && old.is_none() && new.is_none() {
+        if self.sends_old_values && !self.is_versioned && old.is_none() && new.is_none() {
             return Ok(());
         }
         let record = Record { key, value: Change { old, new, is_latest }, timestamp, headers };

@@ -12,6 +12,8 @@ pub(crate) struct SelectGroup<K, V, K2, V2> {
     pub select: KeySelector<K, V, Option<(K2, V2)>>,
     pub key: DynSerde<K2>,
     pub value: DynSerde<V2>,
+    /// Whether changes may come out of order: groups are of the newest rows only (KIP-914).
+    pub is_versioned: bool,
     /// Scratch to compare keys in.
     pub old_key: Vec<u8>,
     pub new_key: Vec<u8>,
@@ -47,6 +49,9 @@ where
 
     fn process(&mut self, record: Record<K, Change<V>>, ctx: &mut ProcessorContext<'_, K2, Change<V2>>) -> Result<()> {
         let Record { key, value: Change { old, new, is_latest }, timestamp, headers } = record;
+        if self.is_versioned && !is_latest {
+            return Ok(()); // Java does not count it as dropped
+        }
         let (old, new) = (self.select(&key, old.as_ref()), self.select(&key, new.as_ref()));
         match (old, new) {
             // A row that stays in its group is one record, so that nobody sees the group without it (KIP-904).

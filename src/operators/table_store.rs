@@ -13,15 +13,22 @@ pub(crate) struct TableStoreSpec<K, V> {
     pub store: StoreBuilder<TimestampedKeyValueStore<K, V>>,
     pub key: DynSerde<K>,
     pub value: DynSerde<V>,
+    /// What is missing for the store to exist: a mistake once somebody needs it.
+    pub missing: Option<Arc<str>>,
 }
 
 impl<K, V> Clone for TableStoreSpec<K, V> {
     fn clone(&self) -> Self {
-        TableStoreSpec { store: self.store.clone(), key: Arc::clone(&self.key), value: Arc::clone(&self.value) }
+        let (key, value) = (Arc::clone(&self.key), Arc::clone(&self.value));
+        TableStoreSpec { store: self.store.clone(), key, value, missing: self.missing.as_ref().map(Arc::clone) }
     }
 }
 
 impl<K: 'static, V: 'static> TableStoreSpec<K, V> {
+    pub(crate) fn name(&self) -> &str {
+        self.store.name()
+    }
+
     /// The store in the hands of the operator that writes it.
     pub(crate) fn open(&self, init: &mut ProcessorInit<'_>) -> Result<TableStore<K, V>> {
         let index = init.store(&self.store)?.index();

@@ -19,6 +19,8 @@ mod builtin;
 mod changed;
 mod format;
 mod function;
+mod murmur3;
+mod subscription;
 mod windowed;
 
 use std::sync::Arc;
@@ -33,6 +35,11 @@ pub use function::{SerdeFn, serde_fn};
 pub use windowed::{SessionWindowedSerde, TimeWindowedSerde};
 
 pub(crate) use changed::Changed;
+pub(crate) use murmur3::murmur3_128;
+pub(crate) use subscription::{
+    Answer, AnswerSerde, Instruction, Response, ResponseSerde, Subscriber, SubscriberSerde, Subscription,
+    SubscriptionSerde, ValueHash, combined_key,
+};
 
 use crate::error::{Error, Result};
 use crate::record::ValueAndTimestamp;

@@ -4,7 +4,6 @@
 //! time, with a clock that only moves when it is told to.
 
 mod driver;
-mod driver_stores;
 mod produced;
 mod single_task;
 #[cfg(test)]
@@ -18,4 +17,4 @@ pub use produced::TestRecord;
 pub use single_task::SingleTask;
 pub use topic_client::TopicClient;
 pub use topics::{TestInputTopic, TestOutputTopic};
-pub use wire::Wire;
+pub use wire::{Wire, WireSubscription};

@@ -3,13 +3,27 @@
 use std::sync::Arc;
 
 use crate::client::{murmur2, partition_for_key};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{Change, OffsetAndMetadata, ValueAndTimestamp};
-use crate::serdes::{Bytes, Changed, Serde, Timestamped};
+use crate::serdes::{
+    Answer, AnswerSerde, Bytes, Changed, Instruction, ResponseSerde, Serde, Subscription, SubscriptionSerde,
+    Timestamped, combined_key, murmur3_128,
+};
 use crate::task::CommitPoint;
 
 /// Null or bytes.
 type Part = Option<Vec<u8>>;
+
+/// A subscription of a foreign-key join, with the number of its instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(hidden)]
+#[expect(missing_docs, reason = "for tests of the format only")]
+pub struct WireSubscription {
+    pub hash: Option<Vec<u8>>,
+    pub instruction: u8,
+    pub primary_key: Vec<u8>,
+    pub primary_partition: Option<i32>,
+}
 
 /// Formats that are Java's, byte by byte.
 #[derive(Debug)]
@@ -43,6 +57,47 @@ impl Wire {
         Changed(Arc::new(Bytes)).deserialize(bytes).map(|change| (change.old, change.new))
     }
 
+    /// The hash of a row in a foreign-key join.
+    pub fn murmur3_128(bytes: &[u8]) -> [u8; 16] {
+        murmur3_128(bytes)
+    }
+
+    /// What a left row sends in a foreign-key join.
+    pub fn subscription(subscription: &WireSubscription) -> Result<Vec<u8>> {
+        let WireSubscription { hash, instruction, primary_key, primary_partition } = subscription;
+        let instruction = Instruction::of(*instruction).ok_or_else(|| Error::invalid("an unknown instruction"))?;
+        let hash = hash.as_deref().map(as_hash).transpose()?;
+        let (primary_key, primary_partition) = (primary_key.clone(), *primary_partition);
+        written(&SubscriptionSerde, &Subscription { hash, instruction, primary_key, primary_partition })
+    }
+
+    /// What [`subscription`](Wire::subscription) has written.
+    pub fn read_subscription(bytes: &[u8]) -> Result<WireSubscription> {
+        let Subscription { hash, instruction, primary_key, primary_partition } =
+            SubscriptionSerde.deserialize(bytes)?;
+        let (hash, instruction) = (hash.map(|hash| hash.to_vec()), instruction as u8);
+        Ok(WireSubscription { hash, instruction, primary_key, primary_partition })
+    }
+
+    /// What the right table answers.
+    pub fn subscription_response(hash: Option<&[u8]>, foreign_value: Option<&[u8]>) -> Result<Vec<u8>> {
+        let (hash, foreign_value) = (hash.map(as_hash).transpose()?, foreign_value.map(Into::into));
+        written(&AnswerSerde, &Answer { hash, foreign_value, primary_partition: None })
+    }
+
+    /// What [`subscription_response`](Wire::subscription_response) has written: hash and row.
+    pub fn read_subscription_response(bytes: &[u8]) -> Result<(Part, Part)> {
+        let response = ResponseSerde(Arc::new(Bytes)).deserialize(bytes)?;
+        Ok((response.hash.map(|hash| hash.to_vec()), response.foreign_value))
+    }
+
+    /// The key of a subscription in its store.
+    pub fn combined_key(foreign_key: &[u8], primary_key: &[u8]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        combined_key(&Bytes, &foreign_key.to_vec(), primary_key, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// The text that is committed with an offset.
     pub fn offset_metadata(partition_time: i64) -> String {
         CommitPoint { offset: 0, partition_time }.encode().metadata
@@ -52,6 +107,10 @@ impl Wire {
     pub fn read_offset_metadata(metadata: &str) -> i64 {
         CommitPoint::decode(&OffsetAndMetadata { offset: 0, metadata: metadata.to_owned() }).partition_time
     }
+}
+
+fn as_hash(bytes: &[u8]) -> Result<[u8; 16]> {
+    bytes.try_into().map_err(|error| Error::invalid("a hash is not 16 bytes long").with_source(error))
 }
 
 fn written<S: Serde>(serde: &S, item: &S::Item) -> Result<Vec<u8>> {

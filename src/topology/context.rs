@@ -108,6 +108,11 @@ impl TaskContext {
         tracing::warn!(task = %self.environment.task, node, topic, partition, offset, "record dropped: {reason}");
     }
 
+    /// Counts a record that is dropped in the normal course of things: nothing to write about.
+    pub(crate) fn drop_silently(&mut self) {
+        self.dropped += 1;
+    }
+
     /// Decides about a failure of user code at a node. `Ok`: the record is dropped there and the parents go on.
     #[cold]
     pub(crate) fn processing_failed(&mut self, node: &Arc<str>, headers: &Headers, error: Error) -> Result<()> {

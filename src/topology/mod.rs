@@ -48,7 +48,6 @@ pub(crate) use io::Partitioner;
 pub(crate) use node::{Live, Made, Source};
 pub(crate) use optimize::{RepartitionNodes, Role};
 pub(crate) use output::Output;
-#[cfg(feature = "testing")]
 pub(crate) use processor::millis;
 
 use crate::error::{Error, Result};

@@ -61,15 +61,15 @@ pub(crate) fn timestamped_kv<C: StoreContext>(
     })
 }
 
-pub(crate) fn argument(text: &str) -> Val {
+fn argument(text: &str) -> Val {
     if text == "null" { Val::Null } else { Val::text(text) }
 }
 
-pub(crate) fn bound(text: &str) -> Bound<Val> {
+fn bound(text: &str) -> Bound<Val> {
     if text == "-" { Bound::Unbounded } else { Bound::Included(Val::text(text)) }
 }
 
-pub(crate) fn shown(value: Option<Val>) -> String {
+fn shown(value: Option<Val>) -> String {
     value.map_or("null".to_owned(), |value| value.show())
 }
 

@@ -1,11 +1,10 @@
 //! Stores of a case: declared once, opened by every processor that uses them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use kstreams::{
-    Error, KeyValueStore, ProcessorInit, Record, Result, SessionStore, StoreBuilder, StoreContext,
-    TimestampedKeyValueStore, TimestampedWindowStore, ValueAndTimestamp, VersionedKeyValueStore, WindowStore,
+    Error, KeyValueStore, ProcessorInit, Record, Result, StoreBuilder, StoreContext, TimestampedKeyValueStore,
+    ValueAndTimestamp,
 };
 use serde_json::Value as Json;
 
@@ -17,34 +16,11 @@ use crate::value::{Codec, Val};
 pub(crate) enum StoreDecl {
     KeyValue(StoreBuilder<KeyValueStore<Val, Val>>),
     Timestamped(StoreBuilder<TimestampedKeyValueStore<Val, Val>>),
-    Window(StoreBuilder<WindowStore<Val, Val>>),
-    TimestampedWindow(StoreBuilder<TimestampedWindowStore<Val, Val>>),
-    Session(StoreBuilder<SessionStore<Val, Val>>),
-    Versioned(StoreBuilder<VersionedKeyValueStore<Val, Val>>),
 }
-
-/// The same expression for every kind of declared store.
-macro_rules! each_store {
-    ($decl:expr, $store:ident => $body:expr) => {
-        match $decl {
-            $crate::stores::StoreDecl::KeyValue($store) => $body,
-            $crate::stores::StoreDecl::Timestamped($store) => $body,
-            $crate::stores::StoreDecl::Window($store) => $body,
-            $crate::stores::StoreDecl::TimestampedWindow($store) => $body,
-            $crate::stores::StoreDecl::Session($store) => $body,
-            $crate::stores::StoreDecl::Versioned($store) => $body,
-        }
-    };
-}
-pub(crate) use each_store;
 
 pub(crate) enum Opened {
     KeyValue(KeyValueStore<Val, Val>),
     Timestamped(TimestampedKeyValueStore<Val, Val>),
-    Window(WindowStore<Val, Val>),
-    TimestampedWindow(TimestampedWindowStore<Val, Val>),
-    Session(SessionStore<Val, Val>),
-    Versioned(VersionedKeyValueStore<Val, Val>),
 }
 
 /// All stores that have been declared so far, also those of tables.
@@ -93,75 +69,37 @@ impl StoreDecl {
                 StoreDecl::Timestamped(settings!(S::in_memory_timestamped_key_value(name, key, value)))
             }
             "timestamped_kv" => StoreDecl::Timestamped(settings!(S::timestamped_key_value(name, key, value))),
-            "window" if in_memory => {
-                let (retention, window, duplicates) = window_settings(spec);
-                StoreDecl::Window(settings!(S::in_memory_window(name, retention, window, duplicates, key, value)))
-            }
-            "window" => {
-                let (retention, window, duplicates) = window_settings(spec);
-                StoreDecl::Window(settings!(S::window(name, retention, window, duplicates, key, value)))
-            }
-            "timestamped_window" if in_memory => {
-                let (retention, window, duplicates) = window_settings(spec);
-                let store = S::in_memory_timestamped_window(name, retention, window, duplicates, key, value);
-                StoreDecl::TimestampedWindow(settings!(store))
-            }
-            "timestamped_window" => {
-                let (retention, window, duplicates) = window_settings(spec);
-                let store = S::timestamped_window(name, retention, window, duplicates, key, value);
-                StoreDecl::TimestampedWindow(settings!(store))
-            }
-            "session" if in_memory => {
-                StoreDecl::Session(settings!(S::in_memory_session(name, millis(spec, "retention_ms"), key, value)))
-            }
-            "session" => StoreDecl::Session(settings!(S::session(name, millis(spec, "retention_ms"), key, value))),
-            "versioned_kv" => {
-                let store = S::versioned_key_value(name, millis(spec, "history_ms"), key, value);
-                let segment = spec.get("segment_ms").map(|_| millis(spec, "segment_ms"));
-                let store = segment.map_or(store.clone(), |segment| store.with_segment_interval(segment));
-                StoreDecl::Versioned(settings!(store))
-            }
             other => return Err(missing(format!("store type {other}"))),
         })
     }
 
     pub(crate) fn name(&self) -> &str {
-        each_store!(self, store => store.name())
+        match self {
+            StoreDecl::KeyValue(store) => store.name(),
+            StoreDecl::Timestamped(store) => store.name(),
+        }
     }
 
     pub(crate) fn open(&self, init: &ProcessorInit<'_>) -> Result<Opened> {
         Ok(match self {
             StoreDecl::KeyValue(store) => Opened::KeyValue(init.store(store)?),
             StoreDecl::Timestamped(store) => Opened::Timestamped(init.store(store)?),
-            StoreDecl::Window(store) => Opened::Window(init.store(store)?),
-            StoreDecl::TimestampedWindow(store) => Opened::TimestampedWindow(init.store(store)?),
-            StoreDecl::Session(store) => Opened::Session(init.store(store)?),
-            StoreDecl::Versioned(store) => Opened::Versioned(init.store(store)?),
         })
     }
-}
-
-fn window_settings(spec: &Json) -> (Duration, Duration, bool) {
-    let duplicates = spec["retain_duplicates"] == Json::Bool(true);
-    (millis(spec, "retention_ms"), millis(spec, "window_ms"), duplicates)
-}
-
-fn millis(spec: &Json, field: &str) -> Duration {
-    Duration::from_millis(spec[field].as_u64().unwrap_or(0))
 }
 
 impl Opened {
     pub(crate) fn kv(&mut self) -> Result<&mut KeyValueStore<Val, Val>> {
         match self {
             Opened::KeyValue(store) => Ok(store),
-            _ => Err(Error::user("the store is no plain key-value store")),
+            Opened::Timestamped(_) => Err(Error::user("the store has timestamps")),
         }
     }
 
     pub(crate) fn timestamped(&mut self) -> Result<&mut TimestampedKeyValueStore<Val, Val>> {
         match self {
             Opened::Timestamped(store) => Ok(store),
-            _ => Err(Error::user("the store is no key-value store with timestamps")),
+            Opened::KeyValue(_) => Err(Error::user("the store has no timestamps")),
         }
     }
 
@@ -176,7 +114,7 @@ impl Opened {
     pub(crate) fn put(&mut self, ctx: &mut impl StoreContext, record: &Record<Val, Val>) -> Result<()> {
         match self {
             Opened::KeyValue(store) => store.put(ctx, &record.key, &record.value),
-            _ => self.put_timestamped(ctx, record),
+            Opened::Timestamped(_) => self.put_timestamped(ctx, record),
         }
     }
 
@@ -188,7 +126,7 @@ impl Opened {
     pub(crate) fn get_shown(&mut self, ctx: &mut impl StoreContext, key: &Val) -> Result<String> {
         Ok(match self {
             Opened::KeyValue(store) => store.get(ctx, key)?.map(|value| value.show()),
-            _ => self.timestamped()?.get(ctx, key)?.map(|row| show_row(&row)),
+            Opened::Timestamped(store) => store.get(ctx, key)?.map(|row| show_row(&row)),
         }
         .unwrap_or_else(|| "null".to_owned()))
     }
