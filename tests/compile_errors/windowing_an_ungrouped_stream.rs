@@ -1,0 +1,8 @@
+use kstreams::*;
+use std::time::Duration;
+
+fn main() {
+    let builder = StreamsBuilder::new();
+    let orders = builder.stream("orders", Consumed::with(Utf8, I64));
+    orders.windowed_by(TimeWindows::of_size_with_no_grace(Duration::from_secs(60)));
+}
