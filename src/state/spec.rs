@@ -186,7 +186,7 @@ impl StoreKind {
     }
 
     /// Whether rows of one key and time are kept beside each other.
-    pub(super) fn retains_duplicates(self) -> bool {
+    pub(crate) fn retains_duplicates(self) -> bool {
         matches!(self, StoreKind::Window(WindowKind { retains_duplicates: true, .. }))
     }
 

@@ -8,10 +8,9 @@ use super::produced::{Produced, TestRecord};
 use super::topics::{TestInputTopic, TestOutputTopic};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Headers, OffsetAndMetadata, TopicPartition, ValueAndTimestamp};
-use crate::serdes::{DynSerde, Serde, Timestamped};
-use crate::state::TimestampedKeyValueStore;
-use crate::state::{KeyValueStore, RecordContext, StoreBuilder, StoreContext, StoreKind, TaskStores};
+use crate::record::{Headers, OffsetAndMetadata, TopicPartition};
+use crate::serdes::Serde;
+use crate::state::{RecordContext, StoreContext, TaskStores};
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
 use crate::topology::{TaskEnvironment, TaskId, Topology, changelog_topic};
 
@@ -172,42 +171,8 @@ impl TopologyTestDriver {
         self.wall_clock_ms
     }
 
-    /// The store of a builder, as a processor has it. Every call on it borrows the driver.
-    ///
-    /// # Errors
-    /// `Invalid` when the topology has no store of that name.
-    pub fn store<S>(&mut self, store: &StoreBuilder<S>) -> Result<S> {
-        let index = self.task.stores()?.index(store.name()).ok_or_else(|| no_store(store.name()))?;
-        Ok(store.open(index))
-    }
-
-    /// A key-value store by its name.
-    ///
-    /// # Errors
-    /// `Invalid` when the topology has no such store of this kind.
-    pub fn key_value_store<K: 'static, V: 'static>(
-        &mut self,
-        name: &str,
-        key: impl Serde<Item = K>,
-        value: impl Serde<Item = V>,
-    ) -> Result<KeyValueStore<K, V>> {
-        let index = self.store_of_kind(name, StoreKind::KeyValue)?;
-        Ok(KeyValueStore::new(index, Arc::new(key), Arc::new(value)))
-    }
-
-    /// The store of a table or an aggregate by its name: rows with timestamps.
-    ///
-    /// # Errors
-    /// `Invalid` when the topology has no such store of this kind.
-    pub fn timestamped_key_value_store<K: 'static, V: 'static>(
-        &mut self,
-        name: &str,
-        key: impl Serde<Item = K>,
-        value: impl Serde<Item = V>,
-    ) -> Result<TimestampedKeyValueStore<K, V>> {
-        let index = self.store_of_kind(name, StoreKind::TimestampedKeyValue)?;
-        let value: DynSerde<ValueAndTimestamp<V>> = Arc::new(Timestamped(value));
-        Ok(KeyValueStore::new(index, Arc::new(key), value))
+    pub(super) fn task_stores(&mut self) -> Result<&mut TaskStores> {
+        self.task.stores()
     }
 
     /// The names of all stores.
@@ -377,16 +342,6 @@ impl TopologyTestDriver {
         }
         Ok(())
     }
-
-    fn store_of_kind(&mut self, name: &str, kind: StoreKind) -> Result<usize> {
-        let stores = self.task.stores()?;
-        let index = stores.index(name).ok_or_else(|| no_store(name))?;
-        let known = stores.specs().nth(index).map(|spec| spec.kind);
-        if known != Some(kind) {
-            return Err(Error::invalid(format!("store {name} is of another kind: {known:?}")));
-        }
-        Ok(index)
-    }
 }
 
 impl std::fmt::Debug for TopologyTestDriver {
@@ -400,11 +355,6 @@ impl StoreContext for TopologyTestDriver {
         self.context.timestamp = self.wall_clock_ms;
         (self.task.stores().unwrap_or(&mut self.no_stores), &self.context)
     }
-}
-
-#[cold]
-fn no_store(name: &str) -> Error {
-    Error::invalid(format!("the topology has no store {name}: it is added with add_state_store or Materialized::named"))
 }
 
 #[cold]

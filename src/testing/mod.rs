@@ -4,6 +4,7 @@
 //! time, with a clock that only moves when it is told to.
 
 mod driver;
+mod driver_stores;
 mod produced;
 mod single_task;
 #[cfg(test)]

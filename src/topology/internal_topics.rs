@@ -29,7 +29,9 @@ pub(crate) fn changelog_topic_config(spec: &StoreSpec) -> Option<BTreeMap<String
             let mut settings = settings([("cleanup.policy", "compact"), ("message.timestamp.type", "CreateTime")]);
             if let Some(retention_ms) = spec.kind.retention_ms() {
                 let kept_ms = retention_ms.saturating_add(ADDITIONAL_RETENTION_MS);
-                settings.insert("cleanup.policy".to_owned(), "compact,delete".to_owned());
+                // No two rows have one key where duplicates are retained: there is nothing to compact.
+                let policy = if spec.kind.retains_duplicates() { "delete" } else { "compact,delete" };
+                settings.insert("cleanup.policy".to_owned(), policy.to_owned());
                 settings.insert("retention.ms".to_owned(), kept_ms.to_string());
             }
             if let Some(history_ms) = spec.kind.history_ms() {

@@ -84,7 +84,7 @@ pub(crate) fn rows(
     }
 }
 
-fn same_bytes(expected: &Json, bytes: &[u8]) -> bool {
+pub(crate) fn same_bytes(expected: &Json, bytes: &[u8]) -> bool {
     match expected {
         Json::String(text) => text.as_bytes() == bytes,
         Json::Number(number) => {
@@ -97,7 +97,7 @@ fn same_bytes(expected: &Json, bytes: &[u8]) -> bool {
     }
 }
 
-fn lossy(bytes: &[u8]) -> String {
+pub(crate) fn lossy(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => text.to_owned(),
         _ => format!("0x{}", hex(bytes)),

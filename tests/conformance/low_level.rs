@@ -9,7 +9,7 @@ use crate::build::{Built, NotBuilt, consumed, list, produced, text, topics};
 use crate::functions;
 use crate::outcome::{inexpressible, missing};
 use crate::processors::Script;
-use crate::stores::{StoreDecl, Stores};
+use crate::stores::{StoreDecl, Stores, each_store};
 use crate::value::Val;
 
 pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
@@ -62,8 +62,7 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
 }
 
 fn add_store(builder: &mut TopologyBuilder, store: &StoreDecl, processors: &[&str]) {
-    match store {
-        StoreDecl::KeyValue(store) => builder.add_state_store(store, processors),
-        StoreDecl::Timestamped(store) => builder.add_state_store(store, processors),
-    };
+    each_store!(store, store => {
+        builder.add_state_store(store, processors);
+    });
 }

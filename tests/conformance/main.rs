@@ -22,6 +22,7 @@ mod cogroup;
 mod compare;
 mod dsl;
 mod exceptions;
+mod final_rows;
 mod formats_joins;
 mod functions;
 mod global;
@@ -39,6 +40,7 @@ mod table_joins;
 mod transform_values;
 mod value;
 mod windowed;
+mod windowed_commands;
 mod wire;
 
 use std::collections::BTreeMap;

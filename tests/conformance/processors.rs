@@ -16,6 +16,7 @@ use crate::outcome::{Stop, missing};
 use crate::store_commands;
 use crate::stores::{Opened, StoreDecl, Stores};
 use crate::value::Val;
+use crate::windowed_commands;
 
 type Context<'a> = ProcessorContext<'a, Val, Val>;
 
@@ -56,6 +57,9 @@ const PROCESSORS: &[&str] = &[
     "undeclared_store",
     "kv_ops",
     "timestamped_kv_ops",
+    "window_ops",
+    "session_ops",
+    "versioned_ops",
 ];
 
 /// Those whose first argument is a store.
@@ -73,6 +77,9 @@ const WITH_STORE: &[&str] = &[
     "undeclared_store",
     "kv_ops",
     "timestamped_kv_ops",
+    "window_ops",
+    "session_ops",
+    "versioned_ops",
     "append_count",
 ];
 
@@ -253,6 +260,16 @@ impl Processor<Val, Val> for Scripted {
             }
             "timestamped_kv_ops" => {
                 let answer = store_commands::timestamped_kv(self.store().timestamped()?, ctx, &record)?;
+                ctx.forward(record.with_value(Val::text(answer)))
+            }
+            "window_ops" | "session_ops" | "versioned_ops" => {
+                let answer = match self.store() {
+                    Opened::Window(store) => windowed_commands::window(store, ctx, &record)?,
+                    Opened::TimestampedWindow(store) => windowed_commands::timestamped_window(store, ctx, &record)?,
+                    Opened::Session(store) => windowed_commands::session(store, ctx, &record)?,
+                    Opened::Versioned(store) => windowed_commands::versioned(store, ctx, &record)?,
+                    Opened::KeyValue(_) | Opened::Timestamped(_) => return Err(boom("store")),
+                };
                 ctx.forward(record.with_value(Val::text(answer)))
             }
             _ => ctx.forward(record),

@@ -11,7 +11,7 @@ use crate::build::{NotBuilt, text};
 use crate::compare::{self, Differences};
 use crate::outcome::{Outcome, Stop, missing};
 use crate::value::{Codec, hex};
-use crate::{dsl, low_level};
+use crate::{dsl, final_rows, low_level};
 
 pub(crate) fn run(case: &Json) -> Outcome {
     let result = catch_unwind(AssertUnwindSafe(|| run_guarded(case)));
@@ -169,8 +169,8 @@ impl Run<'_> {
         {
             differences.push(format!("dropped {dropped} in all, expected {expected}"));
         }
-        if case.get("queries").is_some() {
-            return Err(missing("queries of versioned stores"));
+        for query in case["queries"]["list"].as_array().into_iter().flatten() {
+            final_rows::query(query, driver, differences);
         }
         for (name, store) in case["stores"].as_object().into_iter().flatten() {
             stored(name, store, driver, differences)?;
@@ -202,6 +202,16 @@ fn stored(
             let rows = rows.all().collect(driver)?;
             Ok(rows.into_iter().map(|(key, row)| (key, row.value, Some(row.timestamp))).collect())
         }),
+        "window"
+        | "timestamped_window"
+        | "session"
+        | "window_headers"
+        | "timestamped_window_headers"
+        | "session_headers" => {
+            return final_rows::windowed(name, store, driver, differences);
+        }
+        // What is in it is asked for in `queries`.
+        "versioned_kv" => return Ok(()),
         other => return Err(missing(format!("store type {other}"))),
     };
     match rows {

@@ -61,15 +61,15 @@ pub(crate) fn timestamped_kv<C: StoreContext>(
     })
 }
 
-fn argument(text: &str) -> Val {
+pub(crate) fn argument(text: &str) -> Val {
     if text == "null" { Val::Null } else { Val::text(text) }
 }
 
-fn bound(text: &str) -> Bound<Val> {
+pub(crate) fn bound(text: &str) -> Bound<Val> {
     if text == "-" { Bound::Unbounded } else { Bound::Included(Val::text(text)) }
 }
 
-fn shown(value: Option<Val>) -> String {
+pub(crate) fn shown(value: Option<Val>) -> String {
     value.map_or("null".to_owned(), |value| value.show())
 }
 

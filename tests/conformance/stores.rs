@@ -1,10 +1,11 @@
 //! Stores of a case: declared once, opened by every processor that uses them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kstreams::{
-    Error, KeyValueStore, ProcessorInit, Record, Result, StoreBuilder, StoreContext, TimestampedKeyValueStore,
-    ValueAndTimestamp,
+    Error, KeyValueStore, ProcessorInit, Record, Result, SessionStore, StoreBuilder, StoreContext,
+    TimestampedKeyValueStore, TimestampedWindowStore, ValueAndTimestamp, VersionedKeyValueStore, WindowStore,
 };
 use serde_json::Value as Json;
 
@@ -16,11 +17,34 @@ use crate::value::{Codec, Val};
 pub(crate) enum StoreDecl {
     KeyValue(StoreBuilder<KeyValueStore<Val, Val>>),
     Timestamped(StoreBuilder<TimestampedKeyValueStore<Val, Val>>),
+    Window(StoreBuilder<WindowStore<Val, Val>>),
+    TimestampedWindow(StoreBuilder<TimestampedWindowStore<Val, Val>>),
+    Session(StoreBuilder<SessionStore<Val, Val>>),
+    Versioned(StoreBuilder<VersionedKeyValueStore<Val, Val>>),
 }
+
+/// The same expression for every kind of declared store.
+macro_rules! each_store {
+    ($decl:expr, $store:ident => $body:expr) => {
+        match $decl {
+            $crate::stores::StoreDecl::KeyValue($store) => $body,
+            $crate::stores::StoreDecl::Timestamped($store) => $body,
+            $crate::stores::StoreDecl::Window($store) => $body,
+            $crate::stores::StoreDecl::TimestampedWindow($store) => $body,
+            $crate::stores::StoreDecl::Session($store) => $body,
+            $crate::stores::StoreDecl::Versioned($store) => $body,
+        }
+    };
+}
+pub(crate) use each_store;
 
 pub(crate) enum Opened {
     KeyValue(KeyValueStore<Val, Val>),
     Timestamped(TimestampedKeyValueStore<Val, Val>),
+    Window(WindowStore<Val, Val>),
+    TimestampedWindow(TimestampedWindowStore<Val, Val>),
+    Session(SessionStore<Val, Val>),
+    Versioned(VersionedKeyValueStore<Val, Val>),
 }
 
 /// All stores that have been declared so far, also those of tables.
@@ -69,37 +93,75 @@ impl StoreDecl {
                 StoreDecl::Timestamped(settings!(S::in_memory_timestamped_key_value(name, key, value)))
             }
             "timestamped_kv" => StoreDecl::Timestamped(settings!(S::timestamped_key_value(name, key, value))),
+            "window" if in_memory => {
+                let (retention, window, duplicates) = window_settings(spec);
+                StoreDecl::Window(settings!(S::in_memory_window(name, retention, window, duplicates, key, value)))
+            }
+            "window" => {
+                let (retention, window, duplicates) = window_settings(spec);
+                StoreDecl::Window(settings!(S::window(name, retention, window, duplicates, key, value)))
+            }
+            "timestamped_window" if in_memory => {
+                let (retention, window, duplicates) = window_settings(spec);
+                let store = S::in_memory_timestamped_window(name, retention, window, duplicates, key, value);
+                StoreDecl::TimestampedWindow(settings!(store))
+            }
+            "timestamped_window" => {
+                let (retention, window, duplicates) = window_settings(spec);
+                let store = S::timestamped_window(name, retention, window, duplicates, key, value);
+                StoreDecl::TimestampedWindow(settings!(store))
+            }
+            "session" if in_memory => {
+                StoreDecl::Session(settings!(S::in_memory_session(name, millis(spec, "retention_ms"), key, value)))
+            }
+            "session" => StoreDecl::Session(settings!(S::session(name, millis(spec, "retention_ms"), key, value))),
+            "versioned_kv" => {
+                let store = S::versioned_key_value(name, millis(spec, "history_ms"), key, value);
+                let segment = spec.get("segment_ms").map(|_| millis(spec, "segment_ms"));
+                let store = segment.map_or(store.clone(), |segment| store.with_segment_interval(segment));
+                StoreDecl::Versioned(settings!(store))
+            }
             other => return Err(missing(format!("store type {other}"))),
         })
     }
 
     pub(crate) fn name(&self) -> &str {
-        match self {
-            StoreDecl::KeyValue(store) => store.name(),
-            StoreDecl::Timestamped(store) => store.name(),
-        }
+        each_store!(self, store => store.name())
     }
 
     pub(crate) fn open(&self, init: &ProcessorInit<'_>) -> Result<Opened> {
         Ok(match self {
             StoreDecl::KeyValue(store) => Opened::KeyValue(init.store(store)?),
             StoreDecl::Timestamped(store) => Opened::Timestamped(init.store(store)?),
+            StoreDecl::Window(store) => Opened::Window(init.store(store)?),
+            StoreDecl::TimestampedWindow(store) => Opened::TimestampedWindow(init.store(store)?),
+            StoreDecl::Session(store) => Opened::Session(init.store(store)?),
+            StoreDecl::Versioned(store) => Opened::Versioned(init.store(store)?),
         })
     }
+}
+
+fn window_settings(spec: &Json) -> (Duration, Duration, bool) {
+    let duplicates = spec["retain_duplicates"] == Json::Bool(true);
+    (millis(spec, "retention_ms"), millis(spec, "window_ms"), duplicates)
+}
+
+fn millis(spec: &Json, field: &str) -> Duration {
+    Duration::from_millis(spec[field].as_u64().unwrap_or(0))
 }
 
 impl Opened {
     pub(crate) fn kv(&mut self) -> Result<&mut KeyValueStore<Val, Val>> {
         match self {
             Opened::KeyValue(store) => Ok(store),
-            Opened::Timestamped(_) => Err(Error::user("the store has timestamps")),
+            _ => Err(Error::user("the store is no plain key-value store")),
         }
     }
 
     pub(crate) fn timestamped(&mut self) -> Result<&mut TimestampedKeyValueStore<Val, Val>> {
         match self {
             Opened::Timestamped(store) => Ok(store),
-            Opened::KeyValue(_) => Err(Error::user("the store has no timestamps")),
+            _ => Err(Error::user("the store is no key-value store with timestamps")),
         }
     }
 
@@ -114,7 +176,7 @@ impl Opened {
     pub(crate) fn put(&mut self, ctx: &mut impl StoreContext, record: &Record<Val, Val>) -> Result<()> {
         match self {
             Opened::KeyValue(store) => store.put(ctx, &record.key, &record.value),
-            Opened::Timestamped(_) => self.put_timestamped(ctx, record),
+            _ => self.put_timestamped(ctx, record),
         }
     }
 
@@ -126,7 +188,7 @@ impl Opened {
     pub(crate) fn get_shown(&mut self, ctx: &mut impl StoreContext, key: &Val) -> Result<String> {
         Ok(match self {
             Opened::KeyValue(store) => store.get(ctx, key)?.map(|value| value.show()),
-            Opened::Timestamped(store) => store.get(ctx, key)?.map(|row| show_row(&row)),
+            _ => self.timestamped()?.get(ctx, key)?.map(|row| show_row(&row)),
         }
         .unwrap_or_else(|| "null".to_owned()))
     }

@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 use crate::build::{Built, NotBuilt, consumed, text, topics};
 use crate::key::Key;
 use crate::outcome::{Stop, inexpressible, missing};
-use crate::stores::{StoreDecl, Stores};
+use crate::stores::{StoreDecl, Stores, each_store};
 use crate::value::{Codec, Val};
 use crate::{cogroup, global, optimize, stream_joins, table_joins, windowed};
 
@@ -155,10 +155,9 @@ impl Builder<'_> {
 
     fn add_store(&mut self, op: &Json) -> Result<(), Stop> {
         let store = StoreDecl::parse(&op["store"])?;
-        match &store {
-            StoreDecl::KeyValue(store) => self.builder.add_state_store(store),
-            StoreDecl::Timestamped(store) => self.builder.add_state_store(store),
-        };
+        each_store!(&store, store => {
+            self.builder.add_state_store(store);
+        });
         self.stores.add(store);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::functions;
 use crate::key::Key;
 use crate::outcome::{Stop, missing};
 use crate::processors::{Script, with_windows};
-use crate::stores::StoreDecl;
+use crate::stores::{StoreDecl, each_store};
 use crate::value::{Codec, Val};
 
 impl Builder<'_> {
@@ -83,10 +83,7 @@ impl Builder<'_> {
         let mut processed = Processed::stores(list(op, "stores"));
         for spec in op["own_stores"].as_array().into_iter().flatten() {
             let store = StoreDecl::parse(spec)?;
-            processed = match &store {
-                StoreDecl::KeyValue(store) => processed.with_store(store),
-                StoreDecl::Timestamped(store) => processed.with_store(store),
-            };
+            processed = each_store!(&store, store => processed.with_store(store));
             self.stores.add(store);
         }
         let stream = named(stream, op);
