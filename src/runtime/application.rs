@@ -35,6 +35,8 @@ pub(super) struct Application {
     pub directory: Option<StateDirectory>,
     pub memory: StateMemory,
     pub changelogs: HashMap<Arc<str>, Changelog>,
+    /// Of source topics, where the cluster has ids.
+    pub input_ids: HashMap<Arc<str>, Uuid>,
     /// Records of repartition topics before these offsets are committed, and nobody needs them.
     pub purgeable: Mutex<BTreeMap<TopicPartition, i64>>,
     pub crash_point: CrashPoint,

@@ -16,6 +16,7 @@ mod commit;
 mod crash;
 mod kafka_streams;
 mod partition_counts;
+mod positions;
 mod rebalance;
 mod restore;
 mod running_task;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::application::Application;
 use super::clock::Now;
 use super::commit::Failure;
+use super::positions::start_points;
 use super::restore::{Found, Restoration, changelogs};
 use super::running_task::RunningTask;
 use super::stream_thread::StreamThread;
@@ -15,10 +15,10 @@ use crate::client::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::MembershipEvent;
 use crate::metrics::{Owner, TaskMetrics};
-use crate::record::{OffsetAndMetadata, TopicPartition};
+use crate::record::TopicPartition;
 use crate::state::TaskStores;
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
-use crate::topology::{OffsetReset, TaskEnvironment, TaskId};
+use crate::topology::{TaskEnvironment, TaskId};
 
 impl StreamThread {
     /// Hears what the group has to say, and does it; whether there was anything.
@@ -215,76 +215,6 @@ impl StreamThread {
         }
         Ok(())
     }
-
-    /// The position is not in the log: records were deleted before they were read, or the topic was recreated.
-    pub(super) fn reset_position(&mut self, input: &TopicPartition) -> Result<()> {
-        let own = std::slice::from_ref(input);
-        // IMPORTANT: a broker that comes back from a kill may say so of a position that it has. To begin elsewhere then
-        // would read input twice, or not at all.
-        let marks = self.app.with_admin(|admin| admin.watermarks(own))?;
-        if let (Some(position), Some(marks)) = (self.consumer.position(input), marks.first())
-            && (marks.start..=marks.end).contains(&position)
-        {
-            return self.consumer.assign(&[(input.clone(), position)]);
-        }
-        let point = start_points(&self.app, own, &[None], Now::read())?;
-        let Some(point) = point.first() else { return Ok(()) };
-        tracing::warn!(
-            topic = &*input.topic,
-            partition = input.partition,
-            offset = point.offset,
-            "the position is not in the partition any more: reading goes on elsewhere"
-        );
-        self.consumer.assign(&[(input.clone(), point.offset)])
-    }
-}
-
-/// Where each input goes on: where it was committed, otherwise where its source or the application says.
-fn start_points(
-    app: &Application,
-    partitions: &[TopicPartition],
-    committed: &[Option<OffsetAndMetadata>],
-    now: Now,
-) -> Result<Vec<CommitPoint>> {
-    let mut points = Vec::with_capacity(partitions.len());
-    for (partition, committed) in partitions.iter().zip(committed) {
-        points.push(match committed {
-            Some(committed) => CommitPoint::decode(committed),
-            None => CommitPoint { offset: reset(app, partition, now)?, partition_time: -1 },
-        });
-    }
-    Ok(points)
-}
-
-fn reset(app: &Application, partition: &TopicPartition, now: Now) -> Result<i64> {
-    let own = std::slice::from_ref(partition);
-    let one = |offsets: Vec<i64>| offsets.first().copied().unwrap_or(0);
-    let marks = |is_end: bool| -> Result<i64> {
-        let marks = app.with_admin(|admin| admin.watermarks(own))?;
-        Ok(one(marks.iter().map(|marks| if is_end { marks.end } else { marks.start }).collect()))
-    };
-    match reset_policy(app, partition) {
-        OffsetReset::Earliest => marks(false),
-        OffsetReset::Latest => marks(true),
-        OffsetReset::ByDuration(age) => {
-            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-            Ok(one(app.with_admin(|admin| admin.offsets_for_time(own, now.wall_ms.saturating_sub(age)))?))
-        }
-        OffsetReset::None => Err(Error::invalid(format!(
-            "nothing is committed for {partition} and its offset reset is none: commit a position for group {}, or \
-             choose earliest or latest",
-            app.id()
-        ))),
-    }
-}
-
-/// Repartition topics are always read from their start: what is in them has not been processed.
-fn reset_policy(app: &Application, partition: &TopicPartition) -> OffsetReset {
-    let mut repartition = app.topology.repartition_topics().keys();
-    if repartition.any(|topic| app.topology.full_name(app.id(), topic) == partition.topic) {
-        return OffsetReset::Earliest;
-    }
-    app.topology.offset_reset(&partition.topic).unwrap_or(app.config.offset_reset)
 }
 
 /// What cannot be written to disk is in the changelog: the next start reads it from there.

@@ -34,6 +34,7 @@ pub(super) fn application(
     let layout = TaskLayout::new(topology, &config.application_id, &counts);
     let internal = internal_topics(topology, config, &counts, &layout);
     let ids = provide(&mut *admin, config, &internal)?;
+    let input_ids = input_ids(&mut *admin, &layout.topics())?;
     let directory = state_directory(topology, config)?;
     let process_id = directory.as_ref().map_or_else(Uuid::new_v4, StateDirectory::process_id).to_string();
     summarize(topology, config, &layout, &process_id);
@@ -54,6 +55,7 @@ pub(super) fn application(
         directory,
         memory: StateMemory::new(config.memory),
         changelogs: internal.iter().map(|topic| changelog(topic, &ids)).collect(),
+        input_ids,
         purgeable: Mutex::new(BTreeMap::new()),
     }))
 }
@@ -206,6 +208,12 @@ fn provide(admin: &mut dyn Admin, config: &Config, internal: &[NewTopic]) -> Res
     let names: Vec<_> = internal.iter().map(|topic| Arc::clone(&topic.name)).collect();
     let infos = admin.topics(&names)?;
     Ok(names.into_iter().zip(infos.into_iter().map(|info| info.and_then(|info| info.id))).collect())
+}
+
+/// The ids of source topics: they tell a topic from another one of its name. Not every cluster has them.
+fn input_ids(admin: &mut dyn Admin, topics: &[Arc<str>]) -> Result<HashMap<Arc<str>, Uuid>> {
+    let infos = admin.topics(topics)?;
+    Ok(topics.iter().zip(infos).filter_map(|(topic, info)| Some((Arc::clone(topic), info?.id?))).collect())
 }
 
 /// Those that are not there.

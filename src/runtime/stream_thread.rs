@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::application::Application;
 use super::clock::Now;
 use super::commit::{Committer, Failure};
+use super::positions::Astray;
 use super::rebalance::wait_for_changelogs;
 use super::restore::Restoration;
 use super::running_task::RunningTask;
@@ -19,7 +20,7 @@ use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::{LeaveMode, Membership};
 use crate::metrics::ThreadMetrics;
-use crate::record::RecordBatch;
+use crate::record::{RecordBatch, TopicPartition};
 use crate::state::{StateHome, TaskStores};
 use crate::topology::TaskId;
 
@@ -57,6 +58,8 @@ pub(super) struct StreamThread {
     pub home: StateHome,
     pub restore_consumer: Option<Box<dyn Consumer>>,
     pub restore_batch: RecordBatch,
+    /// Positions that were called out of range.
+    pub astray: BTreeMap<TopicPartition, Astray>,
     /// Whether the group has given this thread what it has; not while a rebalance goes on.
     pub is_assigned: bool,
     pub metrics: ThreadMetrics,
@@ -156,6 +159,7 @@ impl StreamThread {
             home,
             restore_consumer: None,
             restore_batch: RecordBatch::default(),
+            astray: BTreeMap::new(),
             is_assigned: false,
             metrics,
             orders,
@@ -251,7 +255,7 @@ impl StreamThread {
         }
         self.metrics.poll_total.increment(1);
         for partition in out_of_range {
-            self.reset_position(&partition).map_err(later)?;
+            self.look_at_position(&partition)?;
         }
         Ok(())
     }
@@ -458,7 +462,7 @@ impl StreamThread {
 }
 
 /// What can be tried again must not end the thread.
-fn later(error: Error) -> Failure {
+pub(super) fn later(error: Error) -> Failure {
     match error.kind() {
         ErrorKind::Unavailable => Failure::Later(error),
         ErrorKind::Fenced | ErrorKind::Aborted => Failure::Doubt(error),

@@ -1,5 +1,7 @@
 //! The error table of the commit: every call of the cluster fails in every way, and nothing is lost or doubled.
 
+mod positions;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -27,6 +29,10 @@ enum Call {
     Abort,
     CommitOffsets,
     Committed,
+    /// Calls the position out of range.
+    Fetch,
+    /// Tells an end of the input that is long past.
+    Watermarks,
 }
 
 /// Whether the cluster did what it was asked before it failed to say so.
@@ -101,7 +107,8 @@ impl Faulty {
 impl Cluster for Faulty {
     fn join(&self, spec: &GroupSpec) -> Result<(Box<dyn Membership>, Box<dyn Consumer>)> {
         let (membership, consumer) = self.inner.join(spec)?;
-        Ok((Box::new(FaultyMembership { inner: membership, cluster: self.clone() }), consumer))
+        let membership = FaultyMembership { inner: membership, cluster: self.clone() };
+        Ok((Box::new(membership), Box::new(positions::FaultyConsumer { inner: consumer, cluster: self.clone() })))
     }
 
     fn consumer(&self, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>> {
@@ -113,7 +120,7 @@ impl Cluster for Faulty {
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>> {
-        self.inner.admin()
+        Ok(Box::new(positions::FaultyAdmin { inner: self.inner.admin()?, cluster: self.clone() }))
     }
 }
 

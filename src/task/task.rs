@@ -217,6 +217,24 @@ impl Task {
         Ok(())
     }
 
+    /// An input goes on elsewhere, right after a commit: what was queued is dropped, the inputs are to be read again from
+    /// [`committed_positions`](Task::committed_positions), and the next commit tells the new place.
+    ///
+    /// # Errors
+    /// What a maker of the user returned.
+    pub(crate) fn go_on_from(&mut self, input: &TopicPartition, offset: i64, now: i64) -> Result<()> {
+        let Some(index) = self.spec.inputs.iter().position(|known| known == input) else { return Ok(()) };
+        if let Some(committed) = self.committed.get_mut(index) {
+            committed.offset = offset;
+        }
+        self.rewind(now)?;
+        if let Some(consumed) = self.consumed.get_mut(index) {
+            *consumed = true;
+        }
+        self.commit_needed = true;
+        Ok(())
+    }
+
     /// Ends the task; what is not committed is dropped. Clean: its processors are told.
     pub(crate) fn close(mut self) -> TaskStores {
         let Some(pipeline) = self.pipeline.take() else { return TaskStores::default() };

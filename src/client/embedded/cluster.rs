@@ -260,6 +260,18 @@ impl EmbeddedCluster {
         Ok(())
     }
 
+    /// Loses the records of a partition from an offset on.
+    #[cfg(test)]
+    pub(crate) fn lose_records(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let mut state = self.shared.state()?;
+        if let Some(log) = state.topics.get_mut(topic).and_then(|topic| topic.log_mut(partition)) {
+            log.lose_from(offset);
+        }
+        drop(state);
+        self.shared.wake();
+        Ok(())
+    }
+
     /// The ids of a group's members.
     #[cfg(test)]
     pub(crate) fn members(&self, group: &str) -> Result<Vec<String>> {

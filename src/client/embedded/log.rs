@@ -183,6 +183,15 @@ impl Log {
         self.forget_transactions();
     }
 
+    /// Loses everything from an offset on, as a log without replicas may when its broker loses power.
+    #[cfg(test)]
+    pub(super) fn lose_from(&mut self, offset: i64) {
+        while let Some(record) = self.records.pop_back_if(|record| record.offset >= offset) {
+            self.bytes -= record.bytes();
+            self.end = record.offset;
+        }
+    }
+
     /// Forgets aborted transactions that have no record left.
     pub(super) fn forget_transactions(&mut self) {
         if !self.aborted.is_empty() {
