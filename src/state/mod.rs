@@ -46,8 +46,6 @@ mod window_store;
 mod windowed_keys;
 #[cfg(test)]
 mod windowed_tests;
-#[cfg(test)]
-mod windowed_tests;
 mod write_buffer;
 
 #[cfg(feature = "testing")]
