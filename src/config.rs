@@ -61,6 +61,7 @@ pub struct Config {
     pub(crate) transaction_timeout: Duration,
     pub(crate) max_task_idle: Option<Duration>,
     pub(crate) buffered_records_per_partition: usize,
+    pub(crate) outer_join_emit_interval: Duration,
     pub(crate) cache_bytes: usize,
     pub(crate) uncommitted_bytes: usize,
     pub(crate) memory: StateMemoryLimits,
@@ -137,6 +138,7 @@ impl Config {
             transaction_timeout: Duration::from_secs(10),
             max_task_idle: Some(Duration::ZERO),
             buffered_records_per_partition: 1000,
+            outer_join_emit_interval: Duration::ZERO,
             cache_bytes: 10 * MIB,
             uncommitted_bytes: 64 * MIB,
             memory: StateMemoryLimits::default(),
@@ -234,6 +236,15 @@ impl Config {
     /// Records that a task buffers for each input partition (`buffered.records.per.partition`, 1000).
     pub fn buffered_records_per_partition(self, records: usize) -> Config {
         Config { buffered_records_per_partition: records, ..self }
+    }
+
+    /// How long a left or outer join of streams waits, by the clock of the machine, between two looks for records that
+    /// nothing has joined
+    /// (`__emit.interval.ms.kstreams.outer.join.spurious.results.fix__`). Zero, the default, lets each record look.
+    ///
+    /// Differs from Kafka Streams, which waits a second: without a wait the same input gives the same output each time.
+    pub fn outer_join_emit_interval(self, interval: Duration) -> Config {
+        Config { outer_join_emit_interval: interval, ..self }
     }
 
     /// Where reading begins when nothing is committed (`auto.offset.reset`, earliest); a source may say otherwise with

@@ -63,7 +63,7 @@ pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use config::{Config, Guarantee, TopicCreation};
 pub use dsl::{
     Branched, BranchedKStream, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed,
-    Processed, Repartitioned, StreamsBuilder, TableJoined,
+    Processed, Repartitioned, StreamJoined, StreamsBuilder, TableJoined,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use operators::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext, ValueTransformerWithKey};
@@ -97,7 +97,7 @@ pub use topology::{
     Processor, ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology,
     TaskContext, TaskId, TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
 };
-pub use window::{SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed};
+pub use window::{JoinWindows, SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed};
 
 /// The programs of the README, compiled and run with the documentation tests.
 #[cfg(doctest)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builder::Graph;
 use super::kstream::claim;
-use super::repartition::{NullKeys, Repartition};
+use super::repartition::Repartition;
 use super::table_node::{Table, connect_store};
 use super::{Grouped, KStream, KTable, Materialized};
 use crate::operators::aggregate::Aggregate;
@@ -158,7 +158,6 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
                 remedy,
                 key: &key,
                 value: &value,
-                null_keys: NullKeys::Dropped,
                 partitions: None,
                 partitioner: None,
             };

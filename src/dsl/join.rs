@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::kstream::one_name;
-use super::repartition::{NullKeys, Repartition};
+use super::repartition::Repartition;
 use super::{Joined, KStream, KTable};
 use crate::operators::ValueJoiner;
 use crate::operators::stream_table_join::{JoinKind, StreamTableJoin};
+use crate::serdes::DynSerde;
 use crate::topology::{NodeSpec, Role};
 
 impl<K: 'static, V: 'static> KStream<K, V> {
@@ -82,7 +83,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         let Joined { key, value, name } = joined;
         let name = one_name(&mut self.graph.borrow_mut(), given, name);
         let stream = match self.repartition_required {
-            true => self.repartition_for_join(kind, &key, &value, name.as_deref()),
+            true => self.repartition_for_join(&key, &value, name.as_deref(), "Joined::named"),
             false => self,
         };
         let mut graph = stream.graph.borrow_mut();
@@ -113,23 +114,20 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         stream.attach(node.with_stores(stores).with_role(role))
     }
 
-    fn repartition_for_join(
+    /// Sends the records through a topic, under the name of the join or else of the stream.
+    pub(super) fn repartition_for_join(
         self,
-        kind: JoinKind,
-        key: &crate::serdes::DynSerde<K>,
-        value: &crate::serdes::DynSerde<V>,
+        key: &DynSerde<K>,
+        value: &DynSerde<V>,
         name: Option<&str>,
+        remedy: &'static str,
     ) -> KStream<K, V> {
-        let remedy = name.is_none().then_some("Joined::named");
+        let remedy = name.is_none().then_some(remedy);
         let own = self.node_name();
-        let null_keys = match kind {
-            JoinKind::Inner => NullKeys::Dropped,
-            JoinKind::Left => NullKeys::Kept,
-        };
         let (partitions, partitioner) = (None, None);
         let prefix = name.unwrap_or(&own);
-        let repartition = Repartition { prefix, remedy, key, value, null_keys, partitions, partitioner };
-        let node = repartition.append(&mut self.graph.borrow_mut(), self.node);
+        let repartition = Repartition { prefix, remedy, key, value, partitions, partitioner };
+        let node = repartition.append_for_join(&mut self.graph.borrow_mut(), self.node);
         KStream::new(&self.graph, node)
     }
 }

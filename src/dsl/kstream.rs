@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::builder::Graph;
-use super::repartition::{NullKeys, Repartition};
+use super::repartition::Repartition;
 use super::table_node::table_source;
 use super::{BranchedKStream, Grouped, KGroupedStream, KTable, Materialized, Printed, Repartitioned};
 use crate::error::Result;
@@ -216,8 +216,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
             Some(name) => graph.checked(name),
             None => graph.name("KSTREAM-REPARTITION-"),
         };
-        let (prefix, null_keys) = (prefix.as_str(), NullKeys::Dropped);
-        let repartition = Repartition { prefix, remedy, key: &key, value: &value, null_keys, partitions, partitioner };
+        let prefix = prefix.as_str();
+        let repartition = Repartition { prefix, remedy, key: &key, value: &value, partitions, partitioner };
         let node = repartition.append_as_asked(&mut graph, self.node);
         KStream::new(&self.graph, node)
     }
@@ -255,15 +255,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         let map: ValueMapper<K, V, Option<T>> = Arc::new(|_, value| value.into());
         let value: DynSerde<Option<T>> = Arc::new(value);
         let remedy = (!is_named).then_some("KStream::named");
-        let repartition = Repartition {
-            prefix: &name,
-            remedy,
-            key,
-            value: &value,
-            null_keys: NullKeys::Dropped,
-            partitions: None,
-            partitioner: None,
-        };
+        let repartition =
+            Repartition { prefix: &name, remedy, key, value: &value, partitions: None, partitioner: None };
         let source = repartition.append_mapped(&mut graph, self.node, map);
         table_source::<K, Option<T>, T>(&self.graph, &mut graph, &name, source, store)
     }

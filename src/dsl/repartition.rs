@@ -16,18 +16,8 @@ pub(super) struct Repartition<'a, K, V> {
     pub remedy: Option<&'a str>,
     pub key: &'a DynSerde<K>,
     pub value: &'a DynSerde<V>,
-    pub null_keys: NullKeys,
     pub partitions: Option<i32>,
     pub partitioner: Option<Partitioner<K, V>>,
-}
-
-/// What becomes of a record with a null key, which has no partition of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NullKeys {
-    /// It is dropped, and not counted, as in Java.
-    Dropped,
-    /// A left join keeps it (KIP-962); it goes to any partition.
-    Kept,
 }
 
 /// Who wants a repartition topic.
@@ -42,10 +32,30 @@ pub(super) fn generated_names(graph: &mut TopologyBuilder) -> [String; 3] {
     ["KSTREAM-SINK-", "KSTREAM-FILTER-", "KSTREAM-SOURCE-"].map(|prefix| graph.name(prefix))
 }
 
+/// A record with a null key has no partition of its own: it is dropped, and not counted, unless a left or outer join behind
+/// the topic wants it (KIP-962). That the build says; relaxed, because no filter runs before.
+fn no_null_keys() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(false))
+}
+
 impl<K: 'static, V: 'static> Repartition<'_, K, V> {
     /// Returns the source behind the topic.
     pub(super) fn append(self, graph: &mut TopologyBuilder, parent: NodeId) -> NodeId {
         self.append_filtered(graph, parent, Origin::Operator)
+    }
+
+    /// The same for a join: an unnamed one goes through the topic that the last join of the stream has made, if there is
+    /// one. The names are used up all the same, as in Java.
+    pub(super) fn append_for_join(self, graph: &mut TopologyBuilder, parent: NodeId) -> NodeId {
+        let known = graph.join_repartition(parent).filter(|_| self.remedy.is_some());
+        if let Some(source) = known {
+            generated_names(graph);
+            graph.duplicate_like(source, parent);
+            return source;
+        }
+        let source = self.append(graph, parent);
+        graph.set_join_repartition(parent, source);
+        source
     }
 
     /// The same for a topic that the user has asked for: it never becomes one with others.
@@ -54,7 +64,7 @@ impl<K: 'static, V: 'static> Repartition<'_, K, V> {
     }
 
     fn append_filtered(self, graph: &mut TopologyBuilder, parent: NodeId, origin: Origin) -> NodeId {
-        let (serde, keeps) = (Arc::clone(self.key), self.keeps_null_keys());
+        let (serde, keeps) = (Arc::clone(self.key), no_null_keys());
         let keep: Predicate<K, V> = {
             let keeps = Arc::clone(&keeps);
             Arc::new(move |key, _| !serde.is_null(key) || keeps.load(Ordering::Relaxed))
@@ -71,7 +81,7 @@ impl<K: 'static, V: 'static> Repartition<'_, K, V> {
         parent: NodeId,
         map: ValueMapper<K, V1, V>,
     ) -> NodeId {
-        let (serde, keeps) = (Arc::clone(self.key), self.keeps_null_keys());
+        let (serde, keeps) = (Arc::clone(self.key), no_null_keys());
         let map: ValueMapper<K, V1, Option<V>> = {
             let keeps = Arc::clone(&keeps);
             let keep = move |key: &K| !serde.is_null(key) || keeps.load(Ordering::Relaxed);
@@ -80,11 +90,6 @@ impl<K: 'static, V: 'static> Repartition<'_, K, V> {
         self.append_behind(graph, parent, (Origin::Operator, keeps), move |filter| {
             NodeSpec::processor::<K, V1, _>(filter, move |_| Ok(FilterMapValues { map: Arc::clone(&map) }))
         })
-    }
-
-    /// The build says yes where a join behind it wants them; relaxed, because no filter runs before that.
-    fn keeps_null_keys(&self) -> Arc<AtomicBool> {
-        Arc::new(AtomicBool::new(self.null_keys == NullKeys::Kept))
     }
 
     fn append_behind(

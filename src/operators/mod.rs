@@ -3,9 +3,12 @@
 pub(crate) mod aggregate;
 mod fixed_key;
 pub(crate) mod foreign_key_join;
+pub(crate) mod outer_join_store;
 pub(crate) mod print;
+pub(crate) mod self_join;
 pub(crate) mod split;
 pub(crate) mod stateless;
+pub(crate) mod stream_stream_join;
 pub(crate) mod stream_table_join;
 pub(crate) mod table;
 pub(crate) mod table_aggregate;

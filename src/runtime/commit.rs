@@ -105,7 +105,6 @@ impl Committer {
             }
         }
         output.clear();
-        let headers = Headers::new();
         let RunningTask { task, changelogs, written, .. } = running;
         let stores = task.stores()?;
         for record in stores.changelog() {
@@ -118,8 +117,8 @@ impl Committer {
                 partition: Some(changelog.partition),
                 key: Some(record.key),
                 value: record.value,
-                timestamp: Some(record.timestamp),
-                headers: &headers,
+                timestamp: record.timestamp,
+                headers: record.headers,
             };
             producer.send(record, true)?;
         }

@@ -115,6 +115,7 @@ impl KafkaStreams {
             task: TaskId { sub_topology: 0, partition: 0 },
             handlers: config.handlers.clone(),
             partition_counts: Arc::new(|_| Ok(1)),
+            outer_join_emit_interval: config.outer_join_emit_interval,
         };
         try_makers(&topology, &trial)?;
         Ok(KafkaStreams {

@@ -159,6 +159,7 @@ impl StreamThread {
                 task: id,
                 handlers: config.handlers.clone(),
                 partition_counts: Arc::clone(&self.app.partition_counts),
+                outer_join_emit_interval: config.outer_join_emit_interval,
             },
             topics,
             inputs: inputs.clone(),

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::list_store::ListStore;
 use super::session_store::SessionStore;
 use super::spec::{Changelog, EngineKind, SessionKind, StoreKind, StoreSpec, VersionedKind, WindowKind};
 use super::store::{KeyValueStore, TimestampedKeyValueStore};
@@ -181,6 +180,11 @@ impl<S> StoreBuilder<S> {
         self.change(|spec| spec.changelog = Changelog::Off)
     }
 
+    /// Changelog records carry the headers of the records that caused them, as those of some of Java's stores do.
+    pub(crate) fn with_logged_headers(self) -> Self {
+        self.change(|spec| spec.logs_headers = true)
+    }
+
     fn change(mut self, change: impl FnOnce(&mut StoreSpec)) -> Self {
         change(Arc::make_mut(&mut self.spec));
         self
@@ -200,7 +204,7 @@ impl<S> StoreBuilder<S> {
         open: impl Fn(usize) -> S + Send + Sync + 'static,
     ) -> StoreBuilder<S> {
         let changelog = Changelog::Topic { config: BTreeMap::new() };
-        let spec = StoreSpec { name: name.into(), kind, engine, caching: false, changelog };
+        let spec = StoreSpec { name: name.into(), kind, engine, caching: false, changelog, logs_headers: false };
         StoreBuilder { spec: Arc::new(spec), open: Arc::new(open) }
     }
 }
@@ -277,15 +281,6 @@ impl<K: 'static, V: 'static> StoreBuilder<VersionedKeyValueStore<K, V>> {
                 kind.segment_ms = millis(interval);
             }
         })
-    }
-}
-
-impl<K: 'static, V: 'static> StoreBuilder<ListStore<K, V>> {
-    /// A list of values for each key, for an operator.
-    #[allow(dead_code, reason = "for outer joins")]
-    pub(crate) fn list(name: &str, engine: EngineKind, key: DynSerde<K>, value: DynSerde<V>) -> Self {
-        let open = move |index| ListStore::new(index, Arc::clone(&key), Arc::clone(&value));
-        StoreBuilder::new(name, StoreKind::KeyValue, engine, open)
     }
 }
 

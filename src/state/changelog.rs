@@ -1,5 +1,7 @@
 //! Updates on their way to changelog topics, back to back in one piece of memory.
 
+use crate::record::Headers;
+
 /// An update on its way to a changelog topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChangelogRecord<'a> {
@@ -7,7 +9,9 @@ pub(crate) struct ChangelogRecord<'a> {
     pub store: usize,
     pub key: &'a [u8],
     pub value: Option<&'a [u8]>,
-    pub timestamp: i64,
+    /// Milliseconds since the epoch; none: the producer's clock.
+    pub timestamp: Option<i64>,
+    pub headers: &'a Headers,
 }
 
 /// Updates in the order in which they were made; cleared and filled again they allocate nothing.
@@ -17,10 +21,11 @@ pub(super) struct Pending {
     records: Vec<Entry>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Entry {
     store: usize,
-    timestamp: i64,
+    timestamp: Option<i64>,
+    headers: Headers,
     key_at: usize,
     value_at: usize,
     end: usize,
@@ -37,8 +42,8 @@ impl Pending {
         let value_at = self.bytes.len();
         self.bytes.extend_from_slice(record.value.unwrap_or_default());
         let (end, has_value) = (self.bytes.len(), record.value.is_some());
-        let ChangelogRecord { store, timestamp, .. } = record;
-        self.records.push(Entry { store, timestamp, key_at, value_at, end, has_value });
+        let ChangelogRecord { store, timestamp, headers, .. } = record;
+        self.records.push(Entry { store, timestamp, headers: headers.clone(), key_at, value_at, end, has_value });
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = ChangelogRecord<'_>> {
@@ -47,6 +52,7 @@ impl Pending {
             key: self.bytes.get(entry.key_at..entry.value_at).unwrap_or_default(),
             value: self.bytes.get(entry.value_at..entry.end).filter(|_| entry.has_value),
             timestamp: entry.timestamp,
+            headers: &entry.headers,
         })
     }
 

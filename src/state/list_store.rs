@@ -1,12 +1,7 @@
 //! Several values under one key: what an outer join remembers of records that have not found a partner yet.
 
-use std::fmt;
-use std::ops::Bound;
-use std::sync::Arc;
-
-use super::store::{Rows, StoreContext};
 use crate::error::{Error, Result};
-use crate::serdes::{DynSerde, Serde};
+use crate::serdes::Serde;
 
 /// Java's list of items of any length: `1 | count 4 | (length 4 | bytes)*`, where the length -1 stands for a null.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,112 +61,9 @@ impl Serde for ByteLists {
     }
 }
 
-/// A list of values for each key, in the hands of one operator. Rows and changelog hold whole lists.
-pub(crate) struct ListStore<K, V> {
-    index: usize,
-    key: DynSerde<K>,
-    value: DynSerde<V>,
-    key_bytes: Vec<u8>,
-    value_bytes: Vec<u8>,
-}
-
-#[cfg_attr(not(test), allow(dead_code, reason = "for outer joins"))]
-impl<K: 'static, V: 'static> ListStore<K, V> {
-    pub(crate) fn new(index: usize, key: DynSerde<K>, value: DynSerde<V>) -> Self {
-        ListStore { index, key, value, key_bytes: Vec::new(), value_bytes: Vec::new() }
-    }
-
-    /// Appends a value to the list of a key.
-    pub(crate) fn append(&mut self, ctx: &mut impl StoreContext, key: &K, value: &V) -> Result<()> {
-        self.encode_key(key)?;
-        self.value_bytes.clear();
-        self.value.serialize(value, &mut self.value_bytes)?;
-        let (stores, context) = ctx.stores();
-        let mut list = stores.get(self.index, &self.key_bytes)?.unwrap_or_default().to_vec();
-        ByteLists::append(&mut list, &self.value_bytes)?;
-        stores.put(self.index, &self.key_bytes, Some(&list), context)
-    }
-
-    /// Deletes the list of a key, if there is one: otherwise nothing is logged.
-    pub(crate) fn delete(&mut self, ctx: &mut impl StoreContext, key: &K) -> Result<()> {
-        self.encode_key(key)?;
-        let (stores, context) = ctx.stores();
-        if stores.get(self.index, &self.key_bytes)?.is_some() {
-            stores.put(self.index, &self.key_bytes, None, context)?;
-        }
-        Ok(())
-    }
-
-    /// The values of a key.
-    pub(crate) fn get(&mut self, ctx: &mut impl StoreContext, key: &K) -> Result<Vec<V>> {
-        self.encode_key(key)?;
-        let Some(list) = ctx.stores().0.get(self.index, &self.key_bytes)? else { return Ok(Vec::new()) };
-        ByteLists::items(list)?.into_iter().map(|item| self.value.deserialize(item)).collect()
-    }
-
-    /// Every key with its values, in the byte order of the keys, from a key on.
-    pub(crate) fn rows_from(&self, key: Option<&K>) -> Result<Rows<K, Vec<V>>> {
-        let from = match key {
-            Some(key) => {
-                let mut bytes = Vec::new();
-                self.key.serialize(key, &mut bytes)?;
-                Bound::Included(bytes)
-            }
-            None => Bound::Unbounded,
-        };
-        let value: DynSerde<Vec<V>> = Arc::new(ListOf(Arc::clone(&self.value)));
-        Ok(Rows::new(self.index, Arc::clone(&self.key), value, from, Bound::Unbounded, false))
-    }
-
-    fn encode_key(&mut self, key: &K) -> Result<()> {
-        self.key_bytes.clear();
-        self.key.serialize(key, &mut self.key_bytes)
-    }
-}
-
-impl<K, V> fmt::Debug for ListStore<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListStore").field("index", &self.index).finish_non_exhaustive()
-    }
-}
-
-/// Lists of one type.
-struct ListOf<V>(DynSerde<V>);
-
-impl<V: 'static> Serde for ListOf<V> {
-    type Item = Vec<V>;
-
-    fn serialize(&self, items: &Vec<V>, bytes: &mut Vec<u8>) -> Result<()> {
-        let mut item_bytes = Vec::new();
-        let mut list = vec![ByteLists::VARIABLE_SIZE, 0, 0, 0, 0];
-        for item in items {
-            item_bytes.clear();
-            self.0.serialize(item, &mut item_bytes)?;
-            ByteLists::append(&mut list, &item_bytes)?;
-        }
-        bytes.append(&mut list);
-        Ok(())
-    }
-    fn deserialize(&self, bytes: &[u8]) -> Result<Vec<V>> {
-        ByteLists::items(bytes)?.into_iter().map(|item| self.0.deserialize(item)).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serdes::Utf8;
-    use crate::state::task_stores::{RecordContext, TaskStores};
-    use crate::state::tests::spec;
-    use crate::state::{StoreContext, StoreKind};
-
-    struct Task(TaskStores, RecordContext);
-
-    impl StoreContext for Task {
-        fn stores(&mut self) -> (&mut TaskStores, &RecordContext) {
-            (&mut self.0, &self.1)
-        }
-    }
 
     #[test]
     fn a_list_has_javas_bytes() {
@@ -183,24 +75,5 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(ByteLists.deserialize(&bytes[..end]).is_err());
         }
-    }
-
-    #[test]
-    fn the_changelog_gets_the_whole_list() {
-        let stores = TaskStores::in_memory(&[spec("l", StoreKind::KeyValue, false)], 0);
-        let mut task = Task(stores, RecordContext::default());
-        let mut store = ListStore::new(0, Arc::new(Utf8), Arc::new(Utf8));
-        let key = "k".to_owned();
-        store.delete(&mut task, &key).unwrap();
-        for value in ["a", "b"] {
-            store.append(&mut task, &key, &value.to_owned()).unwrap();
-        }
-        assert_eq!(store.get(&mut task, &key).unwrap(), ["a", "b"]);
-        let rows = store.rows_from(None).unwrap().collect(&mut task).unwrap();
-        assert_eq!(rows, [(key.clone(), vec!["a".to_owned(), "b".to_owned()])]);
-        assert!(store.rows_from(Some(&"l".to_owned())).unwrap().collect(&mut task).unwrap().is_empty());
-        store.delete(&mut task, &key).unwrap();
-        let values: Vec<_> = task.0.changelog().map(|record| record.value.map(<[u8]>::len)).collect();
-        assert_eq!(values, [Some(10), Some(15), None]);
     }
 }

@@ -53,8 +53,7 @@ pub use bench::BenchStore;
 pub use builder::{StoreBuilder, Stores};
 pub(crate) use cache::CacheBudget;
 pub(crate) use directory::StateDirectory;
-#[allow(unused_imports, reason = "for outer joins")]
-pub(crate) use list_store::{ByteLists, ListStore};
+pub(crate) use list_store::ByteLists;
 pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
 pub(crate) use restore_plan::LogState;

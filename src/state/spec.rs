@@ -14,6 +14,8 @@ pub(crate) struct StoreSpec {
     /// Whether updates may be held back and merged until the commit.
     pub caching: bool,
     pub changelog: Changelog,
+    /// Whether changelog records carry the headers of the records that caused them.
+    pub logs_headers: bool,
 }
 
 /// How rows are laid out, and which of their parts go to the changelog.

@@ -159,7 +159,7 @@ impl TaskStores {
         context: &RecordContext,
     ) -> Result<()> {
         if !self.is_cached(index) {
-            return self.write(index, key, value, context.timestamp);
+            return self.write(index, key, value, context);
         }
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         store.cache.put(key, value, context);
@@ -207,7 +207,8 @@ impl TaskStores {
             VersionPut::NotPut
         };
         if store.spec.is_logged() {
-            self.pending.push(ChangelogRecord { store: index, key, value, timestamp });
+            let (timestamp, headers) = (Some(timestamp), &Headers::new());
+            self.pending.push(ChangelogRecord { store: index, key, value, timestamp, headers });
         }
         Ok(put)
     }
@@ -266,7 +267,7 @@ impl TaskStores {
             if taken.value.is_none() && old.is_none() {
                 continue;
             }
-            self.write(index, &taken.key, taken.value.as_deref(), taken.context.timestamp)?;
+            self.write(index, &taken.key, taken.value.as_deref(), &taken.context)?;
             let old = old.filter(|_| want_old);
             return Ok(Some(DirtyRow { key: taken.key, new: taken.value, old, context: taken.context }));
         }
@@ -277,7 +278,7 @@ impl TaskStores {
         loop {
             let store = self.stores.get_mut(index).ok_or_else(no_store)?;
             let Some(taken) = store.next_dirty(index == self.written) else { return Ok(()) };
-            self.write(index, &taken.key, taken.value.as_deref(), taken.context.timestamp)?;
+            self.write(index, &taken.key, taken.value.as_deref(), &taken.context)?;
         }
     }
 
@@ -378,7 +379,7 @@ impl TaskStores {
         self.backing.memory.as_ref().map_or(0, |registration| registration.memory.now_ms())
     }
 
-    fn write(&mut self, index: usize, key: &[u8], value: Option<&[u8]>, timestamp: i64) -> Result<()> {
+    fn write(&mut self, index: usize, key: &[u8], value: Option<&[u8]>, context: &RecordContext) -> Result<()> {
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         let kind = store.spec.kind;
         let mut logged_key = key;
@@ -392,7 +393,11 @@ impl TaskStores {
                     }
                 } else {
                     self.expired += 1;
-                    tracing::debug!(store = &*store.spec.name, timestamp, "a row was put after it had expired");
+                    tracing::debug!(
+                        store = &*store.spec.name,
+                        timestamp = context.timestamp,
+                        "a row was put after it had expired"
+                    );
                 }
                 if store.spec.is_logged() {
                     retention.keys.to_changelog(key, &mut self.key);
@@ -403,9 +408,28 @@ impl TaskStores {
         if store.spec.is_logged() {
             let (timestamp, value) = match value.and_then(<[u8]>::split_first_chunk) {
                 Some((own, value)) if kind.is_timestamped() => (i64::from_be_bytes(*own), Some(value)),
-                Some(_) | None => (timestamp, value),
+                Some(_) | None => (context.timestamp, value),
             };
-            self.pending.push(ChangelogRecord { store: index, key: logged_key, value, timestamp });
+            let (timestamp, none) = (Some(timestamp), &Headers::new());
+            let headers = if store.spec.logs_headers { &context.headers } else { none };
+            self.pending.push(ChangelogRecord { store: index, key: logged_key, value, timestamp, headers });
+        }
+        Ok(())
+    }
+
+    /// Writes or deletes a row of a store without a cache whose changelog holds something else, at no time in particular.
+    pub(crate) fn put_logged_as(
+        &mut self,
+        index: usize,
+        key: &[u8],
+        row: Option<&[u8]>,
+        logged: (&[u8], Option<&[u8]>, &Headers),
+    ) -> Result<()> {
+        let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        store.buffer.put(key, row)?;
+        if store.spec.is_logged() {
+            let (key, value, headers) = logged;
+            self.pending.push(ChangelogRecord { store: index, key, value, timestamp: None, headers });
         }
         Ok(())
     }

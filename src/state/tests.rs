@@ -12,7 +12,14 @@ use crate::record::{Headers, RecordBatch};
 
 pub(super) fn spec(name: &str, kind: StoreKind, caching: bool) -> Arc<StoreSpec> {
     let changelog = Changelog::Topic { config: BTreeMap::new() };
-    Arc::new(StoreSpec { name: name.into(), kind, engine: EngineKind::Persistent, caching, changelog })
+    Arc::new(StoreSpec {
+        name: name.into(),
+        kind,
+        engine: EngineKind::Persistent,
+        caching,
+        changelog,
+        logs_headers: false,
+    })
 }
 
 #[derive(Debug, Clone)]
@@ -117,7 +124,7 @@ proptest! {
 
 fn changelog(stores: &TaskStores) -> Vec<(usize, String, Option<Vec<u8>>, i64)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    stores.changelog().map(|r| (r.store, text(r.key), r.value.map(<[u8]>::to_vec), r.timestamp)).collect()
+    stores.changelog().map(|r| (r.store, text(r.key), r.value.map(<[u8]>::to_vec), r.timestamp.unwrap())).collect()
 }
 
 fn at(timestamp: i64) -> RecordContext {

@@ -51,6 +51,24 @@ impl<K: 'static, V: 'static> WindowStore<K, V> {
         self.write(ctx, key, start, has_value)
     }
 
+    /// Encodes a row for [`put_encoded`](WindowStore::put_encoded), which may come when the record is gone; whether it has a
+    /// value.
+    pub(crate) fn encode(&mut self, key: &K, value: &V) -> Result<bool> {
+        self.key_bytes.clear();
+        self.key.serialize(key, &mut self.key_bytes)?;
+        self.value_bytes.clear();
+        Ok(encode(&*self.value, value, &mut self.value_bytes)?.is_some())
+    }
+
+    /// Writes the row that was encoded last.
+    pub(crate) fn put_encoded(&mut self, ctx: &mut impl StoreContext, has_value: bool, start: i64) -> Result<()> {
+        let (stores, context) = ctx.stores();
+        let sequence = if self.kind.retains_duplicates { stores.next_sequence(self.index) } else { 0 };
+        let parts = Parts { key: &self.key_bytes, time: start, tail: i64::from(sequence) };
+        self.kind.keys.encode(parts, &mut self.row_key);
+        stores.put(self.index, &self.row_key, has_value.then_some(self.value_bytes.as_slice()), context)
+    }
+
     /// Deletes the row of a key and the window that begins at `start`. Nothing is deleted from a store that retains
     /// duplicates.
     ///

@@ -107,6 +107,7 @@ impl TopologyTestDriver {
             task: TaskId { sub_topology: 0, partition: 0 },
             handlers: config.handlers.clone(),
             partition_counts: Arc::new(|_| Ok(1)),
+            outer_join_emit_interval: config.outer_join_emit_interval,
         };
         let wait = |idle: Duration| MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));
         let spec = TaskSpec {
@@ -328,8 +329,8 @@ impl TopologyTestDriver {
                 partition: Some(0),
                 key: Some(update.key.to_vec()),
                 value: update.value.map(<[u8]>::to_vec),
-                timestamp: update.timestamp,
-                headers: Headers::new(),
+                timestamp: update.timestamp.unwrap_or(self.wall_clock_ms),
+                headers: update.headers.clone(),
             });
         }
         stores.clear_changelog();

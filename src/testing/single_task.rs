@@ -27,6 +27,7 @@ impl SingleTask {
             task: TaskId { sub_topology, partition: 0 },
             handlers: Handlers::default(),
             partition_counts: Arc::new(|_| Ok(1)),
+            outer_join_emit_interval: std::time::Duration::ZERO,
         };
         let inputs: Vec<_> = topics.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect();
         let committed = inputs.iter().map(|_| CommitPoint { offset: 0, partition_time: -1 }).collect();

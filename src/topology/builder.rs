@@ -7,6 +7,7 @@ use super::io::{Consumed, Destination, OffsetReset, Produced, SinkTopic};
 use super::node::{Duplicate, Made};
 use super::optimize::{Notes, Optimization, RepartitionNodes, Role, optimize};
 use super::processor::{Processor, ProcessorInit};
+use super::self_joins::StreamJoinNodes;
 use super::{
     FanOut, Maker, Node, NodeId, NodeKind, Parts, RecordType, RepartitionTopic, SinkName, Topology, checks, sink,
     source, sub_topology,
@@ -30,6 +31,8 @@ pub struct TopologyBuilder {
     pub(super) copartitions: Vec<BTreeSet<Arc<str>>>,
     generated_names: Vec<String>,
     pub(super) notes: Notes,
+    /// The source behind the topic that the last join of a stream has sent it through, by the stream's node.
+    join_repartitions: BTreeMap<NodeId, NodeId>,
     /// Names that were given to the next operator and that no operator has taken yet.
     announced: Vec<String>,
     mistakes: Vec<String>,
@@ -243,6 +246,18 @@ impl TopologyBuilder {
         }
     }
 
+    pub(crate) fn note_stream_join(&mut self, nodes: StreamJoinNodes) {
+        self.notes.stream_joins.push(nodes);
+    }
+
+    pub(crate) fn join_repartition(&self, stream: NodeId) -> Option<NodeId> {
+        self.join_repartitions.get(&stream).copied()
+    }
+
+    pub(crate) fn set_join_repartition(&mut self, stream: NodeId, source: NodeId) {
+        self.join_repartitions.insert(stream, source);
+    }
+
     /// Remembers a generated name of something that outlives the program (KIP-1111).
     pub(crate) fn generated(&mut self, what: String) {
         self.generated_names.push(what);
@@ -253,6 +268,14 @@ impl TopologyBuilder {
         let duplicate: Duplicate<K, V> = Clone::clone;
         if let Some(node) = self.nodes.get_mut(id.0) {
             node.fan_out = FanOut::Each(Arc::new(duplicate));
+        }
+    }
+
+    /// Lets a node have further children where another one of the same types may.
+    pub(crate) fn duplicate_like(&mut self, id: NodeId, other: NodeId) {
+        let fan_out = self.nodes.get(other.0).map(|node| node.fan_out.clone());
+        if let (Some(node), Some(fan_out)) = (self.nodes.get_mut(id.0), fan_out) {
+            node.fan_out = fan_out;
         }
     }
 
@@ -400,6 +423,12 @@ impl NodeSpec {
         let make = move |init: &mut ProcessorInit<'_>| Ok(sink::Sink::new(&topic, &produced, init));
         let NodeSpec(node) = NodeSpec::processor::<K, V, _>(name, make);
         NodeSpec(Node { kind: NodeKind::Sink { topic: known }, output: None, ..node })
+    }
+
+    /// Puts the node where another one was, behind one parent: its name and its children stay.
+    pub(super) fn take_place_of(self, node: &mut Node, parent: NodeId) {
+        let children = std::mem::take(&mut node.children);
+        *node = Node { parents: vec![parent], children, fan_out: node.fan_out.clone(), ..self.0 };
     }
 
     /// Says what the node does.

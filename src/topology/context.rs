@@ -1,6 +1,9 @@
 //! What all operators of a task share.
 
+use std::any::Any;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::handlers::{ErrorContext, HandlerResponse, Handlers, dead_letter_headers};
 use super::output::Output;
@@ -20,6 +23,8 @@ pub(crate) struct TaskEnvironment {
     pub task: TaskId,
     pub handlers: Handlers,
     pub partition_counts: PartitionCounts,
+    /// How long a left or outer join of streams waits between two looks for records to give up.
+    pub outer_join_emit_interval: Duration,
 }
 
 /// What all operators of a task share: stores, time, the record in hand, the way out.
@@ -40,6 +45,8 @@ pub struct TaskContext {
     pub(crate) source_headers: Headers,
     pub(crate) dropped: u64,
     pub(crate) commit_requested: bool,
+    /// What nodes of the pipeline have in common, by name.
+    shared: Vec<(Arc<str>, Rc<dyn Any>)>,
 }
 
 impl TaskContext {
@@ -56,6 +63,7 @@ impl TaskContext {
             source_headers: Headers::default(),
             dropped: 0,
             commit_requested: false,
+            shared: Vec::new(),
         }
     }
 
@@ -89,6 +97,17 @@ impl TaskContext {
     /// Asks for a commit once the record in hand is done. It is a request: the thread commits all its tasks together.
     pub fn request_commit(&mut self) {
         self.commit_requested = true;
+    }
+
+    /// What nodes of the pipeline have in common under a name; the first to ask makes it.
+    pub(crate) fn shared<T: Default + 'static>(&mut self, name: &Arc<str>) -> Result<Rc<T>> {
+        let known = self.shared.iter().find(|(known, _)| known == name).map(|(_, shared)| Rc::clone(shared));
+        let shared = known.unwrap_or_else(|| {
+            let made: Rc<dyn Any> = Rc::new(T::default());
+            self.shared.push((Arc::clone(name), Rc::clone(&made)));
+            made
+        });
+        shared.downcast().map_err(|_| Error::new(ErrorKind::Internal, format!("two things are shared as {name}")))
     }
 
     pub(crate) fn schedule(&mut self, node: NodeId, kind: PunctuationType, interval_ms: i64) -> Punctuation {

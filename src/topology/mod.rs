@@ -21,6 +21,7 @@ mod optimize;
 mod output;
 mod processor;
 mod schedules;
+mod self_joins;
 mod shape;
 mod sink;
 mod source;
@@ -49,6 +50,7 @@ pub(crate) use node::{Live, Made, Source};
 pub(crate) use optimize::{RepartitionNodes, Role};
 pub(crate) use output::Output;
 pub(crate) use processor::millis;
+pub(crate) use self_joins::StreamJoinNodes;
 
 use crate::error::{Error, Result};
 use crate::record::Record;

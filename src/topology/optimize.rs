@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::builder::TopologyBuilder;
+use super::self_joins::{StreamJoinNodes, rewrite_self_joins};
 use super::{FanOut, NodeId};
 use crate::error::{Error, Result};
 
@@ -107,6 +108,8 @@ pub(crate) struct Notes {
     pub(super) repartitions: Vec<RepartitionNodes>,
     /// The store of each table that is read from a topic, and the topic.
     pub(super) source_tables: Vec<(Arc<str>, Arc<str>)>,
+    /// Joins of streams of one type: of one stream, perhaps.
+    pub(super) stream_joins: Vec<StreamJoinNodes>,
 }
 
 /// A way through a repartition topic, in nodes.
@@ -128,6 +131,9 @@ pub(super) fn optimize(builder: &mut TopologyBuilder, optimization: Optimization
     }
     if optimization.merge_repartition_topics {
         merge_repartition_topics(builder);
+    }
+    if optimization.single_store_self_join {
+        rewrite_self_joins(builder);
     }
     keep_null_keys_for_joins(builder);
 }
@@ -194,7 +200,7 @@ fn merge_repartition_topics(builder: &mut TopologyBuilder) {
 
 /// Puts the nodes into the order of the given places, those at `MAX` nowhere. An edge still leads to a later node: a
 /// merged topic takes the place of the change of the key, and everything behind it was behind that, too.
-fn reorder(builder: &mut TopologyBuilder, places: &[usize]) {
+pub(super) fn reorder(builder: &mut TopologyBuilder, places: &[usize]) {
     let mut kept: Vec<(usize, usize)> =
         places.iter().copied().zip(0..).filter(|(place, _)| *place < usize::MAX).collect();
     kept.sort_unstable();
@@ -217,6 +223,13 @@ fn reorder(builder: &mut TopologyBuilder, places: &[usize]) {
     }
     for nodes in &mut builder.notes.repartitions {
         for id in [&mut nodes.filter, &mut nodes.sink, &mut nodes.source] {
+            if let Some(now) = now.get(id.0).copied().flatten() {
+                *id = now;
+            }
+        }
+    }
+    for join in &mut builder.notes.stream_joins {
+        for id in join.ids() {
             if let Some(now) = now.get(id.0).copied().flatten() {
                 *id = now;
             }

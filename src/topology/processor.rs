@@ -218,6 +218,11 @@ impl ProcessorInit<'_> {
         self.topology.node(self.id).sends_old_values
     }
 
+    /// What this node and others of its pipeline have in common under a name.
+    pub(crate) fn shared<T: Default + 'static>(&mut self, name: &Arc<str>) -> Result<Rc<T>> {
+        self.task.shared(name)
+    }
+
     pub(crate) fn port<K: 'static, V: 'static>(&self) -> Result<Port<K, V>> {
         let node = self.topology.node(self.id);
         Port::connect(&self.children, &node.fan_out).map_err(|error| error.at(&node.name))

@@ -6,10 +6,12 @@
 //! | [`SlidingWindows`] | `start ≤ t ≤ end` | those that begin or end at a record |
 //! | [`SessionWindows`] | `start ≤ t ≤ end` | one; it grows while no gap is longer than the inactivity gap |
 //! | [`UnlimitedWindows`] | `start ≤ t` | one |
+//! | [`JoinWindows`] | `t - before ≤ other ≤ t + after` | its own, to look for partners in |
 //!
 //! Sizes that make no sense (zero, an advance longer than the window) are told by `build`, with the other mistakes of a
 //! topology.
 
+mod join_windows;
 mod session;
 mod sliding;
 mod time;
@@ -18,6 +20,7 @@ mod unlimited;
 use std::fmt;
 use std::time::Duration;
 
+pub use join_windows::JoinWindows;
 pub use session::SessionWindows;
 pub use sliding::SlidingWindows;
 pub use time::TimeWindows;

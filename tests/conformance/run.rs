@@ -198,10 +198,12 @@ fn stored(
             Ok(rows.into_iter().map(|(key, value)| (key, value, None)).collect())
         }),
         // The rows of foreign-key subscriptions have headers in Java's stores; here they are only in the changelog.
-        "timestamped_kv" | "timestamped_kv_headers" => driver.timestamped_key_value_store(name, Bytes, Bytes).and_then(|rows| {
-            let rows = rows.all().collect(driver)?;
-            Ok(rows.into_iter().map(|(key, row)| (key, row.value, Some(row.timestamp))).collect())
-        }),
+        "timestamped_kv" | "timestamped_kv_headers" => {
+            driver.timestamped_key_value_store(name, Bytes, Bytes).and_then(|rows| {
+                let rows = rows.all().collect(driver)?;
+                Ok(rows.into_iter().map(|(key, row)| (key, row.value, Some(row.timestamp))).collect())
+            })
+        }
         "window"
         | "timestamped_window"
         | "session"
@@ -290,7 +292,11 @@ fn config(case: &Json) -> Result<Config, Stop> {
             ("ensure.explicit.internal.resource.naming" | "default.timestamp.extractor" | "dsl.store.suppliers", _) => {
                 config
             }
-            ("window.emit.interval.ms" | "outer.join.emit.interval.ms", "0") => config,
+            ("window.emit.interval.ms", "0") => config,
+            ("outer.join.emit.interval.ms", millis) => {
+                let millis = millis.parse().map_err(|_| missing(format!("an interval of {millis}")))?;
+                config.outer_join_emit_interval(Duration::from_millis(millis))
+            }
             (handler, "log_and_fail" | "log_and_continue" | "continue") => {
                 let decides = match shown.as_str() {
                     "log_and_fail" => ErrorHandler::log_and_fail(),

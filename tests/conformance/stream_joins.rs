@@ -1,16 +1,96 @@
 //! Joins of streams with streams and with tables.
 
-use kstreams::Joined;
+use std::time::Duration;
+
+use kstreams::{JoinWindows, Joined, StoreBuilder, StreamJoined, WindowStore};
 use serde_json::Value as Json;
 
 use crate::build::text;
 use crate::dsl::{Builder, Handle, Stream};
 use crate::functions;
-use crate::outcome::{Stop, missing};
+use crate::outcome::{Stop, inexpressible, missing};
 use crate::value::{Codec, Val};
 
-pub(crate) fn stream_join(_: &mut Builder<'_>, _: &Json) -> Result<Handle, Stop> {
-    Err(missing("op stream_join"))
+pub(crate) fn stream_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, Stop> {
+    let left = builder.stream_of(text(op, "left"))?.stream;
+    let right = builder.stream_of(text(op, "right"))?.stream;
+    let windows = windows(&op["window"])?;
+    let joined = stream_joined(builder, op)?;
+    let joiner = functions::joiner(&op["joiner"])?;
+    let stream = match text(op, "type") {
+        "inner" => left.join_stream_with_key(right, move |key, l, r| joiner(key, l, r), windows, joined),
+        "left" => {
+            let joiner = move |key: &Val, l: &Val, r: Option<&Val>| joiner(key, l, r.unwrap_or(&Val::Null));
+            left.left_join_stream_with_key(right, joiner, windows, joined)
+        }
+        "outer" => {
+            let joiner = move |key: &Val, l: Option<&Val>, r: Option<&Val>| {
+                joiner(key, l.unwrap_or(&Val::Null), r.unwrap_or(&Val::Null))
+            };
+            left.outer_join_stream_with_key(right, joiner, windows, joined)
+        }
+        other => return Err(missing(format!("{other} stream join"))),
+    };
+    Ok(Handle::Stream(Stream { stream, codecs: (Codec::of(&op["key"])?, Codec::Text) }))
+}
+
+fn windows(spec: &Json) -> Result<JoinWindows, Stop> {
+    let (difference, grace) = (millis(&spec["diff"])?, millis(&spec["grace"])?);
+    let mut windows = JoinWindows::of_time_difference_and_grace(difference, grace);
+    if let Some(before) = spec["before"].as_i64() {
+        windows = windows.before_ms(before);
+    }
+    if let Some(after) = spec["after"].as_i64() {
+        windows = windows.after_ms(after);
+    }
+    Ok(windows)
+}
+
+/// Nothing is zero.
+fn millis(millis: &Json) -> Result<Duration, Stop> {
+    let millis = millis.as_i64().unwrap_or(0);
+    millis.try_into().map(Duration::from_millis).map_err(|_| inexpressible("a duration is not negative"))
+}
+
+fn stream_joined(builder: &Builder<'_>, op: &Json) -> Result<StreamJoined<Val, Val, Val>, Stop> {
+    let [key, value, other] = [&op["key"], &op["value"], &op["other_value"]].map(Codec::of);
+    let (key, value, other) = (key?, value?, other?);
+    let mut joined = StreamJoined::with(key.clone(), value.clone(), other.clone());
+    if let Some(name) = op["name"].as_str() {
+        joined = joined.named(name);
+    }
+    if let Some(name) = op["store_name"].as_str() {
+        joined = joined.with_store_name(name);
+    }
+    if op["logging"] == Json::Bool(false) {
+        joined = joined.without_logging();
+    }
+    let of_config = builder.case["config"]["dsl.store.suppliers"].as_str();
+    if op["store_type"].as_str().or(of_config) == Some("in_memory") {
+        joined = joined.in_memory();
+    }
+    if let Some(spec) = op.get("this_store") {
+        joined = joined.with_this_store(&join_store(spec, &key, &value)?);
+    }
+    if let Some(spec) = op.get("other_store") {
+        joined = joined.with_other_store(&join_store(spec, &key, &other)?);
+    }
+    Ok(joined)
+}
+
+fn join_store(spec: &Json, key: &Codec, value: &Codec) -> Result<StoreBuilder<WindowStore<Val, Val>>, Stop> {
+    let (retention, size) = (millis(&spec["retention_ms"])?, millis(&spec["window_ms"])?);
+    let duplicates = spec["retain_duplicates"].as_bool().unwrap_or(true);
+    let (key, value) = (key.clone(), value.clone());
+    Ok(match spec["impl"].as_str() {
+        Some("in_memory") => {
+            kstreams::Stores::in_memory_window(text(spec, "name"), retention, size, duplicates, key, value)
+        }
+        None | Some("persistent") => {
+            kstreams::Stores::window(text(spec, "name"), retention, size, duplicates, key, value)
+        }
+        Some(other) => return Err(missing(format!("join store {other}"))),
+    })
 }
 
 pub(crate) fn stream_table_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, Stop> {

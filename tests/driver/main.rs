@@ -18,6 +18,7 @@ mod names;
 mod order_of_emission;
 mod processors;
 mod stateless;
+mod stream_joins;
 mod tables;
 
 use kstreams::*;
