@@ -44,6 +44,7 @@ pub struct Config {
     pub(crate) group_instance_id: Option<String>,
     pub(crate) offset_reset: OffsetReset,
     pub(crate) handlers: Handlers,
+    pub(crate) global_processing_handler: bool,
     pub(crate) require_names: bool,
     pub(crate) optimization: Optimization,
     pub(crate) topic_creation: TopicCreation,
@@ -124,6 +125,7 @@ impl Config {
             group_instance_id: None,
             offset_reset: OffsetReset::Earliest,
             handlers: Handlers::default(),
+            global_processing_handler: false,
             require_names: false,
             optimization: Optimization::none(),
             topic_creation: TopicCreation::Internal,
@@ -269,6 +271,21 @@ impl Config {
     pub fn production_handler(mut self, handler: ErrorHandler) -> Config {
         self.handlers.production = handler;
         self
+    }
+
+    /// Whether the processing handler is asked about the processors of global stores, too
+    /// (`processing.exception.handler.global.enabled`, KIP-1270): by default their failures end the client.
+    pub fn global_processing_handler(self, enabled: bool) -> Config {
+        Config { global_processing_handler: enabled, ..self }
+    }
+
+    /// The handlers of the processors that fill global stores. They write nothing, so they send no dead letters.
+    pub(crate) fn global_handlers(&self) -> Handlers {
+        let mut handlers = Handlers { dead_letter_topic: None, ..self.handlers.clone() };
+        if !self.global_processing_handler {
+            handlers.processing = ErrorHandler::log_and_fail();
+        }
+        handlers
     }
 
     /// Gets a copy of every record that a handler was asked about, with the reason in its headers

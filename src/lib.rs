@@ -62,8 +62,8 @@ mod window;
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use config::{Config, Guarantee, TopicCreation};
 pub use dsl::{
-    Branched, BranchedKStream, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed,
-    Processed, Repartitioned, StreamJoined, StreamsBuilder, TableJoined,
+    Branched, BranchedKStream, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
+    Materialized, Printed, Processed, Repartitioned, StreamJoined, StreamsBuilder, TableJoined,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use operators::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext, ValueTransformerWithKey};

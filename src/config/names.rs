@@ -64,6 +64,7 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
             config.handlers.deserialization = handler(name, value)?;
         }
         "processing.exception.handler" => config.handlers.processing = handler(name, value)?,
+        "processing.exception.handler.global.enabled" => config.global_processing_handler = number(name, value)?,
         "default.production.exception.handler" | "production.exception.handler" => {
             config.handlers.production = handler(name, value)?;
         }

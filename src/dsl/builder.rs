@@ -32,7 +32,7 @@ pub(super) type Graph = Rc<RefCell<TopologyBuilder>>;
 /// ```
 #[derive(Default)]
 pub struct StreamsBuilder {
-    graph: Graph,
+    pub(super) graph: Graph,
     require_names: Cell<bool>,
 }
 

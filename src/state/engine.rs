@@ -1,7 +1,9 @@
 //! Committed rows of one store, in byte order, with the changelog offset that they correspond to.
 
 use std::ops::Bound;
+use std::sync::{Arc, RwLock};
 
+use super::global_store::{read, write};
 use super::memory::MemoryEngine;
 use super::merge::Direction;
 use super::retention::Expired;
@@ -12,6 +14,8 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(super) enum Engine {
     Memory(MemoryEngine),
+    /// Rows of a global store, read by other threads as well.
+    Shared(Arc<RwLock<MemoryEngine>>),
     #[cfg(feature = "rocksdb")]
     RocksDb(disk::Family),
 }
@@ -32,6 +36,11 @@ impl Engine {
                 row.extend_from_slice(found.unwrap_or_default());
                 Ok(found.is_some())
             }
+            Engine::Shared(memory) => Ok(read(memory, |memory| {
+                let found = memory.get(key);
+                row.extend_from_slice(found.unwrap_or_default());
+                found.is_some()
+            })),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.get(key, row),
         }
@@ -43,16 +52,19 @@ impl Engine {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         direction: Direction,
-        mut each: impl FnMut(&[u8], &[u8]) -> Scan,
+        each: impl FnMut(&[u8], &[u8]) -> Scan,
     ) -> Result<()> {
         match self {
             Engine::Memory(memory) => {
-                let mut rows = memory.range(from, to);
-                while let Some((key, row)) = direction.next(&mut rows) {
-                    if each(key, row) == Scan::Enough {
-                        break;
-                    }
+                memory.order();
+                scan(memory, from, to, direction, each);
+                Ok(())
+            }
+            Engine::Shared(memory) => {
+                if !read(memory, MemoryEngine::is_ordered) {
+                    write(memory, MemoryEngine::order);
                 }
+                read(memory, |memory| scan(memory, from, to, direction, each));
                 Ok(())
             }
             #[cfg(feature = "rocksdb")]
@@ -69,19 +81,46 @@ impl Engine {
     ) -> Result<()> {
         match self {
             Engine::Memory(memory) => {
-                for (key, row) in rows {
-                    match row {
-                        Some(row) => memory.put(key, row),
-                        None => memory.delete(key),
-                    }
-                }
+                memory.apply(rows);
                 memory.offset = next_offset.or(memory.offset);
                 // Only a meta record wants to know the time.
                 let _ = now_ms;
                 Ok(())
             }
+            // Is read anew at every start, so it keeps no offset.
+            Engine::Shared(memory) => {
+                write(memory, |memory| memory.apply(rows));
+                Ok(())
+            }
             #[cfg(feature = "rocksdb")]
-            Engine::RocksDb(family) => family.apply(rows, next_offset, now_ms),
+            Engine::RocksDb(family) => family.apply(rows, (next_offset, &[]), now_ms),
+        }
+    }
+
+    /// The same for a store that is fed by several partitions: the next offset of each.
+    pub(super) fn apply_positions<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        positions: &[(i32, i64)],
+        now_ms: i64,
+    ) -> Result<()> {
+        match self {
+            // Memory forgets them with its rows.
+            Engine::Memory(_) | Engine::Shared(_) => {
+                let _ = positions;
+                self.apply(rows, None, now_ms)
+            }
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.apply(rows, (None, positions), now_ms),
+        }
+    }
+
+    /// The next offset of each partition that feeds the store, as far as it is kept.
+    pub(super) fn positions(&self) -> Result<Vec<(i32, i64)>> {
+        match self {
+            Engine::Memory(_) | Engine::Shared(_) => Ok(Vec::new()),
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.positions(),
         }
     }
 
@@ -89,6 +128,7 @@ impl Engine {
     pub(super) fn offset(&self) -> Option<i64> {
         match self {
             Engine::Memory(memory) => memory.offset,
+            Engine::Shared(_) => None,
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.offset(),
         }
@@ -98,7 +138,7 @@ impl Engine {
     #[cfg(all(test, feature = "rocksdb"))]
     pub(super) fn durable_offset(&self) -> Result<Option<i64>> {
         match self {
-            Engine::Memory(_) => Ok(None),
+            Engine::Memory(_) | Engine::Shared(_) => Ok(None),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.durable_offset(),
         }
@@ -109,6 +149,10 @@ impl Engine {
         match self {
             Engine::Memory(memory) => {
                 memory.clear(expired);
+                Ok(())
+            }
+            Engine::Shared(memory) => {
+                write(memory, |memory| memory.clear(expired));
                 Ok(())
             }
             #[cfg(feature = "rocksdb")]
@@ -123,6 +167,10 @@ impl Engine {
                 *memory = MemoryEngine::default();
                 Ok(())
             }
+            Engine::Shared(memory) => {
+                write(memory, |memory| *memory = MemoryEngine::default());
+                Ok(())
+            }
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.wipe(),
         }
@@ -131,7 +179,7 @@ impl Engine {
     /// Bytes of its files; none: it has none.
     pub(super) fn disk_bytes(&self) -> Option<u64> {
         match self {
-            Engine::Memory(_) => None,
+            Engine::Memory(_) | Engine::Shared(_) => None,
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => Some(family.disk_bytes()),
         }
@@ -140,8 +188,24 @@ impl Engine {
     pub(super) fn approximate_len(&self) -> u64 {
         match self {
             Engine::Memory(memory) => memory.len() as u64,
+            Engine::Shared(memory) => read(memory, MemoryEngine::len) as u64,
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.approximate_len(),
+        }
+    }
+}
+
+fn scan(
+    memory: &MemoryEngine,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+    direction: Direction,
+    mut each: impl FnMut(&[u8], &[u8]) -> Scan,
+) {
+    let mut rows = memory.range(from, to);
+    while let Some((key, row)) = direction.next(&mut rows) {
+        if each(key, row) == Scan::Enough {
+            break;
         }
     }
 }

@@ -73,19 +73,39 @@ impl MemoryEngine {
         }
     }
 
+    /// Writes rows and deletes others.
+    pub(super) fn apply<'a>(&mut self, rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) {
+        for (key, row) in rows {
+            match row {
+                Some(row) => self.put(key, row),
+                None => self.delete(key),
+            }
+        }
+    }
+
+    pub(super) fn is_ordered(&self) -> bool {
+        self.ordered.is_some()
+    }
+
+    /// Keeps an order from now on, for [`range`](MemoryEngine::range).
+    pub(super) fn order(&mut self) {
+        let rows = &self.rows;
+        self.ordered.get_or_insert_with(|| rows.iter().map(|row| row.key().into()).collect());
+    }
+
+    /// Rows in order; none before the first call of [`order`](MemoryEngine::order).
     pub(super) fn range(
-        &mut self,
+        &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
-        let rows = &self.rows;
-        let order = || rows.iter().map(|row| row.key().into()).collect();
-        let ordered = self.ordered.get_or_insert_with(order);
         let find = |key: &[u8]| {
             let hash = hash(key);
-            rows.find(hash, |row| row.is(hash, key)).map(Row::value)
+            self.rows.find(hash, |row| row.is(hash, key)).map(Row::value)
         };
-        ordered.range::<[u8], _>((from, to)).filter_map(move |key| Some((&**key, find(key)?)))
+        let ordered = self.ordered.as_ref().into_iter();
+        let keys = ordered.flat_map(move |ordered| ordered.range::<[u8], _>((from, to)));
+        keys.filter_map(move |key| Some((&**key, find(key)?)))
     }
 
     /// Clears rows away that no read shows.

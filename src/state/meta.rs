@@ -13,6 +13,17 @@ pub(crate) struct ChangelogIdentity {
     pub partition: i32,
 }
 
+impl ChangelogIdentity {
+    /// Whether it is the same partition, as far as anybody can tell.
+    pub(super) fn is_same(&self, other: &ChangelogIdentity) -> bool {
+        let same_id = match (self.topic_id, other.topic_id) {
+            (Some(this), Some(other)) => this == other,
+            (None, _) | (_, None) => true,
+        };
+        self.topic == other.topic && self.partition == other.partition && same_id
+    }
+}
+
 /// The meta record of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Meta {

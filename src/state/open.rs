@@ -40,6 +40,43 @@ impl TaskStores {
     /// `Unavailable` when the folder or the database cannot be opened now, as with a full disk or too few file
     /// descriptors: the state is well, and trying again or ending the process keeps it.
     pub(crate) fn open(home: &StateHome, task: TaskId, stores: &[StoreToOpen], now_ms: i64) -> Result<TaskStores> {
+        TaskStores::open_in(home, &task.to_string(), stores, now_ms)
+    }
+
+    /// Opens global stores for their writer, each fed by the partitions of a topic, which stands in for their changelog.
+    /// Returns with them the next offset of each partition; a store that belongs to another topic is emptied.
+    ///
+    /// # Errors
+    /// As [`open`](TaskStores::open).
+    pub(crate) fn open_global(
+        home: &StateHome,
+        folder: &str,
+        stores: &[StoreToOpen],
+        now_ms: i64,
+    ) -> Result<(TaskStores, Vec<(i32, i64)>)> {
+        let mut opened = TaskStores::open_in(home, folder, stores, now_ms)?;
+        let mut positions = Vec::new();
+        for index in 0..opened.stores.len() {
+            let store = opened.stores.get(index).ok_or_else(no_changelog)?;
+            let is_known = match (&store.condition, &store.changelog) {
+                (StoreCondition::Known(meta), Some(now)) => {
+                    meta.changelog.as_ref().is_some_and(|stored| stored.is_same(now))
+                }
+                (StoreCondition::Empty, _) => continue,
+                _ => false,
+            };
+            if is_known {
+                positions.extend(store.engine.positions()?);
+            } else {
+                tracing::warn!(store = &*store.spec.name, "a global store belongs to another topic: it is read anew");
+                opened.wipe(index)?;
+            }
+        }
+        opened.share();
+        Ok((opened, positions))
+    }
+
+    fn open_in(home: &StateHome, folder: &str, stores: &[StoreToOpen], now_ms: i64) -> Result<TaskStores> {
         home.memory.set_now(now_ms);
         let registration = home.memory.register(stores.len());
         let mut backing = Backing { memory: Some(registration), ..Backing::default() };
@@ -47,7 +84,7 @@ impl TaskStores {
         let names: Vec<Arc<str>> = stores.iter().filter(on_disk).map(|store| Arc::clone(&store.spec.name)).collect();
         if !names.is_empty() {
             let directory = home.directory.as_ref().ok_or_else(no_directory)?;
-            backing.open(&names, &home.memory, directory.claim(&task.to_string(), now_ms)?, now_ms)?;
+            backing.open(&names, &home.memory, directory.claim(folder, now_ms)?, now_ms)?;
         }
         let opened = stores.iter().map(|store| {
             let family = names.iter().position(|name| *name == store.spec.name);

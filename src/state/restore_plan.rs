@@ -80,11 +80,7 @@ pub(crate) fn plan(stored: &StoreCondition, changelog: &ChangelogIdentity, log: 
     let (Some(from), Some(stored)) = (meta.next_offset, &meta.changelog) else {
         return from_scratch(Reason::Unreadable("its meta record has no offset"));
     };
-    let same_id = match (stored.topic_id, changelog.topic_id) {
-        (Some(stored), Some(now)) => stored == now,
-        (None, _) | (_, None) => true,
-    };
-    if stored.topic != changelog.topic || stored.partition != changelog.partition || !same_id {
+    if !stored.is_same(changelog) {
         return from_scratch(Reason::OtherChangelog);
     }
     if from > log.end {

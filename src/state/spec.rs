@@ -169,6 +169,11 @@ impl SessionKind {
 }
 
 impl StoreKind {
+    /// Whether others may read the rows beside their writer: what a store by time hides depends on what its task has seen.
+    pub(crate) fn can_be_global(self) -> bool {
+        matches!(self, StoreKind::KeyValue | StoreKind::TimestampedKeyValue)
+    }
+
     /// Retention and keys of a windowed store.
     pub(super) fn windowed(self) -> Option<(i64, WindowedKeys)> {
         match self {

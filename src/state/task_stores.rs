@@ -86,6 +86,8 @@ pub(super) struct Store {
     forwards: bool,
     /// The dirty rows of the cache are being taken: nothing is evicted in between.
     flushing: bool,
+    /// A global store in the hands of a task that reads it.
+    pub(super) is_read_only: bool,
 }
 
 impl TaskStores {
@@ -102,12 +104,26 @@ impl TaskStores {
         stores
     }
 
+    /// As [`apply`](TaskStores::apply), for stores that are fed by the partitions of one topic: the next offset of each.
+    pub(crate) fn apply_positions(&mut self, positions: &[(i32, i64)]) -> Result<()> {
+        self.share_read_cache();
+        let now_ms = self.now_ms();
+        for store in &mut self.stores {
+            store.buffer.sort();
+            store.engine.apply_positions(store.buffer.dirty(), positions, now_ms)?;
+            store.buffer.commit();
+        }
+        Ok(())
+    }
+
     /// Takes the share of the read cache that is due to each store now.
     fn share_read_cache(&mut self) {
         let share = self.backing.memory.as_ref().map_or(0, |registration| registration.memory.read_cache_share());
         for store in &mut self.stores {
             // The rows of a store in memory are at hand already.
-            let share = if matches!(store.engine, Engine::Memory(_)) { 0 } else { share };
+            let is_at_hand = matches!(store.engine, Engine::Memory(_) | Engine::Shared(_));
+            // What others write must not be kept.
+            let share = if is_at_hand || store.is_read_only { 0 } else { share };
             store.buffer.set_clean_bytes_max(share);
         }
     }
@@ -116,8 +132,15 @@ impl TaskStores {
         self.stores.iter().position(|store| *store.spec.name == *name)
     }
 
+    /// A store, its own or a global one.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn spec(&self, index: usize) -> Option<&Arc<StoreSpec>> {
+        self.stores.get(index).map(|store| &store.spec)
+    }
+
+    /// The task's own stores, in the order of their indices.
     pub(crate) fn specs(&self) -> impl Iterator<Item = &Arc<StoreSpec>> {
-        self.stores.iter().map(|store| &store.spec)
+        self.stores.iter().filter(|store| !store.is_read_only).map(|store| &store.spec)
     }
 
     /// Whether updates of a store are held back until the commit or until the cache is full.
@@ -381,6 +404,9 @@ impl TaskStores {
 
     fn write(&mut self, index: usize, key: &[u8], value: Option<&[u8]>, context: &RecordContext) -> Result<()> {
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        if store.is_read_only {
+            return Err(read_only(&store.spec.name));
+        }
         let kind = store.spec.kind;
         let mut logged_key = key;
         match &mut store.retention {
@@ -447,7 +473,7 @@ impl Store {
         let spec = Arc::clone(spec);
         let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys));
         let history = spec.kind.versioned().map(History::new);
-        let (forwards, flushing) = (false, false);
+        let (sequence, forwards, flushing, is_read_only) = (None, false, false, false);
         Store {
             spec,
             cache,
@@ -457,9 +483,10 @@ impl Store {
             changelog,
             retention,
             history,
-            sequence: None,
+            sequence,
             forwards,
             flushing,
+            is_read_only,
         }
     }
 
@@ -553,4 +580,10 @@ fn bad_key(spec: &StoreSpec, offset: i64) -> Error {
 #[cold]
 fn no_store() -> Error {
     Error::new(ErrorKind::Internal, "a facade knows a store that its task does not have")
+}
+
+#[cold]
+fn read_only(store: &str) -> Error {
+    let context = format!("global store {store} is read only here: it is written by the processor of its topic");
+    Error::new(ErrorKind::User, context)
 }

@@ -11,12 +11,14 @@
 //! simulation.
 
 mod commit_point;
+mod global_task;
 mod partition_group;
 mod pipeline;
 #[expect(clippy::module_inception, reason = "the module is named for the one thing in it")]
 mod task;
 
 pub(crate) use commit_point::CommitPoint;
+pub(crate) use global_task::GlobalTask;
 pub(crate) use partition_group::MaxTaskIdle;
 pub(crate) use pipeline::try_makers;
 pub(crate) use task::{Task, TaskSpec};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, Position};
-use crate::state::TaskStores;
+use crate::state::{GlobalStores, TaskStores};
 use crate::topology::{
     Live, Made, NodeId, ProcessorInit, PunctuationType, Source, TaskContext, TaskEnvironment, Topology,
 };
@@ -212,10 +212,15 @@ impl Pipeline {
 /// # Errors
 /// What a maker returned, with its node.
 pub(crate) fn try_makers(topology: &Topology, environment: &TaskEnvironment) -> Result<()> {
+    let mut globals = GlobalStores::default();
+    for number in topology.globals() {
+        globals.add(&TaskStores::shared_in_memory(&topology.stores(&topology.sub_topology(number))));
+    }
     for sub_topology in 0..topology.sub_topology_count() {
         let nodes = topology.sub_topology(sub_topology);
         let topics = topology.source_topics(&nodes);
-        let stores = TaskStores::in_memory(&topology.stores(&nodes), 0);
+        let mut stores = TaskStores::in_memory(&topology.stores(&nodes), 0);
+        globals.attach(&mut stores);
         let (nodes, topics) = (&*nodes, &*topics);
         let blueprint = Blueprint { topology, nodes, topics, environment, stream_time: None, wall_clock_ms: 0 };
         let made = catch_unwind(AssertUnwindSafe(|| Pipeline::make(&blueprint, stores).map(|_| ())));

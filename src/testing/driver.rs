@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, OffsetAndMetadata, TopicPartition};
 use crate::serdes::Serde;
-use crate::state::{RecordContext, StoreContext, TaskStores};
-use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
+use crate::state::{GlobalStores, RecordContext, StoreContext, TaskStores};
+use crate::task::{CommitPoint, GlobalTask, MaxTaskIdle, Task, TaskSpec};
 use crate::topology::{TaskEnvironment, TaskId, Topology, changelog_topic};
 
 /// Records that one call may make a topology process. Beyond it the topology feeds itself without end.
@@ -53,6 +53,8 @@ const RECORDS_PER_CALL_MAX: usize = 1_000_000;
 pub struct TopologyTestDriver {
     application_id: Arc<str>,
     task: Task,
+    /// Those that fill global stores.
+    globals: Vec<GlobalInput>,
     /// The input topics by full name; the place is the task's number of the input.
     inputs: Vec<Arc<str>>,
     /// The next offset of each input.
@@ -66,6 +68,14 @@ pub struct TopologyTestDriver {
     context: RecordContext,
     /// Stands in where the task has failed for good.
     no_stores: TaskStores,
+}
+
+/// A topic that goes straight to a global store.
+struct GlobalInput {
+    topic: Arc<str>,
+    task: GlobalTask,
+    /// The next offset.
+    end: i64,
 }
 
 impl TopologyTestDriver {
@@ -95,11 +105,11 @@ impl TopologyTestDriver {
             topology.refuse_generated_names()?;
         }
         let application_id: Arc<str> = config.application_id().into();
-        let nodes: Vec<_> = topology.nodes().collect();
+        let nodes = topology.task_nodes();
         let topics = topology.source_topics(&nodes);
         let inputs: Vec<_> = topics.iter().map(|topic| topology.full_name(&application_id, topic)).collect();
         let specs = topology.stores(&nodes);
-        let stores = TaskStores::in_memory(&specs, config.cache_bytes);
+        let mut stores = TaskStores::in_memory(&specs, config.cache_bytes);
         let changelog = |name: &Arc<str>| changelog_topic(&application_id, name);
         let changelogs = specs.iter().map(|spec| spec.is_logged().then(|| changelog(&spec.name))).collect();
         let environment = TaskEnvironment {
@@ -109,6 +119,7 @@ impl TopologyTestDriver {
             partition_counts: Arc::new(|_| Ok(1)),
             outer_join_emit_interval: config.outer_join_emit_interval,
         };
+        let globals = global_inputs(topology, config, &environment, &mut stores, wall_clock_ms)?;
         let wait = |idle: Duration| MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));
         let spec = TaskSpec {
             topology: topology.clone(),
@@ -125,6 +136,7 @@ impl TopologyTestDriver {
         Ok(TopologyTestDriver {
             application_id,
             task,
+            globals,
             ends: vec![0; inputs.len()],
             inputs,
             changelogs,
@@ -181,7 +193,11 @@ impl TopologyTestDriver {
     /// # Errors
     /// `Closed` after a failure that the task did not survive.
     pub fn store_names(&mut self) -> Result<Vec<String>> {
-        Ok(self.task.stores()?.specs().map(|spec| spec.name.to_string()).collect())
+        let mut names: Vec<_> = self.task.stores()?.specs().map(|spec| spec.name.to_string()).collect();
+        for global in &mut self.globals {
+            names.extend(global.task.stores()?.specs().map(|spec| spec.name.to_string()));
+        }
+        Ok(names)
     }
 
     /// Every record that was written, in order over all topics, internal ones included, as bytes.
@@ -201,7 +217,7 @@ impl TopologyTestDriver {
 
     /// How many records were dropped on purpose: Java's metric `dropped-records-total`.
     pub fn dropped_records(&mut self) -> u64 {
-        self.task.dropped()
+        self.task.dropped() + self.globals.iter_mut().map(|global| global.task.dropped()).sum::<u64>()
     }
 
     /// The application's id, with which the names of internal topics begin.
@@ -237,6 +253,9 @@ impl TopologyTestDriver {
         timestamp: i64,
         headers: Headers,
     ) -> Result<()> {
+        if let Some(global) = self.globals.iter_mut().find(|global| *global.topic == *topic) {
+            return global.pipe(key, value, timestamp, headers, self.wall_clock_ms);
+        }
         let input = self.inputs.iter().position(|input| **input == *topic).ok_or_else(|| {
             let known = self.inputs.join(", ");
             Error::invalid(format!("the topology does not read topic {topic}: it reads {known}"))
@@ -254,13 +273,7 @@ impl TopologyTestDriver {
     /// # Errors
     /// What the application would fail with.
     pub fn process(&mut self) -> Result<()> {
-        for _ in 0..RECORDS_PER_CALL_MAX {
-            if self.task.process(1, self.wall_clock_ms)? == 0 {
-                return Ok(());
-            }
-            self.commit_once()?;
-        }
-        Err(endless())
+        self.process_each(TopologyTestDriver::commit_once)
     }
 
     /// Processes all that can be without a commit, as an application does between two: caches hold back what they can.
@@ -268,11 +281,15 @@ impl TopologyTestDriver {
     /// # Errors
     /// What the application would fail with.
     pub fn process_without_commit(&mut self) -> Result<()> {
+        self.process_each(TopologyTestDriver::deliver)
+    }
+
+    fn process_each(&mut self, then: impl Fn(&mut TopologyTestDriver) -> Result<()>) -> Result<()> {
         for _ in 0..RECORDS_PER_CALL_MAX {
             if self.task.process(1, self.wall_clock_ms)? == 0 {
                 return Ok(());
             }
-            self.deliver()?;
+            then(self)?;
         }
         Err(endless())
     }
@@ -335,13 +352,55 @@ impl TopologyTestDriver {
         }
         stores.clear_changelog();
         for record in records {
-            if self.inputs.contains(&record.topic) {
+            let is_read = self.globals.iter().any(|global| global.topic == record.topic);
+            if is_read || self.inputs.contains(&record.topic) {
                 let (key, value) = (record.key.as_deref(), record.value.as_deref());
                 self.enqueue(&record.topic, key, value, record.timestamp, record.headers.clone())?;
             }
             self.produced.push(record);
         }
         Ok(())
+    }
+}
+
+/// Makes the tasks of the global stores, and lets the others read these.
+fn global_inputs(
+    topology: &Topology,
+    config: &Config,
+    environment: &TaskEnvironment,
+    readers: &mut TaskStores,
+    now: i64,
+) -> Result<Vec<GlobalInput>> {
+    let environment = TaskEnvironment { handlers: config.global_handlers(), ..environment.clone() };
+    let mut shared = GlobalStores::default();
+    let mut inputs = Vec::new();
+    for number in topology.globals() {
+        let nodes = topology.sub_topology(number);
+        let stores = TaskStores::shared_in_memory(&topology.stores(&nodes));
+        shared.add(&stores);
+        let Some(topic) = topology.source_topics(&nodes).into_iter().next() else { continue };
+        let partition = vec![(TopicPartition::new(Arc::clone(&topic), 0), 0)];
+        let task = GlobalTask::new(topology, number, environment.clone(), stores, partition, now)?;
+        inputs.push(GlobalInput { topic, task, end: 0 });
+    }
+    shared.attach(readers);
+    Ok(inputs)
+}
+
+impl GlobalInput {
+    fn pipe(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: i64,
+        headers: Headers,
+        now: i64,
+    ) -> Result<()> {
+        let mut batch = self.task.empty_batch();
+        batch.push(self.end, timestamp, key, value, headers)?;
+        self.end += 1;
+        self.task.add(0, batch, self.end);
+        self.task.process(now).map(|_| ())
     }
 }
 

@@ -112,7 +112,7 @@ impl TopologyTestDriver {
     fn store_where<T>(&mut self, name: &str, is_wanted: impl Fn(StoreKind) -> Option<T>) -> Result<(usize, T)> {
         let stores = self.task_stores()?;
         let index = stores.index(name).ok_or_else(|| no_store(name))?;
-        let known = stores.specs().nth(index).map(|spec| spec.kind);
+        let known = stores.spec(index).map(|spec| spec.kind);
         let wanted = known
             .and_then(is_wanted)
             .ok_or_else(|| Error::invalid(format!("store {name} is of another kind: {known:?}")))?;

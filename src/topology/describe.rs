@@ -19,7 +19,9 @@ impl Topology {
 
     fn describe_sub_topology(&self, sub_topology: usize, text: &mut String) -> fmt::Result {
         let ids = self.in_order(&self.sub_topology(sub_topology));
-        writeln!(text, "  Sub-topology: {sub_topology}")?;
+        let is_global = self.is_global(sub_topology);
+        let for_global = if is_global { " for global store (will not generate tasks)" } else { "" };
+        writeln!(text, "  Sub-topology: {sub_topology}{for_global}")?;
         for node in ids.iter().map(|id| self.node(*id)) {
             write!(text, "    {node}")?;
             if !matches!(node.kind, NodeKind::Sink { .. }) {
@@ -29,7 +31,8 @@ impl Topology {
                 writeln!(text, "      <-- {}", self.names(&node.parents))?;
             }
         }
-        writeln!(text)
+        // Java's two kinds end differently.
+        if is_global { Ok(()) } else { writeln!(text) }
     }
 
     fn names(&self, ids: &[NodeId]) -> String {

@@ -140,6 +140,11 @@ impl<K: 'static, V: 'static> Consumed<K, V> {
         Consumed { name: Some(name.to_owned()), ..self }
     }
 
+    /// The same with the timestamps of the records.
+    pub(crate) fn at_record_time(self) -> Self {
+        Consumed { extractor: TimestampExtractor::default(), ..self }
+    }
+
     /// The same topic with nulls let in, as a table reads it. A custom extractor does not see nulls.
     pub(crate) fn nullable(self) -> Consumed<K, Option<V>> {
         let Consumed { key, value, extractor, reset, name } = self;

@@ -90,6 +90,8 @@ struct Parts {
     /// The sub-topology of each node.
     sub_topologies: Vec<usize>,
     stores: BTreeMap<Arc<str>, Arc<StoreSpec>>,
+    /// The names of those that every task reads and one thread writes.
+    global_stores: BTreeSet<Arc<str>>,
     /// By name without the application's prefix.
     repartition_topics: BTreeMap<Arc<str>, RepartitionTopic>,
     /// Topics (without prefix) that must have the same number of partitions.
@@ -197,6 +199,29 @@ impl Topology {
             }
         }
         specs
+    }
+
+    /// Whether a sub-topology writes a global store: it has no tasks, and runs once in each instance.
+    pub(crate) fn is_global(&self, sub_topology: usize) -> bool {
+        let nodes = self.sub_topology(sub_topology);
+        nodes.iter().flat_map(|id| &self.node(*id).stores).any(|store| self.is_global_store(store))
+    }
+
+    /// The sub-topologies that write global stores, by number.
+    pub(crate) fn globals(&self) -> Vec<usize> {
+        (0..self.sub_topology_count()).filter(|number| self.is_global(*number)).collect()
+    }
+
+    /// The nodes that run in tasks, parents first.
+    pub(crate) fn task_nodes(&self) -> Vec<NodeId> {
+        let tasks = (0..self.sub_topology_count()).filter(|number| !self.is_global(*number));
+        let mut nodes: Vec<NodeId> = tasks.flat_map(|number| self.sub_topology(number)).collect();
+        nodes.sort_unstable();
+        nodes
+    }
+
+    pub(crate) fn is_global_store(&self, store: &str) -> bool {
+        self.parts.global_stores.contains(store)
     }
 
     /// The input topics of nodes, without prefix, in the order of their sources.

@@ -174,7 +174,7 @@ impl ProcessorInit<'_> {
     /// [`Invalid`](crate::ErrorKind::Invalid) when it is not connected, with the way to connect it.
     pub fn store<S>(&self, store: &StoreBuilder<S>) -> Result<S> {
         let node = self.topology.node(self.id);
-        let connected = node.stores.contains(&store.spec.name);
+        let connected = node.stores.contains(&store.spec.name) || self.topology.is_global_store(store.name());
         let index = connected.then(|| self.task.stores.index(store.name())).flatten().ok_or_else(|| {
             let context = format!("no access to store {}: connect it where the processor is added", store.name());
             Error::invalid(context).at(&node.name)

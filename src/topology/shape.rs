@@ -38,7 +38,8 @@ pub struct CreatedTopic {
 }
 
 impl Topology {
-    /// What each sub-topology reads, writes and creates when it runs as this application.
+    /// What each sub-topology reads, writes and creates when it runs as this application. One that fills a global store is
+    /// left out: it has no tasks.
     ///
     /// ```
     /// # use kstreams::*;
@@ -52,7 +53,8 @@ impl Topology {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn sub_topologies(&self, application_id: &str) -> Vec<SubTopology> {
-        (0..self.sub_topology_count()).map(|id| self.shape(id, application_id)).collect()
+        let tasks = (0..self.sub_topology_count()).filter(|id| !self.is_global(*id));
+        tasks.map(|id| self.shape(id, application_id)).collect()
     }
 
     fn shape(&self, id: usize, application_id: &str) -> SubTopology {

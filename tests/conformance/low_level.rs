@@ -6,11 +6,11 @@ use kstreams::TopologyBuilder;
 use serde_json::Value as Json;
 
 use crate::build::{Built, NotBuilt, consumed, list, produced, text, topics};
-use crate::functions;
 use crate::outcome::{inexpressible, missing};
 use crate::processors::Script;
 use crate::stores::{StoreDecl, Stores, each_store};
 use crate::value::Val;
+use crate::{functions, global};
 
 pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
     let ops = case["topology"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -18,10 +18,6 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
     // Processors may come before the stores that they use.
     let mut stores = Stores::default();
     for op in ops {
-        match text(op, "op") {
-            "add_global_store" | "add_read_only_store" => return Err(missing(format!("op {}", text(op, "op"))).into()),
-            _ => {}
-        }
         let own = op["own_stores"].as_array().into_iter().flatten();
         for spec in op.get("store").into_iter().chain(own) {
             stores.add(StoreDecl::parse(spec)?);
@@ -54,6 +50,9 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
             "add_store" => add_store(&mut builder, &StoreDecl::parse(&op["store"])?, &list(op, "processors")),
             "connect" => {
                 builder.connect(text(op, "processor"), &list(op, "stores"));
+            }
+            "add_global_store" | "add_read_only_store" => {
+                global::add_fed_store(&mut builder, op, &stores, &case["config"])?;
             }
             other => return Err(missing(format!("op {other}")).into()),
         }

@@ -3,6 +3,7 @@
 //! ```text
 //!   column family = store
 //!     0x00          meta record: changelog, next offset, wall clock    (meta.rs)
+//!     0x00 | p 4    next offset 8 of the partition p that feeds a global store
 //!     0x01 | key    row
 //! ```
 //!
@@ -258,7 +259,7 @@ impl Family {
     pub(super) fn apply<'a>(
         &mut self,
         rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-        next_offset: Option<i64>,
+        (next_offset, positions): (Option<i64>, &[(i32, i64)]),
         now_ms: i64,
     ) -> Result<()> {
         let next_offset = next_offset.or(self.next_offset);
@@ -271,6 +272,9 @@ impl Family {
                 Some(row) => batch.put_cf(&family, &key_bytes, row),
                 None => batch.delete_cf(&family, &key_bytes),
             }
+        }
+        for (partition, offset) in positions {
+            batch.put_cf(&family, position_key(*partition), offset.to_be_bytes());
         }
         let meta = Meta { changelog: self.changelog.clone(), next_offset, wall_clock_ms: now_ms };
         meta.encode(self.layout, &mut key_bytes);
@@ -291,6 +295,40 @@ impl Family {
     pub(super) fn clear(&mut self, expired: Expired) -> Result<()> {
         let _ = expired;
         Ok(())
+    }
+
+    /// Another handle to the same rows.
+    pub(super) fn reader(&self) -> Family {
+        Family {
+            database: Arc::clone(&self.database),
+            index: self.index,
+            name: self.name.clone(),
+            layout: self.layout,
+            changelog: self.changelog.clone(),
+            next_offset: self.next_offset,
+            read: ReadOptions::default(),
+            write: options::write(true),
+            key: Vec::new(),
+        }
+    }
+
+    /// The next offset of each partition that feeds the store.
+    pub(super) fn positions(&self) -> Result<Vec<(i32, i64)>> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(position_key(0).to_vec());
+        options.set_iterate_upper_bound(vec![ROW]);
+        let mut rows = self.database.db.raw_iterator_cf_opt(&self.handle()?, options);
+        rows.seek_to_first();
+        let mut positions = Vec::new();
+        while let Some((key, offset)) = rows.item() {
+            if let (Some(partition), Some(offset)) = (key.get(1..).and_then(<[u8]>::first_chunk), offset.first_chunk())
+            {
+                positions.push((i32::from_be_bytes(*partition), i64::from_be_bytes(*offset)));
+            }
+            rows.next();
+        }
+        rows.status().map_err(|error| self.database.failed("read", error))?;
+        Ok(positions)
     }
 
     /// Forgets all rows.
@@ -363,6 +401,12 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// Sorts behind the meta record and before all rows.
+fn position_key(partition: i32) -> [u8; 5] {
+    let [a, b, c, d] = partition.to_be_bytes();
+    [0x00, a, b, c, d]
 }
 
 fn prefix(bytes: &mut Vec<u8>, key: &[u8]) {

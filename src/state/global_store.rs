@@ -1,0 +1,118 @@
+//! Stores that every task reads and one thread writes.
+//!
+//! ```text
+//!   global thread:  TaskStores ── buffer ── apply ──> Engine ──┐
+//!                                                             │ rows: RocksDB, or memory behind a lock
+//!   stream threads: TaskStores ── read-only store ── Engine <──┘ a handle of its own for every task
+//! ```
+//!
+//! Readers see what has been applied, whole batches at a time. RocksDB takes readers beside its writer without a lock of
+//! ours; rows in memory stand behind a lock that readers share and the writer holds for the rows of one batch. A task
+//! without a global store meets neither.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::engine::Engine;
+use super::memory::MemoryEngine;
+use super::task_stores::{Store, TaskStores};
+use super::{CacheBudget, StoreSpec};
+
+/// Handles to the global stores of an application, shared by its threads.
+#[derive(Debug, Default)]
+pub(crate) struct GlobalStores {
+    stores: Vec<(Arc<StoreSpec>, Engine)>,
+}
+
+impl GlobalStores {
+    /// Adds the stores of a task that writes some.
+    pub(crate) fn add(&mut self, writer: &TaskStores) {
+        self.stores.extend(writer.stores.iter().map(|store| (Arc::clone(&store.spec), store.engine.reader())));
+    }
+
+    /// Lets a task read them: behind its own stores, under their names.
+    pub(crate) fn attach(&self, stores: &mut TaskStores) {
+        for (spec, engine) in &self.stores {
+            let mut store = Store::new(spec, None, engine.reader(), &CacheBudget::new(0));
+            store.is_read_only = true;
+            stores.stores.push(store);
+        }
+    }
+}
+
+impl TaskStores {
+    /// Stores in memory that others may read.
+    pub(crate) fn shared_in_memory(specs: &[Arc<StoreSpec>]) -> TaskStores {
+        let mut stores = TaskStores::in_memory(specs, 0);
+        stores.share();
+        stores
+    }
+
+    /// Makes rows in memory readable by others.
+    pub(super) fn share(&mut self) {
+        for store in &mut self.stores {
+            if let Engine::Memory(memory) = &mut store.engine {
+                let memory = std::mem::take(memory);
+                store.engine = Engine::Shared(Arc::new(RwLock::new(memory)));
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Another handle to the same rows.
+    fn reader(&self) -> Engine {
+        match self {
+            // Rows of its own: only what is shared has readers.
+            Engine::Memory(_) => Engine::Memory(MemoryEngine::default()),
+            Engine::Shared(memory) => Engine::Shared(Arc::clone(memory)),
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => Engine::RocksDb(family.reader()),
+        }
+    }
+}
+
+/// Reads under the lock. A writer that panicked has left whole rows: each is one assignment.
+pub(super) fn read<T>(memory: &RwLock<MemoryEngine>, with: impl FnOnce(&MemoryEngine) -> T) -> T {
+    with(&memory.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+pub(super) fn write<T>(memory: &RwLock<MemoryEngine>, with: impl FnOnce(&mut MemoryEngine) -> T) -> T {
+    with(&mut memory.write().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+
+    use super::*;
+    use crate::ErrorKind;
+    use crate::serdes::Utf8;
+    use crate::state::{RecordContext, Stores};
+
+    #[test]
+    fn a_reader_sees_what_is_applied_and_writes_nothing() {
+        let spec = Stores::in_memory_key_value("g", Utf8, Utf8).spec;
+        let mut writer = TaskStores::shared_in_memory(&[spec]);
+        let mut globals = GlobalStores::default();
+        globals.add(&writer);
+        let mut reader = TaskStores::default();
+        globals.attach(&mut reader);
+        let context = RecordContext::default();
+        let all = |reader: &mut TaskStores| reader.page(0, Bound::Unbounded, Bound::Unbounded, false, 9).unwrap();
+
+        writer.put(0, b"b", Some(b"2"), &context).unwrap();
+        assert_eq!(reader.get(0, b"b").unwrap(), None, "not applied yet");
+        writer.apply_positions(&[(0, 1)]).unwrap();
+        assert_eq!(reader.get(0, b"b").unwrap(), Some(&b"2"[..]));
+        assert_eq!(all(&mut reader).len(), 1);
+        writer.put(0, b"a", Some(b"1"), &context).unwrap();
+        writer.put(0, b"b", None, &context).unwrap();
+        writer.apply_positions(&[(0, 3)]).unwrap();
+        assert_eq!(reader.get(0, b"b").unwrap(), None);
+        assert_eq!(all(&mut reader), [(b"a".to_vec(), b"1".to_vec())]);
+
+        let error = reader.put(0, b"c", Some(b"3"), &context).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::User);
+        assert!(error.to_string().contains("global store g"), "{error}");
+    }
+}
