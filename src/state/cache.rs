@@ -81,11 +81,22 @@ pub(super) struct RecordCache {
     table: HashTable<u32>,
     used: Ends,
     dirty: Ends,
-    /// Keys of dirty entries; only once the store has been asked for a range.
+    /// Whether ranges show clean entries too.
+    ranges: Ranges,
+    /// Keys of the entries that ranges show; only once the store has been asked for one.
     ordered: Option<BTreeMap<Box<[u8]>, u32>>,
     dirty_bytes: usize,
     /// An evicted entry that leaves when it is taken.
     leaving: u32,
+}
+
+/// Which entries a range shows beside the dirty ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ranges {
+    /// None: what is clean is also below.
+    Dirty,
+    /// The clean ones too: in Java the cache of a windowed store shows rows that the store below does not show any more.
+    All,
 }
 
 /// No entry.
@@ -151,8 +162,9 @@ pub(super) struct Taken {
 }
 
 impl RecordCache {
-    pub(super) fn new(budget: CacheBudget) -> RecordCache {
+    pub(super) fn new(budget: CacheBudget, ranges: Ranges) -> RecordCache {
         RecordCache {
+            ranges,
             share: Share { budget, bytes: 0 },
             entries: Vec::new(),
             free: Vec::new(),
@@ -258,7 +270,7 @@ impl RecordCache {
         let value = (!entry.is_deletion).then(|| entry.value.clone());
         let taken = Taken { key: entry.key.clone(), value, context: std::mem::take(&mut entry.context) };
         self.dirty_bytes -= entry.bytes;
-        if let Some(ordered) = &mut self.ordered {
+        if let (Some(ordered), Ranges::Dirty) = (&mut self.ordered, self.ranges) {
             ordered.remove(taken.key.as_slice());
         }
         if self.leaving == id || taken.value.is_none() {
@@ -268,7 +280,7 @@ impl RecordCache {
         Some(taken)
     }
 
-    /// Dirty entries by key.
+    /// Dirty entries by key, and, where ranges show them, clean ones.
     pub(super) fn range(
         &mut self,
         from: Bound<&[u8]>,
@@ -276,8 +288,10 @@ impl RecordCache {
     ) -> impl DoubleEndedIterator<Item = (&[u8], Option<&[u8]>)> {
         let entries = &self.entries;
         let ordered = self.ordered.get_or_insert_with(|| {
-            let dirty = (0..).zip(entries).filter(|(_, entry)| entry.is_dirty);
-            dirty.map(|(id, entry)| (entry.key.as_slice().into(), id)).collect()
+            let ranges = self.ranges;
+            let entries = self.table.iter().filter_map(|id| Some((*id, entries.get(*id as usize)?)));
+            let shown = entries.filter(|(_, entry)| entry.is_dirty || ranges == Ranges::All);
+            shown.map(|(id, entry)| (entry.key.as_slice().into(), id)).collect()
         });
         ordered.range::<[u8], _>((from, to)).map(move |(key, id)| {
             let entry = entries.get(*id as usize).filter(|entry| !entry.is_deletion);
@@ -317,6 +331,9 @@ impl RecordCache {
         let Some(entry) = self.entries.get_mut(id as usize) else { return };
         entry.is_dirty = false;
         entry.context = RecordContext::default();
+        if let (Some(ordered), Ranges::All) = (&mut self.ordered, self.ranges) {
+            ordered.remove(entry.key.as_slice());
+        }
         self.share.remove(entry.bytes);
         if let Ok(place) = self.table.find_entry(entry.hash, |other| *other == id) {
             place.remove();
@@ -377,7 +394,7 @@ mod tests {
 
     #[test]
     fn dirty_entries_leave_in_the_order_of_their_last_update() {
-        let mut cache = RecordCache::new(CacheBudget::new(1000));
+        let mut cache = RecordCache::new(CacheBudget::new(1000), Ranges::Dirty);
         for key in ["a", "b", "c", "a"] {
             put(&mut cache, key, Some("1"));
         }
@@ -390,7 +407,7 @@ mod tests {
     #[test]
     fn evicting_a_dirty_entry_flushes_it_first_and_then_all_others() {
         let budget = CacheBudget::new(3 * (ENTRY_BYTES + 2));
-        let mut cache = RecordCache::new(budget.clone());
+        let mut cache = RecordCache::new(budget.clone(), Ranges::Dirty);
         for key in ["a", "b", "c"] {
             put(&mut cache, key, Some("1"));
         }
@@ -407,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_deletion_is_seen_until_it_is_flushed() {
-        let mut cache = RecordCache::new(CacheBudget::new(1000));
+        let mut cache = RecordCache::new(CacheBudget::new(1000), Ranges::Dirty);
         put(&mut cache, "a", None);
         assert_eq!(cache.get(b"a"), Some(None));
         assert_eq!(cache.range(Bound::Unbounded, Bound::Unbounded).collect::<Vec<_>>(), [(&b"a"[..], None)]);
@@ -417,9 +434,22 @@ mod tests {
     }
 
     #[test]
+    fn a_range_shows_clean_entries_where_it_has_to() {
+        let mut cache = RecordCache::new(CacheBudget::new(1000), Ranges::All);
+        put(&mut cache, "a", Some("1"));
+        put(&mut cache, "b", None);
+        assert_eq!(cache.range(Bound::Unbounded, Bound::Unbounded).count(), 2);
+        assert_eq!(take(&mut cache), ["a", "b"]);
+        put(&mut cache, "c", Some("1"));
+        let keys: Vec<_> = cache.range(Bound::Unbounded, Bound::Unbounded).map(|(key, _)| key.to_vec()).collect();
+        assert_eq!(keys, [b"a", b"c"], "a deletion is not kept as a clean entry");
+    }
+
+    #[test]
     fn the_budget_is_shared_and_given_back() {
         let budget = CacheBudget::new(100);
-        let (mut one, mut other) = (RecordCache::new(budget.clone()), RecordCache::new(budget.clone()));
+        let (mut one, mut other) =
+            (RecordCache::new(budget.clone(), Ranges::Dirty), RecordCache::new(budget.clone(), Ranges::Dirty));
         put(&mut one, "a", Some("1"));
         put(&mut one, "a", Some("22"));
         put(&mut other, "b", Some("1"));

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::cache::{CacheBudget, Evicted, RecordCache};
+use super::cache::{CacheBudget, Evicted, Ranges, RecordCache};
 use super::changelog::{ChangelogRecord, Pending};
 use super::directory::TaskDirectory;
 use super::engine::Engine;
@@ -167,10 +167,7 @@ impl TaskStores {
         if is_cached && store.cache.contains(key) {
             return Ok(store.cache.get(key).flatten());
         }
-        if store.retention.as_ref().is_some_and(|retention| !retention.shows(key)) {
-            return Ok(None);
-        }
-        store.buffer.get(key, &mut store.engine)
+        store.get_below(key)
     }
 
     /// Writes or, with none, deletes a row.
@@ -284,7 +281,7 @@ impl TaskStores {
             let store = self.stores.get_mut(index).ok_or_else(no_store)?;
             let Some(taken) = store.next_dirty(index == self.written) else { return Ok(None) };
             let old = match want_old || taken.value.is_none() {
-                true => store.buffer.get(&taken.key, &mut store.engine)?.map(<[u8]>::to_vec),
+                true => store.get_below(&taken.key)?.map(<[u8]>::to_vec),
                 false => None,
             };
             if taken.value.is_none() && old.is_none() {
@@ -468,7 +465,8 @@ impl Store {
         engine: Engine,
         budget: &CacheBudget,
     ) -> Store {
-        let (buffer, cache) = (WriteBuffer::default(), RecordCache::new(budget.clone()));
+        let ranges = if spec.kind.windowed().is_some() { Ranges::All } else { Ranges::Dirty };
+        let (buffer, cache) = (WriteBuffer::default(), RecordCache::new(budget.clone(), ranges));
         let condition = StoreCondition::Empty;
         let spec = Arc::clone(spec);
         let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys));
@@ -502,6 +500,14 @@ impl Store {
         }
         self.forwards = false;
         self.flushing = false;
+    }
+
+    /// The row below the cache.
+    fn get_below(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
+        if self.retention.as_ref().is_some_and(|retention| !retention.shows(key)) {
+            return Ok(None);
+        }
+        self.buffer.get(key, &mut self.engine)
     }
 
     /// Rows in byte order, as the task sees them.

@@ -62,6 +62,20 @@ fn a_row_is_shown_until_its_retention_has_passed() {
 }
 
 #[test]
+fn a_cached_row_shows_until_it_is_evicted() {
+    let (mut task, mut store) = task(&Stores::window("w", ms(60), ms(10), false, Utf8, Utf8).with_caching(), 1_000_000);
+    for start in [0, 100] {
+        store.put(&mut task, &text("a"), &text("v"), start).unwrap();
+        commit(&mut task);
+    }
+    let rows = store.all().collect(&mut task).unwrap();
+    assert_eq!(rows.iter().map(|(key, _)| key.window.start).collect::<Vec<_>>(), [0, 100], "as in Java");
+    task.0.discard();
+    let rows = store.all().collect(&mut task).unwrap();
+    assert_eq!(rows.iter().map(|(key, _)| key.window.start).collect::<Vec<_>>(), [100]);
+}
+
+#[test]
 fn a_row_of_an_expired_bucket_is_dropped_counted_and_logged() {
     let (mut task, mut store) = task(&Stores::window("w", ms(60_000), ms(10), false, Utf8, Utf8), 0);
     store.put(&mut task, &text("a"), &text("5"), 300_000).unwrap();
