@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[cfg(feature = "testing")]
+use super::windowed_keys::Parts;
 use super::windowed_keys::{Tail, WindowedKeys};
 
 /// Declares a store. One value for the whole application; every task opens its own store from it.
@@ -165,6 +167,28 @@ impl WindowKind {
 impl SessionKind {
     pub(crate) fn new(retention_ms: i64, engine: EngineKind) -> SessionKind {
         SessionKind { retention_ms, keys: WindowedKeys::of(Tail::Start, retention_ms, engine) }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl WindowKind {
+    pub(crate) fn changelog_key(&self, key: &[u8], time: i64, sequence: i64) -> Vec<u8> {
+        let mut logged = Vec::new();
+        self.keys.encode_logged(Parts { key, time, tail: sequence }, &mut logged);
+        logged
+    }
+
+    pub(crate) fn read_changelog_key(&self, logged: &[u8]) -> Option<(Vec<u8>, i64, i64)> {
+        self.keys.decode_logged(logged).map(|Parts { key, time, tail }| (key.to_vec(), time, tail))
+    }
+}
+
+#[cfg(feature = "testing")]
+impl SessionKind {
+    pub(crate) fn changelog_key(&self, key: &[u8], start: i64, end: i64) -> Vec<u8> {
+        let mut logged = Vec::new();
+        self.keys.encode_logged(Parts { key, time: end, tail: start }, &mut logged);
+        logged
     }
 }
 

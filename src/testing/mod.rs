@@ -12,6 +12,7 @@ mod tests;
 mod topic_client;
 mod topics;
 mod wire;
+mod wire_stores;
 
 pub use driver::TopologyTestDriver;
 pub use produced::TestRecord;

@@ -24,6 +24,7 @@ mod dsl;
 mod exceptions;
 mod final_rows;
 mod formats_joins;
+mod formats_stores;
 mod functions;
 mod global;
 mod key;

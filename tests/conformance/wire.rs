@@ -5,6 +5,7 @@ use serde_json::Value as Json;
 
 use crate::compare::Differences;
 use crate::formats_joins;
+use crate::formats_stores;
 use crate::outcome::{Outcome, Stop, missing};
 use crate::value::{hex, unhex};
 
@@ -62,6 +63,7 @@ fn check(list: &str, entry: &Json) -> Result<Differences, Stop> {
             }
             same("read", &time.to_string(), &Wire::read_offset_metadata(text("encoded")).to_string());
         }
+        list if formats_stores::LISTS.contains(&list) => formats_stores::check(list, entry, &mut same)?,
         list if formats_joins::LISTS.contains(&list) => formats_joins::check(list, entry, &mut same),
         other => return Err(missing(format!("format {other}"))),
     }
