@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use kstreams::{
-    Config, Consumed, Grouped, I64, Joined, KafkaStreams, Materialized, Produced, Repartitioned, RestoreEvent, State,
-    StreamsBuilder, Topology, UncaughtErrorResponse, Utf8,
+    Config, Consumed, Grouped, I64, JoinWindows, Joined, KafkaStreams, Materialized, Produced, Repartitioned,
+    RestoreEvent, State, StreamJoined, StreamsBuilder, TableJoined, Topology, UncaughtErrorResponse, Utf8,
 };
 
 fn main() -> std::process::ExitCode {
@@ -91,6 +91,9 @@ fn topology(args: &Args) -> Result<Topology> {
     let output = args.get("output").unwrap_or("output");
     let strings = || Consumed::with(Utf8, Utf8);
     let stream = |topic: &str| builder.stream(topic, strings());
+    let window = Duration::from_millis(args.number("window-ms")?.unwrap_or(60_000));
+    let within = JoinWindows::of_time_difference_with_no_grace(window);
+    let in_stores = StreamJoined::with(Utf8, Utf8, Utf8).with_store_name("join");
     match args.get("workload").context("--workload is missing")? {
         "passthrough" => stream(left)
             .map_values(|mut value| {
@@ -123,6 +126,38 @@ fn topology(args: &Args) -> Result<Topology> {
                 .join(&table, |left, right| join(left, &right), Joined::with(Utf8, Utf8))
                 .to(output, Produced::with(Utf8, Utf8));
         }
+        "stream-stream" => {
+            let right = stream(&right);
+            stream(left)
+                .join_stream(right, |left, right| joined(left, Some(right.as_str())), within, in_stores)
+                .to(output, Produced::with(Utf8, Utf8));
+        }
+        "stream-stream-left" => {
+            let right = stream(&right);
+            stream(left)
+                .left_join_stream(right, |left, right| joined(left, right.map(String::as_str)), within, in_stores)
+                .to(output, Produced::with(Utf8, Utf8));
+        }
+        "fk-join" => {
+            let orders = builder.table(left, strings(), Materialized::named("left"));
+            let table = builder.table(&right, strings(), Materialized::named("right"));
+            let by = |_key: &String, value: &String| reference(value).to_owned();
+            orders
+                .join_foreign_key(&table, by, |left, right| join(left, &right), TableJoined::default())
+                .to_stream()
+                .to(output, Produced::with(Utf8, Utf8));
+        }
+        "global-join" => {
+            let left = stream(left);
+            let table = builder.global_table(&right, strings(), Materialized::named("right"));
+            left.join_global(
+                &table,
+                |_key, value| reference(value).to_owned(),
+                |left, right| join(left, &right),
+                Joined::with(Utf8, Utf8),
+            )
+            .to(output, Produced::with(Utf8, Utf8));
+        }
         other => bail!("unknown workload {other}"),
     }
     Ok(builder.build()?)
@@ -135,8 +170,23 @@ fn reference(value: &str) -> &str {
 
 fn join(mut left: String, right: &str) -> String {
     left.push('|');
-    left.push_str(right.get(..12).unwrap_or(right));
+    left.push_str(sequence(right));
     left
+}
+
+/// The same where the left value stays in its store.
+fn joined(left: &str, right: Option<&str>) -> String {
+    let right = right.map_or("-", sequence);
+    let mut both = String::with_capacity(left.len() + 1 + right.len());
+    both.push_str(left);
+    both.push('|');
+    both.push_str(right);
+    both
+}
+
+/// The first 12 characters of a value.
+fn sequence(value: &str) -> &str {
+    value.get(..12).unwrap_or(value)
 }
 
 fn last_200(mut tail: String, value: &str) -> String {
