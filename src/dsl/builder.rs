@@ -91,7 +91,7 @@ impl StreamsBuilder {
         let source = graph.name_or(given.as_ref().map(|name| format!("{name}-source")), "KSTREAM-SOURCE-");
         let name = graph.name_or(given, "KTABLE-SOURCE-");
         let source = graph.append(NodeSpec::source(&source, &[topic], consumed.nullable()), &[]);
-        graph.note_source_table(&store.spec.store.spec.name, topic);
+        graph.note_source_table(&store.spec.spec().name, topic);
         table_source::<K, Option<V>, V>(&self.graph, &mut graph, &name, source, store)
     }
 

@@ -205,13 +205,11 @@ impl<K: 'static, V: 'static> KTable<K, V> {
         copartition(&mut graph, &[self.node], response);
         let resolver = join.append_resolver(&mut graph, response, joiner);
 
-        let is_versioned = materialized.is_versioned();
         let store = materialized.store_if_needed(&mut graph, "KTABLE-FK-JOIN-OUTPUT-", Some(&self.table.key), None);
         // Java tells the generated name, too.
         let queryable = Some(store.spec.name().to_owned());
         let mut result = table_source::<K, Option<VR>, VR>(&handle, &mut graph, &join.names.result, resolver, store);
         result.table.queryable = queryable;
-        result.table.is_versioned = is_versioned;
         result
     }
 }

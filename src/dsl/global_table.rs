@@ -10,7 +10,7 @@ use super::{Joined, KStream, Materialized, StreamsBuilder};
 use crate::error::Result;
 use crate::operators::global_join::GlobalJoin;
 use crate::operators::stream_table_join::JoinKind;
-use crate::operators::table::{TableSource, View, ViewMaker};
+use crate::operators::table::{TableSource, ViewMaker};
 use crate::operators::{KeySelector, ValueJoiner};
 use crate::serdes::DynSerde;
 use crate::state::StoreBuilder;
@@ -78,7 +78,11 @@ impl StreamsBuilder {
         let given = consumed.name.take();
         let source = graph.name_or(given.as_ref().map(|name| format!("{name}-source")), "KSTREAM-SOURCE-");
         let name = graph.name_or(given, "KTABLE-SOURCE-");
-        let store = option.spec.store.clone();
+        if option.spec.is_versioned() {
+            graph.mistake(format!("global table {name} cannot be versioned: leave Materialized::as_versioned out"));
+        }
+        let queryable = option.is_named.then(|| option.spec.name().to_owned());
+        let (view, store) = (option.spec.view(), Arc::clone(option.spec.spec()));
         let spec = option.spec;
         let make = move |init: &mut ProcessorInit<'_>| {
             let rows = Some(spec.open(init)?);
@@ -87,12 +91,7 @@ impl StreamsBuilder {
             Ok(TableSource::<K, Option<V>, V> { name, key, rows, value, types: std::marker::PhantomData })
         };
         let node = NodeSpec::processor::<K, Option<V>, _>(&name, make);
-        graph.append_global(&store.spec, &source, topic, consumed.nullable(), node);
-        let queryable = option.is_named.then(|| store.name().to_owned());
-        let view: ViewMaker<K, V> = Arc::new(move |init| {
-            let view: Box<dyn View<K, V>> = Box::new(init.store(&store)?);
-            Ok(view)
-        });
+        graph.append_global(&store, &source, topic, consumed.nullable(), node);
         GlobalKTable { graph: Rc::clone(&self.graph), key, view, queryable }
     }
 

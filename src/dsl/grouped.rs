@@ -154,7 +154,7 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         if self.stream.repartition_required {
             let remedy = (grouping.is_none() && !store.is_named).then_some("Grouped::named");
             let repartition = Repartition {
-                prefix: grouping.as_deref().unwrap_or(store.spec.store.name()),
+                prefix: grouping.as_deref().unwrap_or(store.spec.name()),
                 remedy,
                 key: &key,
                 value: &value,
@@ -291,7 +291,7 @@ impl<K: 'static, V: 'static> KGroupedTable<K, V> {
         let (sink, source) = (part("-sink"), part("-source"));
         let (sink, source) = (graph.name_or(sink, "KSTREAM-SINK-"), graph.name_or(source, "KSTREAM-SOURCE-"));
         let name = graph.name_or(given, prefix);
-        let topic = format!("{}-repartition", grouping.as_deref().unwrap_or(store.spec.store.name()));
+        let topic = format!("{}-repartition", grouping.as_deref().unwrap_or(store.spec.name()));
         let parent = self.node;
         let source = self.shared.source(&mut graph, grouping.is_some(), |graph| {
             if grouping.is_none() && !store.is_named {

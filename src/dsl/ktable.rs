@@ -281,7 +281,7 @@ impl<K: 'static, V: 'static> KTable<K, V> {
         let table = match store {
             Some(store) => {
                 connect_store(&mut graph, node, &store.spec, true);
-                Table { is_versioned, ..Table::stored(node, store) }
+                Table::stored(node, store)
             }
             None => {
                 let before = self.table.send_old_values;

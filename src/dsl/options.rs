@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::table_node::TableStoreOption;
 use crate::operators::print::{LineFile, PrintTarget, Show};
-use crate::operators::table_store::{NoSerde, TableStoreSpec};
-use crate::serdes::{DynSerde, Serde};
-use crate::state::{EngineKind, StoreBuilder, StoreSpec, TimestampedKeyValueStore};
+use crate::operators::table_store::{NoSerde, TableRows, TableStoreSpec};
+use crate::record::ValueAndTimestamp;
+use crate::serdes::{DynSerde, Serde, Timestamped, Untimestamped};
+use crate::state::{EngineKind, StoreBuilder, StoreKind, StoreSpec, VersionedKind};
 use crate::topology::{Partitioner, TopologyBuilder};
+use crate::window::millis;
 
 /// The serdes and the name that an operator is given.
 macro_rules! serdes {
@@ -117,12 +120,21 @@ pub struct Materialized<K, V> {
     caching: bool,
     logging: Option<BTreeMap<String, String>>,
     engine: EngineKind,
+    rows: RowOption,
+}
+
+/// What is kept of a row.
+#[derive(Debug, Clone, Copy)]
+enum RowOption {
+    Timestamped,
+    Plain,
+    Versions(VersionedKind),
 }
 
 impl<K, V> Default for Materialized<K, V> {
     fn default() -> Self {
-        let (caching, engine) = (true, EngineKind::Persistent);
-        Materialized { name: None, key: None, value: None, caching, logging: Some(BTreeMap::new()), engine }
+        let (caching, engine, rows) = (true, EngineKind::Persistent, RowOption::Timestamped);
+        Materialized { name: None, key: None, value: None, caching, logging: Some(BTreeMap::new()), engine, rows }
     }
 }
 
@@ -193,7 +205,57 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
 
     /// Whether updates that came out of order are part of its history.
     pub(super) fn is_versioned(&self) -> bool {
-        false
+        matches!(self.rows, RowOption::Versions(_))
+    }
+
+    /// Keeps the versions that a row has had (KIP-889), on disk and not cached: an update that comes out of order goes to
+    /// its place in the history, and a stream is joined with the row as it was at the time of each of its records.
+    ///
+    /// `history` is how long before the newest update of any row the versions are known, and also how late an update may
+    /// come. A later one is dropped and counted.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// # use std::time::Duration;
+    /// let builder = StreamsBuilder::new();
+    /// let day = Duration::from_secs(86_400);
+    /// let rates = builder.table("rates", Consumed::with(Utf8, F64), Materialized::named("rates").as_versioned(day));
+    /// builder
+    ///     .stream("payments", Consumed::with(Utf8, F64))
+    ///     .join(&rates, |amount, rate| amount * rate, Joined::with(Utf8, F64))
+    ///     .to("in-euro", Produced::with(Utf8, F64));
+    ///
+    /// let mut driver = TopologyTestDriver::new(&builder.build()?)?;
+    /// let (rates, payments) = (driver.create_input_topic("rates", Utf8, F64), driver.create_input_topic("payments", Utf8, F64));
+    /// rates.pipe_at(&mut driver, "dkk", 0.13, 1_000)?;
+    /// rates.pipe_at(&mut driver, "dkk", 0.14, 2_000)?;
+    /// payments.pipe_at(&mut driver, "dkk", 100.0, 1_500)?; // with the rate of its time
+    /// let euros = driver.create_output_topic("in-euro", Utf8, F64).read_key_values(&mut driver)?;
+    /// assert_eq!(euros, [("dkk".to_owned(), 13.0)]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn as_versioned(self, history: Duration) -> Self {
+        Materialized { rows: RowOption::Versions(VersionedKind::new(millis(history))), ..self }
+    }
+
+    /// How far the time of a versioned store moves before versions that have expired are cleared away; only after
+    /// [`as_versioned`](Materialized::as_versioned). By default a third of the history or less.
+    #[must_use]
+    pub fn with_segment_interval(self, interval: Duration) -> Self {
+        match self.rows {
+            RowOption::Versions(kind) => {
+                let rows = RowOption::Versions(VersionedKind { segment_ms: millis(interval), ..kind });
+                Materialized { rows, ..self }
+            }
+            RowOption::Timestamped | RowOption::Plain => self,
+        }
+    }
+
+    /// Keeps rows without their times, as a plain key-value store does: a row that is read back has the time -1.
+    #[must_use]
+    pub fn without_timestamps(self) -> Self {
+        Materialized { rows: RowOption::Plain, ..self }
     }
 
     /// The serdes given here, else those of the table before.
@@ -232,18 +294,44 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         let mut missing = None;
         let key = serde_or_missing(self.key.or(key.map(Arc::clone)), &name, "key", &mut missing);
         let value = serde_or_missing(self.value.or(value.map(Arc::clone)), &name, "value", &mut missing);
-        let store = StoreBuilder::<TimestampedKeyValueStore<K, V>>::timestamped(
-            &name,
-            self.engine,
-            Arc::clone(&key),
-            Arc::clone(&value),
-        );
-        let store = if self.caching { store.with_caching() } else { store };
-        let store = match self.logging {
-            Some(config) => store.with_logging(config),
-            None => store.without_logging(),
+        let (caching, logging, engine) = (self.caching, self.logging, self.engine);
+        let rows = match self.rows {
+            RowOption::Versions(kind) => {
+                let store = StoreBuilder::versioned(&name, kind, Arc::clone(&key), Arc::clone(&value));
+                TableRows::Versions(logged(store, logging))
+            }
+            RowOption::Timestamped => {
+                let rows: DynSerde<ValueAndTimestamp<V>> = Arc::new(Timestamped(Arc::clone(&value)));
+                newest(&name, StoreKind::TimestampedKeyValue, engine, &key, rows, caching, logging)
+            }
+            RowOption::Plain => {
+                let rows: DynSerde<ValueAndTimestamp<V>> = Arc::new(Untimestamped(Arc::clone(&value)));
+                newest(&name, StoreKind::KeyValue, engine, &key, rows, caching, logging)
+            }
         };
-        TableStoreOption { spec: TableStoreSpec { store, key, value, missing }, is_named }
+        TableStoreOption { spec: TableStoreSpec { rows, key, value, missing }, is_named }
+    }
+}
+
+/// A store of the newest row of each key.
+fn newest<K: 'static, V: 'static>(
+    name: &str,
+    kind: StoreKind,
+    engine: EngineKind,
+    key: &DynSerde<K>,
+    rows: DynSerde<ValueAndTimestamp<V>>,
+    caching: bool,
+    logging: Option<BTreeMap<String, String>>,
+) -> TableRows<K, V> {
+    let store = StoreBuilder::key_value(name, kind, engine, Arc::clone(key), Arc::clone(&rows));
+    let store = if caching { store.with_caching() } else { store };
+    TableRows::Newest(logged(store, logging), rows)
+}
+
+fn logged<S>(store: StoreBuilder<S>, logging: Option<BTreeMap<String, String>>) -> StoreBuilder<S> {
+    match logging {
+        Some(config) => store.with_logging(config),
+        None => store.without_logging(),
     }
 }
 

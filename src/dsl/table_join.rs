@@ -136,7 +136,6 @@ impl<K: Clone + 'static, V: 'static> KTable<K, V> {
         let other = other.clone();
         let handle = Rc::clone(&self.graph);
         let mut graph = handle.borrow_mut();
-        let is_versioned = materialized.as_ref().is_some_and(Materialized::is_versioned);
         let store = materialized.map(|store| store.store(&mut graph, "KTABLE-MERGE-", Some(&self.table.key), None));
         let given = claim(&mut graph, self.given.take());
         let side = |side: &str| given.as_ref().map(|given| format!("{given}-join-{side}"));
@@ -161,8 +160,7 @@ impl<K: Clone + 'static, V: 'static> KTable<K, V> {
         if let Some(store) = &store {
             connect_store(&mut graph, node, &store.spec, store.is_named);
         }
-        let mut table = joined_table(node, sides, kind, &self.table, &other.table, store, joiner);
-        table.is_versioned = is_versioned;
+        let table = joined_table(node, sides, kind, &self.table, &other.table, store, joiner);
         KTable::new(&handle, node, table)
     }
 }

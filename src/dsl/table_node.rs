@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::KTable;
 use super::builder::Graph;
-use crate::operators::table::{TableSource, View, ViewMaker};
+use crate::operators::table::{TableSource, ViewMaker};
 use crate::operators::table_store::TableStoreSpec;
 use crate::serdes::DynSerde;
 use crate::topology::{NodeId, NodeSpec, TopologyBuilder};
@@ -66,17 +66,11 @@ impl<K: 'static, V: 'static> Table<K, V> {
     pub(super) fn stored(node: NodeId, store: TableStoreOption<K, V>) -> Table<K, V> {
         let TableStoreOption { spec, is_named } = store;
         let (key, value) = (Arc::clone(&spec.key), Some(Arc::clone(&spec.value)));
-        let queryable = is_named.then(|| spec.store.name().to_owned());
-        let view: ViewMaker<K, V> = {
-            let store = spec.store.clone();
-            Arc::new(move |init| {
-                let view: Box<dyn View<K, V>> = Box::new(init.store(&store)?);
-                Ok(view)
-            })
-        };
-        let name = Arc::clone(&spec.store.spec.name);
+        let queryable = is_named.then(|| spec.name().to_owned());
+        let (view, is_versioned) = (spec.view(), spec.is_versioned());
+        let name = Arc::clone(&spec.spec().name);
         let connect = Rc::new(move |graph: &mut TopologyBuilder| {
-            let store = Arc::clone(&spec.store.spec.name);
+            let store = Arc::clone(&spec.spec().name);
             if !graph.is_connected(node, &store) {
                 connect_store(graph, node, &spec, is_named);
             }
@@ -87,7 +81,7 @@ impl<K: 'static, V: 'static> Table<K, V> {
             key,
             value,
             queryable,
-            is_versioned: false,
+            is_versioned,
             view,
             materialize: Rc::new(move |graph| vec![materialize(graph)]),
             send_old_values: Rc::new(move |graph, old_values| {
@@ -112,7 +106,7 @@ pub(super) fn connect_store<K, V>(
     if let Some(missing) = &spec.missing {
         graph.mistake(missing.to_string());
     }
-    let store = &spec.store.spec;
+    let store = spec.spec();
     graph.add_store(Arc::clone(store));
     graph.connect_node(node, &store.name);
     if !is_named {

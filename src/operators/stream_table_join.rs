@@ -38,7 +38,12 @@ impl<K: 'static, V: 'static, VT: 'static, VR: 'static> Processor<K, V> for Strea
             return Ok(());
         }
         // A null key finds nothing, but its record is kept by a left join (KIP-962).
-        let row = if is_null { None } else { self.table.get(ctx.task, &key)? };
+        let row = match is_null {
+            true => None,
+            // What the row was at the record's time (KIP-914).
+            false if self.table.is_versioned() => self.table.get_as_of(ctx.task, &key, timestamp)?,
+            false => self.table.get(ctx.task, &key)?,
+        };
         match (self.joiner)(&key, value, row.map(|row| row.value)) {
             Some(value) => ctx.forward(Record { key, value, timestamp, headers }),
             None => Ok(()),

@@ -8,12 +8,23 @@ use super::{Predicate, RowMapper};
 use crate::error::Result;
 use crate::record::{Change, Record, ValueAndTimestamp};
 use crate::serdes::DynSerde;
-use crate::state::KeyValueStore;
+use crate::state::{KeyValueStore, VersionedKeyValueStore, VersionedRecord};
 use crate::topology::{Processor, ProcessorContext, ProcessorInit, TaskContext};
 
 /// How another operator of the task reads a table: its store, or what its functions make of its parent's.
 pub(crate) trait View<K, V> {
+    /// The newest row.
     fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<V>>>;
+
+    /// Whether it knows what a row was.
+    fn is_versioned(&self) -> bool {
+        false
+    }
+
+    /// The row as it was at a time (ms), where that is known.
+    fn get_as_of(&mut self, task: &mut TaskContext, key: &K, _time: i64) -> Result<Option<ValueAndTimestamp<V>>> {
+        self.get(task, key)
+    }
 }
 
 /// Made for each reader: a view holds scratch, and nothing is shared but the bytes.
@@ -22,6 +33,26 @@ pub(crate) type ViewMaker<K, V> = Arc<dyn Fn(&mut ProcessorInit<'_>) -> Result<B
 impl<K: 'static, V: 'static> View<K, V> for KeyValueStore<K, ValueAndTimestamp<V>> {
     fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<V>>> {
         KeyValueStore::get(self, task, key)
+    }
+}
+
+impl<K: 'static, V: 'static> View<K, V> for VersionedKeyValueStore<K, V> {
+    fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<V>>> {
+        Ok(VersionedKeyValueStore::get(self, task, key)?.map(Into::into))
+    }
+
+    fn is_versioned(&self) -> bool {
+        true
+    }
+
+    fn get_as_of(&mut self, task: &mut TaskContext, key: &K, time: i64) -> Result<Option<ValueAndTimestamp<V>>> {
+        Ok(VersionedKeyValueStore::get_as_of(self, task, key, time)?.map(Into::into))
+    }
+}
+
+impl<V> From<VersionedRecord<V>> for ValueAndTimestamp<V> {
+    fn from(version: VersionedRecord<V>) -> Self {
+        ValueAndTimestamp { value: version.value, timestamp: version.timestamp }
     }
 }
 
@@ -142,6 +173,15 @@ impl<K, V> View<K, V> for FilteredView<K, V> {
         let row = self.parent.get(task, key)?;
         Ok(row.filter(|row| (self.keep)(key, &row.value)))
     }
+
+    fn is_versioned(&self) -> bool {
+        self.parent.is_versioned()
+    }
+
+    fn get_as_of(&mut self, task: &mut TaskContext, key: &K, time: i64) -> Result<Option<ValueAndTimestamp<V>>> {
+        let row = self.parent.get_as_of(task, key, time)?;
+        Ok(row.filter(|row| (self.keep)(key, &row.value)))
+    }
 }
 
 /// A mapped table without a store.
@@ -152,9 +192,24 @@ pub(crate) struct MappedView<K, V, V2> {
 
 impl<K, V, V2> View<K, V2> for MappedView<K, V, V2> {
     fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<V2>>> {
-        let Some(row) = self.parent.get(task, key)? else { return Ok(None) };
-        let value = (self.map)(key, &row.value);
-        Ok(value.map(|value| ValueAndTimestamp { value, timestamp: row.timestamp }))
+        let row = self.parent.get(task, key)?;
+        Ok(row.and_then(|row| self.map(key, row)))
+    }
+
+    fn is_versioned(&self) -> bool {
+        self.parent.is_versioned()
+    }
+
+    fn get_as_of(&mut self, task: &mut TaskContext, key: &K, time: i64) -> Result<Option<ValueAndTimestamp<V2>>> {
+        let row = self.parent.get_as_of(task, key, time)?;
+        Ok(row.and_then(|row| self.map(key, row)))
+    }
+}
+
+impl<K, V, V2> MappedView<K, V, V2> {
+    fn map(&self, key: &K, row: ValueAndTimestamp<V>) -> Option<ValueAndTimestamp<V2>> {
+        let value = (self.map)(key, &row.value)?;
+        Some(ValueAndTimestamp { value, timestamp: row.timestamp })
     }
 }
 

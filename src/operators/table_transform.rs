@@ -205,6 +205,31 @@ pub(crate) struct TransformedView<K, V, T> {
 impl<K: 'static, V: 'static, T: ValueTransformerWithKey<K, V>> View<K, T::ValueOut> for TransformedView<K, V, T> {
     fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<T::ValueOut>>> {
         let row = self.parent.get(task, key)?;
+        self.transform(task, key, row)
+    }
+
+    fn is_versioned(&self) -> bool {
+        self.parent.is_versioned()
+    }
+
+    fn get_as_of(
+        &mut self,
+        task: &mut TaskContext,
+        key: &K,
+        time: i64,
+    ) -> Result<Option<ValueAndTimestamp<T::ValueOut>>> {
+        let row = self.parent.get_as_of(task, key, time)?;
+        self.transform(task, key, row)
+    }
+}
+
+impl<K: 'static, V: 'static, T: ValueTransformerWithKey<K, V>> TransformedView<K, V, T> {
+    fn transform(
+        &mut self,
+        task: &mut TaskContext,
+        key: &K,
+        row: Option<ValueAndTimestamp<V>>,
+    ) -> Result<Option<ValueAndTimestamp<T::ValueOut>>> {
         let timestamp = row.as_ref().map_or(-1, |row| row.timestamp);
         // The row came with another record than the one in hand, and nobody knows it any more.
         let outer = (std::mem::replace(&mut task.record.timestamp, timestamp), task.record.position.take());

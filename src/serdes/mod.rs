@@ -151,6 +151,24 @@ impl<S: Serde> Serde for Timestamped<S> {
     }
 }
 
+/// The rows of a plain store that stands where a timestamped one is expected: their times are not kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Untimestamped<S>(pub(crate) S);
+
+impl<S: Serde> Serde for Untimestamped<S> {
+    type Item = ValueAndTimestamp<S::Item>;
+
+    fn serialize(&self, item: &Self::Item, bytes: &mut Vec<u8>) -> Result<()> {
+        self.0.serialize(&item.value, bytes)
+    }
+    fn deserialize(&self, bytes: &[u8]) -> Result<Self::Item> {
+        Ok(ValueAndTimestamp { value: self.0.deserialize(bytes)?, timestamp: -1 })
+    }
+    fn is_null(&self, item: &Self::Item) -> bool {
+        self.0.is_null(&item.value)
+    }
+}
+
 /// Appends an item; none for a null, which has no bytes.
 pub(crate) fn encode<T: 'static>(serde: &dyn Serde<Item = T>, item: &T, bytes: &mut Vec<u8>) -> Result<Option<usize>> {
     if serde.is_null(item) {

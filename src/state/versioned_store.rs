@@ -36,7 +36,6 @@ impl<K: 'static, V: 'static> VersionedKeyValueStore<K, V> {
         VersionedKeyValueStore { index, key, value, key_bytes: Vec::new(), value_bytes: Vec::new() }
     }
 
-    #[expect(dead_code, reason = "for versioned tables")]
     pub(crate) fn index(&self) -> usize {
         self.index
     }

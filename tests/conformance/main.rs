@@ -40,6 +40,7 @@ mod suppress;
 mod table_joins;
 mod transform_values;
 mod value;
+mod versioned;
 mod windowed;
 mod windowed_commands;
 mod wire;

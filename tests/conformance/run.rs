@@ -198,12 +198,17 @@ fn stored(
             Ok(rows.into_iter().map(|(key, value)| (key, value, None)).collect())
         }),
         // The rows of foreign-key subscriptions have headers in Java's stores; here they are only in the changelog.
-        "timestamped_kv" | "timestamped_kv_headers" => {
-            driver.timestamped_key_value_store(name, Bytes, Bytes).and_then(|rows| {
+        "timestamped_kv" | "timestamped_kv_headers" => match driver.timestamped_key_value_store(name, Bytes, Bytes) {
+            Ok(rows) => rows
+                .all()
+                .collect(driver)
+                .map(|rows| rows.into_iter().map(|(key, row)| (key, row.value, Some(row.timestamp))).collect()),
+            // Java shows a plain store behind a table as one with the time -1.
+            Err(_) => driver.key_value_store(name, Bytes, Bytes).and_then(|rows| {
                 let rows = rows.all().collect(driver)?;
-                Ok(rows.into_iter().map(|(key, row)| (key, row.value, Some(row.timestamp))).collect())
-            })
-        }
+                Ok(rows.into_iter().map(|(key, value)| (key, value, Some(-1))).collect())
+            }),
+        },
         "window"
         | "timestamped_window"
         | "session"

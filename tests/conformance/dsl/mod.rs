@@ -19,7 +19,7 @@ use crate::key::Key;
 use crate::outcome::{Stop, inexpressible, missing};
 use crate::stores::{StoreDecl, Stores, each_store};
 use crate::value::{Codec, Val};
-use crate::{cogroup, global, optimize, stream_joins, table_joins, windowed};
+use crate::{cogroup, global, optimize, stream_joins, table_joins, versioned, windowed};
 
 /// Whatever an op gives a name to.
 #[derive(Clone)]
@@ -201,7 +201,12 @@ impl Builder<'_> {
         let mut materialized = Materialized::with(K::codec(&key)?, value.clone());
         if let Some(name) = spec["name"].as_str() {
             materialized = materialized.with_name(name);
-            self.stores.add_table(name, key, value);
+            match spec["impl"].as_str() {
+                Some("versioned") => {
+                    self.stores.add(StoreDecl::Versioned(versioned::declared(name, key, value, spec)?));
+                }
+                _ => self.stores.add_table(name, key, value),
+            }
         }
         if spec["caching"] == Json::Bool(false) {
             materialized = materialized.without_caching();
@@ -212,6 +217,8 @@ impl Builder<'_> {
         let in_memory = self.case["config"]["dsl.store.suppliers"].as_str() == Some("in_memory");
         match spec["impl"].as_str().or(spec["store_type"].as_str()) {
             Some("in_memory") => materialized = materialized.in_memory(),
+            Some("versioned") => materialized = versioned::materialized(materialized, spec)?,
+            Some("plain") => materialized = materialized.without_timestamps(),
             None if in_memory => materialized = materialized.in_memory(),
             None | Some("persistent" | "rocks_db") => {}
             Some(other) => return Err(missing(format!("materialized as {other}"))),
