@@ -63,10 +63,13 @@ pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use config::{Config, Guarantee, TopicCreation};
 pub use dsl::{
     Branched, BranchedKStream, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
-    Materialized, Printed, Processed, Repartitioned, StreamJoined, StreamsBuilder, TableJoined,
+    Materialized, Printed, Processed, Repartitioned, SessionWindowedKStream, StreamJoined, StreamsBuilder, TableJoined,
+    TimeWindowedKStream, Windows,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use operators::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext, ValueTransformerWithKey};
+pub use operators::{
+    EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext, ValueTransformerWithKey,
+};
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,

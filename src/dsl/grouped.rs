@@ -7,6 +7,7 @@ use super::builder::Graph;
 use super::kstream::claim;
 use super::repartition::Repartition;
 use super::table_node::{Table, connect_store};
+use super::windowed::Windows;
 use super::{Grouped, KStream, KTable, Materialized};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::table_aggregate::TableAggregate;
@@ -57,8 +58,8 @@ impl Shared {
 
 /// A stream whose records of one key are in one task. `clone()` it to aggregate it more than once.
 pub struct KGroupedStream<K, V> {
-    stream: KStream<K, V>,
-    grouped: Grouped<K, V>,
+    pub(super) stream: KStream<K, V>,
+    pub(super) grouped: Grouped<K, V>,
     shared: Rc<Shared>,
 }
 
@@ -136,6 +137,51 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         self.aggregate_with("KSTREAM-AGGREGATE-", None, Some(Arc::new(initializer)), aggregator, materialized)
     }
 
+    /// Aggregates by key and window: time windows, sliding windows, sessions, or one window without an end.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// # use std::time::Duration;
+    /// # let builder = StreamsBuilder::new();
+    /// # let clicks = builder.stream("clicks", Consumed::with(Utf8, Utf8)).group_by_key(Grouped::with(Utf8, Utf8));
+    /// let minute = Duration::from_secs(60);
+    /// let per_minute = clicks
+    ///     .windowed_by(TimeWindows::of_size_and_grace(minute, Duration::from_secs(10)))
+    ///     .count(Materialized::named("clicks-per-minute"));
+    /// per_minute.to_stream().to("clicks-per-minute", Produced::with(TimeWindowedSerde::new(Utf8, minute), I64));
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn windowed_by<W: Windows>(self, windows: W) -> W::Stream<K, V>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        windows.windowed(self)
+    }
+
+    /// The node whose records of one key are in one task: behind a repartition topic, if the key was changed.
+    pub(super) fn partitioned(&self, graph: &mut TopologyBuilder, store: &str, is_named: bool) -> NodeId {
+        let parent = self.stream.node;
+        if !self.stream.repartition_required {
+            return parent;
+        }
+        let Grouped { key, value, name: grouping } = &self.grouped;
+        let repartition = Repartition {
+            prefix: grouping.as_deref().unwrap_or(store),
+            remedy: (grouping.is_none() && !is_named).then_some("Grouped::named"),
+            key,
+            value,
+            partitions: None,
+            partitioner: None,
+        };
+        let reused = self.shared.source.get().is_some() && grouping.is_some();
+        if reused {
+            super::repartition::generated_names(graph); // Java uses the numbers up all the same
+        }
+        self.shared.source(graph, grouping.is_some(), |graph| repartition.append(graph, parent))
+    }
+
     fn aggregate_with<A: 'static>(
         mut self,
         prefix: &str,
@@ -147,26 +193,10 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         let given = self.stream.take_given();
         let handle = Rc::clone(&self.stream.graph);
         let mut graph = handle.borrow_mut();
-        let Grouped { key, value, name: grouping } = self.grouped;
-        let store = materialized.store(&mut graph, prefix, Some(&key), serde);
+        let store = materialized.store(&mut graph, prefix, Some(&self.grouped.key), serde);
         let name = graph.name_or(given, prefix);
-        let mut parent = self.stream.node;
-        if self.stream.repartition_required {
-            let remedy = (grouping.is_none() && !store.is_named).then_some("Grouped::named");
-            let repartition = Repartition {
-                prefix: grouping.as_deref().unwrap_or(store.spec.name()),
-                remedy,
-                key: &key,
-                value: &value,
-                partitions: None,
-                partitioner: None,
-            };
-            let reused = self.shared.source.get().is_some() && grouping.is_some();
-            if reused {
-                super::repartition::generated_names(&mut graph); // Java uses the numbers up all the same
-            }
-            parent = self.shared.source(&mut graph, grouping.is_some(), |graph| repartition.append(graph, parent));
-        }
+        let parent = self.partitioned(&mut graph, store.spec.name(), store.is_named);
+        let value = Arc::clone(&self.grouped.value);
         let spec = store.spec.clone();
         let make = move |init: &mut ProcessorInit<'_>| {
             let (rows, value, aggregator) = (spec.open(init)?, Arc::clone(&value), Arc::clone(&aggregator));

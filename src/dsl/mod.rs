@@ -17,6 +17,8 @@ mod stream_joined;
 mod table_join;
 mod table_node;
 mod table_transform;
+mod windowed;
+mod windowed_store;
 
 pub use branch::{Branched, BranchedKStream};
 pub use builder::StreamsBuilder;
@@ -27,3 +29,4 @@ pub use kstream::KStream;
 pub use ktable::KTable;
 pub use options::{Grouped, Joined, Materialized, Printed, Processed, Repartitioned};
 pub use stream_joined::StreamJoined;
+pub use windowed::{SessionWindowedKStream, TimeWindowedKStream, Windows};

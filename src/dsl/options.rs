@@ -115,11 +115,12 @@ impl<K, V> fmt::Debug for Repartitioned<K, V> {
 /// The store behind a table: on disk, cached, and backed by a changelog topic unless said otherwise.
 pub struct Materialized<K, V> {
     pub(super) name: Option<String>,
-    key: Option<DynSerde<K>>,
-    value: Option<DynSerde<V>>,
-    caching: bool,
-    logging: Option<BTreeMap<String, String>>,
-    engine: EngineKind,
+    pub(super) key: Option<DynSerde<K>>,
+    pub(super) value: Option<DynSerde<V>>,
+    pub(super) caching: bool,
+    pub(super) logging: Option<BTreeMap<String, String>>,
+    pub(super) engine: EngineKind,
+    pub(super) retention: Option<Duration>,
     rows: RowOption,
 }
 
@@ -133,8 +134,9 @@ enum RowOption {
 
 impl<K, V> Default for Materialized<K, V> {
     fn default() -> Self {
-        let (caching, engine, rows) = (true, EngineKind::Persistent, RowOption::Timestamped);
-        Materialized { name: None, key: None, value: None, caching, logging: Some(BTreeMap::new()), engine, rows }
+        let rows = RowOption::Timestamped;
+        let (caching, engine, logging) = (true, EngineKind::Persistent, Some(BTreeMap::new()));
+        Materialized { name: None, key: None, value: None, caching, logging, engine, retention: None, rows }
     }
 }
 
@@ -201,6 +203,13 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
     #[must_use]
     pub fn persistent(self) -> Self {
         Materialized { engine: EngineKind::Persistent, ..self }
+    }
+
+    /// How long rows of windows are kept behind the time of their store: at least the size of a window and its grace
+    /// period, which is the default. Only for windowed tables.
+    #[must_use]
+    pub fn with_retention(self, retention: Duration) -> Self {
+        Materialized { retention: Some(retention), ..self }
     }
 
     /// Whether updates that came out of order are part of its history.
@@ -335,7 +344,7 @@ fn logged<S>(store: StoreBuilder<S>, logging: Option<BTreeMap<String, String>>) 
     }
 }
 
-fn serde_or_missing<T: 'static>(
+pub(super) fn serde_or_missing<T: 'static>(
     serde: Option<DynSerde<T>>,
     store: &str,
     part: &str,

@@ -9,6 +9,7 @@ use super::builder::Graph;
 use crate::operators::table::{TableSource, ViewMaker};
 use crate::operators::table_store::TableStoreSpec;
 use crate::serdes::DynSerde;
+use crate::state::StoreSpec;
 use crate::topology::{NodeId, NodeSpec, TopologyBuilder};
 
 /// A store as an operator was told of it.
@@ -96,6 +97,31 @@ impl<K: 'static, V: 'static> Table<K, V> {
     }
 }
 
+impl<K: 'static, V: 'static> Table<K, V> {
+    /// A table of windows: its store is there from the start. `nodes` send its changes.
+    pub(super) fn windowed(
+        nodes: Vec<NodeId>,
+        store: &StoreSpec,
+        is_named: bool,
+        (key, value): (DynSerde<K>, DynSerde<V>),
+        view: ViewMaker<K, V>,
+    ) -> Table<K, V> {
+        let name = Arc::clone(&store.name);
+        Table {
+            key,
+            value: Some(value),
+            queryable: is_named.then(|| name.to_string()),
+            is_versioned: false,
+            view,
+            materialize: Rc::new(move |_| vec![Arc::clone(&name)]),
+            send_old_values: Rc::new(move |graph, _| {
+                nodes.iter().for_each(|node| graph.send_old_values(*node));
+                true
+            }),
+        }
+    }
+}
+
 /// Adds a table's store and connects the operator that writes it.
 pub(super) fn connect_store<K, V>(
     graph: &mut TopologyBuilder,
@@ -106,7 +132,11 @@ pub(super) fn connect_store<K, V>(
     if let Some(missing) = &spec.missing {
         graph.mistake(missing.to_string());
     }
-    let store = spec.spec();
+    add_and_connect(graph, node, spec.spec(), is_named);
+}
+
+/// The same for a store of any kind.
+pub(super) fn add_and_connect(graph: &mut TopologyBuilder, node: NodeId, store: &Arc<StoreSpec>, is_named: bool) {
     graph.add_store(Arc::clone(store));
     graph.connect_node(node, &store.name);
     if !is_named {

@@ -16,12 +16,14 @@ pub(crate) mod table_aggregate;
 pub(crate) mod table_join;
 pub(crate) mod table_store;
 pub(crate) mod table_transform;
+pub(crate) mod windowed;
 
 use std::sync::Arc;
 
 pub(crate) use fixed_key::FixedKey;
 pub use fixed_key::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord};
 pub use table_transform::{TransformContext, ValueTransformerWithKey};
+pub use windowed::changes::EmitStrategy;
 
 /// The user's functions, by Java's names. Behind a pointer, so that there is one `Filter` per pair of types and not one
 /// per call: 1 ns more per hop, a third of the compile time and of the code.

@@ -140,7 +140,7 @@ pub(super) fn start_points(
     for (partition, committed) in partitions.iter().zip(committed) {
         points.push(match committed {
             Some(committed) => CommitPoint::decode(committed),
-            None => CommitPoint { offset: reset(app, partition, now)?, partition_time: -1 },
+            None => CommitPoint::starting_at(reset(app, partition, now)?),
         });
     }
     Ok(points)

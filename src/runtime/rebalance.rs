@@ -160,6 +160,7 @@ impl StreamThread {
                 handlers: config.handlers.clone(),
                 partition_counts: Arc::clone(&self.app.partition_counts),
                 outer_join_emit_interval: config.outer_join_emit_interval,
+                window_emit_interval_ms: config.window_emit_interval_or_default(),
             },
             topics,
             inputs: inputs.clone(),

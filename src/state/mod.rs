@@ -63,14 +63,14 @@ pub use session_store::SessionStore;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use spec::StoreKind;
 pub(crate) use spec::{Changelog, EngineKind, StoreSpec};
-#[allow(unused_imports, reason = "for windowed tables")]
-pub(crate) use spec::{SessionKind, VersionedKind, WindowKind};
+#[allow(unused_imports, reason = "for versioned tables")]
+pub(crate) use spec::VersionedKind;
+pub(crate) use spec::{SessionKind, WindowKind};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreContext, TimestampedKeyValueStore};
 pub(crate) use task_stores::{RecordContext, TaskStores};
 pub use versioned_store::{VersionedKeyValueStore, VersionedRecord};
 pub use versions::VersionPut;
-#[allow(unused_imports, reason = "for windowed tables")]
 pub(crate) use window_rows::WindowedKey;
 pub use window_rows::{WindowRows, WindowValues};
 pub use window_store::{TimestampedWindowStore, WindowStore};

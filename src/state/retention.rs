@@ -28,11 +28,21 @@ pub(super) struct Retention {
     cached: i64,
     /// Rows with a smaller prefix have been cleared away.
     cleared: i64,
+    /// Reads see everything that has not been cleared away yet.
+    shows_expired: bool,
 }
 
 impl Retention {
     pub(super) fn new(retention_ms: i64, keys: WindowedKeys) -> Retention {
-        Retention { keys, retention_ms, observed: NEVER, committed: NEVER, cached: NEVER, cleared: 0 }
+        Retention {
+            keys,
+            retention_ms,
+            observed: NEVER,
+            committed: NEVER,
+            cached: NEVER,
+            cleared: 0,
+            shows_expired: false,
+        }
     }
 
     /// Whether a row is written. It moves the time in any case.
@@ -52,7 +62,23 @@ impl Retention {
         }
     }
 
+    /// Whether a row of one time would be dropped once a row of another time is put.
+    pub(super) fn would_expire(&self, time: i64, put: i64) -> bool {
+        let observed = self.observed.max(put);
+        match self.keys.bucket_ms {
+            Some(bucket_ms) => time / bucket_ms < observed.saturating_sub(self.retention_ms) / bucket_ms,
+            None => time <= observed.saturating_sub(self.retention_ms),
+        }
+    }
+
+    pub(super) fn show_expired(&mut self, shows: bool) {
+        self.shows_expired = shows;
+    }
+
     fn first_visible(&self) -> i64 {
+        if self.shows_expired {
+            return 0;
+        }
         self.observed.saturating_sub(self.retention_ms).saturating_add(1)
     }
 

@@ -152,6 +152,13 @@ impl<K: 'static, A: 'static> SessionStore<K, A> {
         self.rows(KeyRange::ALL, 0, i64::MAX, false)
     }
 
+    /// The sessions of all keys that end in a span of time, both ends included.
+    pub(crate) fn sessions_ending(&self, from: i64, to: i64) -> WindowRows<K, A> {
+        let query = Query { keys: KeyRange::ALL, times: (from, to), start_max: i64::MAX, reverse: false };
+        let scan = Scan::new(self.index, self.kind.keys, query);
+        WindowRows { scan, decode: self.row_keys(), value: Arc::clone(&self.aggregate) }
+    }
+
     /// Reads the key of a row, as a cache gives it back.
     pub(crate) fn row_keys(&self) -> WindowedKey<K> {
         WindowedKey { key: Arc::clone(&self.key), layout: self.kind.keys, window_ms: 0 }

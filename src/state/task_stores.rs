@@ -267,6 +267,20 @@ impl TaskStores {
         retention.map_or((0, -1), |retention| retention.prefixes(is_cached))
     }
 
+    /// Whether a row of one time (ms) would be dropped from a windowed store once a row of another time is put.
+    pub(crate) fn would_expire(&self, index: usize, time: i64, put: i64) -> bool {
+        let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());
+        retention.is_some_and(|retention| retention.would_expire(time, put))
+    }
+
+    /// Lets reads of a windowed store see rows that have expired, as far as they are still there; nothing may be put
+    /// meanwhile.
+    pub(crate) fn show_expired(&mut self, index: usize, shows: bool) {
+        if let Some(retention) = self.stores.get_mut(index).and_then(|store| store.retention.as_mut()) {
+            retention.show_expired(shows);
+        }
+    }
+
     /// Whether the operator that has just written has to take the dirty rows of its store, all of them, and ask again.
     pub(crate) fn is_cache_full(&self) -> bool {
         self.cache_budget.is_exceeded() && self.stores.get(self.written).is_some_and(|store| !store.cache.is_empty())

@@ -35,7 +35,7 @@ impl GlobalTask {
         let nodes = topology.sub_topology(sub_topology);
         // One topic feeds a global store.
         let topic = topology.source_topics(&nodes).into_iter().next().ok_or_else(no_topic)?;
-        let committed = inputs.iter().map(|(_, offset)| CommitPoint { offset: *offset, partition_time: -1 });
+        let committed = inputs.iter().map(|(_, offset)| CommitPoint::starting_at(*offset));
         let committed: Vec<_> = committed.collect();
         let (inputs, positions): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
         let topics = inputs.iter().map(|_| Arc::clone(&topic)).collect();

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, Position};
 use crate::state::{GlobalStores, TaskStores};
 use crate::topology::{
-    Live, Made, NodeId, ProcessorInit, PunctuationType, Source, TaskContext, TaskEnvironment, Topology,
+    Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, TaskContext, TaskEnvironment, Topology,
 };
 
 /// Sources, nodes and what they share. Stays on its thread; its stores do not have to.
@@ -34,6 +34,8 @@ pub(crate) struct Blueprint<'a> {
     pub topics: &'a [Arc<str>],
     pub environment: &'a TaskEnvironment,
     pub stream_time: Option<i64>,
+    /// What operators have committed with the offsets.
+    pub processor_metadata: &'a ProcessorMetadata,
     pub wall_clock_ms: i64,
 }
 
@@ -43,10 +45,11 @@ impl Pipeline {
     /// # Errors
     /// What a maker of the user returned; the stores are lost to the caller, who opens them again.
     pub(super) fn make(blueprint: &Blueprint<'_>, stores: TaskStores) -> Result<Pipeline> {
-        let Blueprint { topology, nodes: ids, topics, environment, stream_time, wall_clock_ms } = *blueprint;
+        let Blueprint { topology, nodes: ids, topics, environment, stream_time, wall_clock_ms, .. } = *blueprint;
         let full_name = |topic: &Arc<str>| topology.full_name(&environment.application_id, topic);
         let mut task = TaskContext::new(environment.clone(), stores, topics.iter().map(full_name).collect());
         (task.stream_time, task.wall_clock_ms) = (stream_time, wall_clock_ms);
+        task.processor_metadata.clone_from(blueprint.processor_metadata);
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         let mut source_of: HashMap<&Arc<str>, usize> = HashMap::new();
         let mut inputs: HashMap<NodeId, Box<dyn Any>> = HashMap::new();
@@ -150,6 +153,10 @@ impl Pipeline {
         })
     }
 
+    pub(super) fn task(&self) -> &TaskContext {
+        &self.task
+    }
+
     pub(super) fn context(&mut self) -> &mut TaskContext {
         &mut self.task
     }
@@ -222,7 +229,9 @@ pub(crate) fn try_makers(topology: &Topology, environment: &TaskEnvironment) -> 
         let mut stores = TaskStores::in_memory(&topology.stores(&nodes), 0);
         globals.attach(&mut stores);
         let (nodes, topics) = (&*nodes, &*topics);
-        let blueprint = Blueprint { topology, nodes, topics, environment, stream_time: None, wall_clock_ms: 0 };
+        let processor_metadata = &ProcessorMetadata::new();
+        let blueprint =
+            Blueprint { topology, nodes, topics, environment, stream_time: None, processor_metadata, wall_clock_ms: 0 };
         let made = catch_unwind(AssertUnwindSafe(|| Pipeline::make(&blueprint, stores).map(|_| ())));
         made.unwrap_or_else(|_| {
             let context = format!("a maker of sub-topology {sub_topology} panicked: return its error instead");

@@ -8,7 +8,7 @@ use super::pipeline::{Blueprint, Pipeline};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{OffsetAndMetadata, RecordBatch, TopicPartition};
 use crate::state::TaskStores;
-use crate::topology::{NodeId, Output, TaskEnvironment, TaskId, Topology};
+use crate::topology::{NodeId, Output, ProcessorMetadata, TaskEnvironment, TaskId, Topology};
 
 /// What a task is made from; stays the same through every re-make of its pipeline.
 #[derive(Clone)]
@@ -34,6 +34,8 @@ pub(crate) struct Task {
     /// Inputs of which something was taken since the last commit.
     consumed: Vec<bool>,
     commit_needed: bool,
+    /// What operators have committed with the offsets.
+    processor_metadata: ProcessorMetadata,
 }
 
 impl Task {
@@ -42,10 +44,15 @@ impl Task {
     /// # Errors
     /// What a maker of the user returned.
     pub(crate) fn new(spec: TaskSpec, stores: TaskStores, committed: Vec<CommitPoint>, now: i64) -> Result<Task> {
-        let pipeline = Some(make(&spec, stores, &committed, now)?);
+        let mut processor_metadata = ProcessorMetadata::new();
+        for (store, time) in committed.iter().flat_map(|point| &point.processor_metadata) {
+            let known = processor_metadata.entry(Arc::clone(store)).or_insert(*time);
+            *known = (*known).max(*time);
+        }
+        let pipeline = Some(make(&spec, stores, &committed, &processor_metadata, now)?);
         let group = group(&spec, &committed);
         let consumed = vec![false; spec.inputs.len()];
-        Ok(Task { spec, group, pipeline, committed, consumed, commit_needed: false })
+        Ok(Task { spec, group, pipeline, committed, consumed, commit_needed: false, processor_metadata })
     }
 
     pub(crate) fn id(&self) -> TaskId {
@@ -199,6 +206,9 @@ impl Task {
         self.commit_needed = false;
         let context = self.pipeline.as_mut().ok_or_else(closed)?.context();
         context.commit_requested = false;
+        if std::mem::take(&mut context.processor_metadata_changed) {
+            self.processor_metadata.clone_from(&context.processor_metadata);
+        }
         context.stores.apply(changelogs)
     }
 
@@ -213,7 +223,7 @@ impl Task {
         self.group = group(&self.spec, &self.committed);
         self.consumed.fill(false);
         self.commit_needed = false;
-        self.pipeline = Some(make(&self.spec, stores, &self.committed, now)?);
+        self.pipeline = Some(make(&self.spec, stores, &self.committed, &self.processor_metadata, now)?);
         Ok(())
     }
 
@@ -243,14 +253,21 @@ impl Task {
         stores
     }
 
+    /// Those of inputs of which something was taken; of all, when operators have something to keep with the offsets.
     fn commit_points(
         &self,
         position: &impl Fn(&TopicPartition) -> Option<i64>,
     ) -> impl Iterator<Item = (usize, CommitPoint)> {
-        let consumed = self.consumed.iter().enumerate().filter(|(_, consumed)| **consumed);
-        consumed.filter_map(|(input, _)| {
-            let offset = self.group.head_offset(input).or_else(|| position(self.spec.inputs.get(input)?))?;
-            Some((input, CommitPoint { offset, partition_time: self.group.partition_time(input) }))
+        let context = self.pipeline.as_ref().map(Pipeline::task);
+        let all = context.is_some_and(|context| context.processor_metadata_changed);
+        let metadata = context.map(|context| &context.processor_metadata);
+        let consumed = self.consumed.iter().enumerate().filter(move |(_, consumed)| all || **consumed);
+        consumed.filter_map(move |(input, _)| {
+            let position = || position(self.spec.inputs.get(input)?);
+            let committed = || self.committed.get(input).filter(|_| all).map(|point| point.offset);
+            let offset = self.group.head_offset(input).or_else(position).or_else(committed)?;
+            let processor_metadata = metadata.cloned().unwrap_or_default();
+            Some((input, CommitPoint { offset, partition_time: self.group.partition_time(input), processor_metadata }))
         })
     }
 
@@ -265,10 +282,17 @@ fn group(spec: &TaskSpec, committed: &[CommitPoint]) -> PartitionGroup {
     PartitionGroup::new(spec.inputs.iter().map(|input| input.partition).zip(times), spec.idle)
 }
 
-fn make(spec: &TaskSpec, stores: TaskStores, committed: &[CommitPoint], wall_clock_ms: i64) -> Result<Pipeline> {
+fn make(
+    spec: &TaskSpec,
+    stores: TaskStores,
+    committed: &[CommitPoint],
+    processor_metadata: &ProcessorMetadata,
+    wall_clock_ms: i64,
+) -> Result<Pipeline> {
     let stream_time = committed.iter().map(|point| point.partition_time).max().filter(|time| *time >= 0);
     let TaskSpec { topology, nodes, environment, topics, .. } = spec;
-    Pipeline::make(&Blueprint { topology, nodes, topics, environment, stream_time, wall_clock_ms }, stores)
+    let blueprint = Blueprint { topology, nodes, topics, environment, stream_time, processor_metadata, wall_clock_ms };
+    Pipeline::make(&blueprint, stores)
 }
 
 #[cold]

@@ -13,6 +13,7 @@ use crate::serdes::Serde;
 use crate::state::{GlobalStores, RecordContext, StoreContext, TaskStores};
 use crate::task::{CommitPoint, GlobalTask, MaxTaskIdle, Task, TaskSpec};
 use crate::topology::{TaskEnvironment, TaskId, Topology, changelog_topic};
+use crate::window::millis;
 
 /// Records that one call may make a topology process. Beyond it the topology feeds itself without end.
 const RECORDS_PER_CALL_MAX: usize = 1_000_000;
@@ -118,6 +119,7 @@ impl TopologyTestDriver {
             handlers: config.handlers.clone(),
             partition_counts: Arc::new(|_| Ok(1)),
             outer_join_emit_interval: config.outer_join_emit_interval,
+            window_emit_interval_ms: config.window_emit_interval.map_or(0, millis),
         };
         let globals = global_inputs(topology, config, &environment, &mut stores, wall_clock_ms)?;
         let wait = |idle: Duration| MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));
@@ -129,7 +131,7 @@ impl TopologyTestDriver {
             inputs: inputs.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect(),
             idle: config.max_task_idle.map_or(MaxTaskIdle::Never, wait),
         };
-        let start = vec![CommitPoint { offset: 0, partition_time: -1 }; inputs.len()];
+        let start = vec![CommitPoint::starting_at(0); inputs.len()];
         let mut task = Task::new(spec, stores, start, wall_clock_ms)?;
         // All there is of a topic is in the task's queue at once.
         (0..inputs.len()).for_each(|input| task.set_caught_up(input, Some(true)));

@@ -28,9 +28,10 @@ impl SingleTask {
             handlers: Handlers::default(),
             partition_counts: Arc::new(|_| Ok(1)),
             outer_join_emit_interval: std::time::Duration::ZERO,
+            window_emit_interval_ms: 0,
         };
         let inputs: Vec<_> = topics.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect();
-        let committed = inputs.iter().map(|_| CommitPoint { offset: 0, partition_time: -1 }).collect();
+        let committed = inputs.iter().map(|_| CommitPoint::starting_at(0)).collect();
         let topology = topology.clone();
         let spec = TaskSpec { topology, nodes, environment, topics, inputs, idle: MaxTaskIdle::Never };
         Ok(SingleTask { task: Task::new(spec, stores, committed, 0)?, offset: 0 })

@@ -1,6 +1,7 @@
 //! The byte formats, for the recorded vectors: not for applications.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::client::{murmur2, partition_for_key};
 use crate::error::{Error, Result};
@@ -10,6 +11,7 @@ use crate::serdes::{
     Timestamped, combined_key, murmur3_128,
 };
 use crate::task::CommitPoint;
+use crate::window::TimeWindows;
 
 /// Null or bytes.
 type Part = Option<Vec<u8>>;
@@ -98,14 +100,24 @@ impl Wire {
         Ok(bytes)
     }
 
-    /// The text that is committed with an offset.
-    pub fn offset_metadata(partition_time: i64) -> String {
-        CommitPoint { offset: 0, partition_time }.encode().metadata
+    /// The text that is committed with an offset: the partition time, and times by the names of stores.
+    pub fn offset_metadata(partition_time: i64, stores: &[(&str, i64)]) -> String {
+        let processor_metadata = stores.iter().map(|(store, time)| ((*store).into(), *time)).collect();
+        CommitPoint { offset: 0, partition_time, processor_metadata }.encode().metadata
     }
 
-    /// The partition time in such a text.
-    pub fn read_offset_metadata(metadata: &str) -> i64 {
-        CommitPoint::decode(&OffsetAndMetadata { offset: 0, metadata: metadata.to_owned() }).partition_time
+    /// The partition time in such a text, and the times by store.
+    pub fn read_offset_metadata(metadata: &str) -> (i64, Vec<(String, i64)>) {
+        let point = CommitPoint::decode(&OffsetAndMetadata { offset: 0, metadata: metadata.to_owned() });
+        let times = point.processor_metadata.iter().map(|(store, time)| (store.to_string(), *time));
+        (point.partition_time, times.collect())
+    }
+
+    /// The starts of the windows of a timestamp.
+    pub fn time_windows_for(size_ms: u64, advance_ms: u64, timestamp: i64) -> Vec<i64> {
+        let windows = TimeWindows::of_size_with_no_grace(Duration::from_millis(size_ms));
+        let windows = windows.advance_by(Duration::from_millis(advance_ms));
+        windows.windows_for(timestamp).map(|window| window.start).collect()
     }
 }
 

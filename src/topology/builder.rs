@@ -520,6 +520,12 @@ impl NodeSpec {
         self
     }
 
+    /// Says how long after its end a window of the node takes records.
+    pub(crate) fn closing_after(mut self, millis: i64) -> NodeSpec {
+        self.0.closes_after_ms = Some(millis);
+        self
+    }
+
     /// Connects the node to stores.
     pub(crate) fn with_stores(mut self, stores: impl IntoIterator<Item = Arc<str>>) -> NodeSpec {
         stores.into_iter().for_each(|store| connect(&mut self.0, store));
@@ -538,6 +544,7 @@ impl NodeSpec {
             fan_out: FanOut::Only,
             make,
             sends_old_values: false,
+            closes_after_ms: None,
             role: Role::Other,
         }
     }

@@ -1,6 +1,7 @@
 //! What all operators of a task share.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub(crate) struct TaskEnvironment {
     pub partition_counts: PartitionCounts,
     /// How long a left or outer join of streams waits between two looks for records to give up.
     pub outer_join_emit_interval: Duration,
+    /// How often operators look for closed windows (ms).
+    pub window_emit_interval_ms: i64,
 }
 
 /// What all operators of a task share: stores, time, the record in hand, the way out.
@@ -47,11 +50,19 @@ pub struct TaskContext {
     pub(crate) commit_requested: bool,
     /// What nodes of the pipeline have in common, by name.
     shared: Vec<(Arc<str>, Rc<dyn Any>)>,
+    /// What operators have committed with the offsets of every input, by store (Java's processor metadata).
+    pub(crate) processor_metadata: ProcessorMetadata,
+    pub(crate) processor_metadata_changed: bool,
 }
+
+/// Times (ms) by the names of stores.
+pub(crate) type ProcessorMetadata = BTreeMap<Arc<str>, i64>;
 
 impl TaskContext {
     pub(crate) fn new(environment: TaskEnvironment, stores: TaskStores, topics: Vec<Arc<str>>) -> TaskContext {
         TaskContext {
+            processor_metadata: ProcessorMetadata::new(),
+            processor_metadata_changed: false,
             stores,
             output: Output::default(),
             schedules: Schedules::default(),
@@ -108,6 +119,12 @@ impl TaskContext {
             made
         });
         shared.downcast().map_err(|_| Error::new(ErrorKind::Internal, format!("two things are shared as {name}")))
+    }
+
+    /// Has a time committed with the offsets of every input.
+    pub(crate) fn set_processor_metadata(&mut self, store: &Arc<str>, time: i64) {
+        self.processor_metadata.insert(Arc::clone(store), time);
+        self.processor_metadata_changed = true;
     }
 
     pub(crate) fn schedule(&mut self, node: NodeId, kind: PunctuationType, interval_ms: i64) -> Punctuation {

@@ -42,7 +42,7 @@ pub use schedules::{Punctuation, PunctuationType};
 pub use shape::{CreatedTopic, SubTopology};
 
 pub(crate) use builder::NodeSpec;
-pub(crate) use context::{PartitionCounts, TaskEnvironment};
+pub(crate) use context::{PartitionCounts, ProcessorMetadata, TaskEnvironment};
 pub(crate) use handlers::{Handlers, dead_letter_headers};
 pub(crate) use internal_topics::{RepartitionTopic, changelog_topic, changelog_topic_config, repartition_topic_config};
 pub(crate) use io::Partitioner;
@@ -116,6 +116,8 @@ pub(crate) struct Node {
     pub make: Maker,
     /// Whether somebody behind this node needs what a row was before: Java's `sendOldValues`.
     pub sends_old_values: bool,
+    /// Of an aggregation by windows: how long (ms) after its end a window takes records.
+    pub closes_after_ms: Option<i64>,
     pub role: Role,
 }
 

@@ -71,6 +71,43 @@ impl<K: fmt::Display> fmt::Display for Windowed<K> {
     }
 }
 
+/// Windows that a window store has rows for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoredWindows {
+    Time(TimeWindows),
+    Sliding(SlidingWindows),
+    Unlimited(UnlimitedWindows),
+}
+
+impl StoredWindows {
+    /// From the start of a window to its end.
+    pub(crate) fn size_ms(&self) -> i64 {
+        match self {
+            StoredWindows::Time(windows) => windows.size_ms(),
+            StoredWindows::Sliding(windows) => windows.difference_ms(),
+            StoredWindows::Unlimited(_) => i64::MAX,
+        }
+    }
+
+    pub(crate) fn grace_ms(&self) -> i64 {
+        match self {
+            StoredWindows::Time(windows) => windows.grace_ms(),
+            StoredWindows::Sliding(windows) => windows.grace_ms(),
+            StoredWindows::Unlimited(_) => 0,
+        }
+    }
+
+    /// How long the store has to keep rows behind its time. A sliding window is needed until the last one that it may be
+    /// copied to has closed.
+    pub(crate) fn retention_ms_min(&self) -> i64 {
+        let windows = match self {
+            StoredWindows::Sliding(windows) => windows.difference_ms().saturating_mul(2),
+            StoredWindows::Time(_) | StoredWindows::Unlimited(_) => self.size_ms(),
+        };
+        windows.saturating_add(self.grace_ms())
+    }
+}
+
 /// Milliseconds of a duration; a part of one is cut off, and what does not fit is the longest there is, which
 /// [`check_fits`] refuses.
 pub(crate) fn millis(duration: Duration) -> i64 {

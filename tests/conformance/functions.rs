@@ -305,6 +305,19 @@ pub(crate) fn reducer(json: &Json) -> Result<Two, Stop> {
     })
 }
 
+/// Of two sessions: what has been merged, and the next one.
+pub(crate) fn merger(json: &Json) -> Result<Two, Stop> {
+    let call = Call::parse(json)?;
+    Ok(match call.name.as_str() {
+        "concat" => Arc::new(|one, other| Val::text(format!("({}&{})", one.show(), other.show()))),
+        "sum" => Arc::new(|one, other| Val::Long(one.number() + other.number())),
+        "left" => Arc::new(|one, _| one.clone()),
+        "right" => Arc::new(|_, other| other.clone()),
+        "null" => Arc::new(|_, _| Val::Null),
+        _ => return Err(call.unknown("merger")),
+    })
+}
+
 /// The extractor of a source.
 pub(crate) fn extractor(json: &Json) -> Result<TimestampExtractor<Val, Val>, Stop> {
     let call = Call::parse(json)?;

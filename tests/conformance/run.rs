@@ -297,10 +297,12 @@ fn config(case: &Json) -> Result<Config, Stop> {
             ("ensure.explicit.internal.resource.naming" | "default.timestamp.extractor" | "dsl.store.suppliers", _) => {
                 config
             }
-            ("window.emit.interval.ms", "0") => config,
             ("outer.join.emit.interval.ms", millis) => {
                 let millis = millis.parse().map_err(|_| missing(format!("an interval of {millis}")))?;
                 config.outer_join_emit_interval(Duration::from_millis(millis))
+            }
+            ("window.emit.interval.ms", millis) => {
+                config.window_emit_interval(Duration::from_millis(millis.parse().unwrap_or(0)))
             }
             (handler, "log_and_fail" | "log_and_continue" | "continue") => {
                 let decides = match shown.as_str() {

@@ -55,13 +55,19 @@ fn check(list: &str, entry: &Json) -> Result<Differences, Stop> {
             let read = Wire::read_changed(&unhex(text("bytes"))).unwrap();
             same("read", &format!("{:?}", (part("old"), part("new"))), &format!("{read:?}"));
         }
+        "time_windows_for" => {
+            let windows = Wire::time_windows_for(number("size") as u64, number("advance") as u64, number("timestamp"));
+            let starts: Vec<_> = entry["starts"].as_array().into_iter().flatten().filter_map(Json::as_i64).collect();
+            same("starts", &format!("{starts:?}"), &format!("{windows:?}"));
+        }
         "offset_metadata" => {
             let time = number("partition_time");
-            // What processors add to it is read over, and never written.
-            if entry["processor_metadata"].as_object().is_none_or(|metadata| metadata.is_empty()) {
-                same("encoded", text("encoded"), &Wire::offset_metadata(time));
-            }
-            same("read", &time.to_string(), &Wire::read_offset_metadata(text("encoded")).to_string());
+            let stores = entry["processor_metadata"].as_object().into_iter().flatten();
+            let stores: Vec<_> = stores.map(|(name, time)| (name.as_str(), time.as_i64().unwrap_or(0))).collect();
+            same("encoded", text("encoded"), &Wire::offset_metadata(time, &stores));
+            let stores: Vec<_> = stores.iter().map(|(name, time)| ((*name).to_owned(), *time)).collect();
+            let read = Wire::read_offset_metadata(text("encoded"));
+            same("read", &format!("{:?}", (time, stores)), &format!("{read:?}"));
         }
         list if formats_stores::LISTS.contains(&list) => formats_stores::check(list, entry, &mut same)?,
         list if formats_joins::LISTS.contains(&list) => formats_joins::check(list, entry, &mut same),

@@ -7,6 +7,7 @@ mod aggregates;
 mod streams;
 mod tables;
 
+pub(crate) use aggregates::{add, codecs_of_aggregate, initial};
 pub(crate) use streams::grouped;
 
 use std::collections::BTreeMap;
@@ -104,7 +105,7 @@ impl Builder<'_> {
                 Handle::Table(table) => self.table_op(table, op)?,
                 Handle::WindowedTable(table) => self.table_op(table, op)?,
                 Handle::Grouped(grouped, codecs) if text(op, "op") == "window" => {
-                    windowed::window(self, grouped, codecs, op)?
+                    windowed::window(grouped, codecs, op)?
                 }
                 Handle::Grouped(grouped, codecs) => self.aggregate(grouped, codecs, op)?,
                 Handle::GroupedTable(grouped, codecs) => self.aggregate_table(grouped, codecs, op)?,
