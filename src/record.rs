@@ -308,6 +308,15 @@ impl RecordBatch {
         self.bytes.len()
     }
 
+    /// Forgets the records from an offset on.
+    pub(crate) fn truncate(&mut self, offset: i64) {
+        let kept = self.records.partition_point(|entry| entry.offset < offset);
+        if let Some(first) = self.records.get(kept) {
+            self.bytes.truncate(first.start);
+            self.records.truncate(kept);
+        }
+    }
+
     /// Forgets the records and keeps the memory.
     pub fn clear(&mut self) {
         self.records.clear();
@@ -326,6 +335,10 @@ mod tests {
         batch.push(9, 2, Some(b"k"), None, Headers::new()).unwrap();
         let records: Vec<_> = batch.iter(3).map(|r| (r.partition, r.offset, r.key, r.value)).collect();
         assert_eq!(records, [(3, 7, None, Some(&b""[..])), (3, 9, Some(&b"k"[..]), None)]);
+        batch.truncate(10);
+        assert_eq!((batch.len(), batch.bytes()), (2, 1));
+        batch.truncate(8);
+        assert_eq!((batch.len(), batch.bytes()), (1, 0));
     }
 
     #[test]

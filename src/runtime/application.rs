@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use uuid::Uuid;
 
 use super::crash::CrashPoint;
-use super::restore::RestoreEvent;
+use super::restore::{RestoreEvent, changelog_of};
 use super::task_layout::TaskLayout;
 use crate::client::{Admin, Cluster, ConsumerSpec, GroupSpec, Isolation, ProducerSpec};
 use crate::config::{Config, Guarantee};
 use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
-use crate::state::{CacheBudget, ChangelogIdentity, StateDirectory, StateHome, StateMemory, StoreToOpen};
-use crate::topology::{PartitionCounts, TaskId, Topology, changelog_topic};
+use crate::state::{CacheBudget, ChangelogIdentity, GlobalStores, StateDirectory, StateHome, StateMemory, StoreToOpen};
+use crate::topology::{PartitionCounts, TaskEnvironment, TaskId, Topology};
 
 pub(super) type RestoreListener = Arc<dyn Fn(&RestoreEvent) + Send + Sync>;
 
@@ -40,6 +40,8 @@ pub(super) struct Application {
     /// Records of repartition topics before these offsets are committed, and nobody needs them.
     pub purgeable: Mutex<BTreeMap<TopicPartition, i64>>,
     pub crash_point: CrashPoint,
+    /// There while stream threads run: see `GlobalThread`. Looked at once per task.
+    pub globals: Mutex<Option<Arc<GlobalStores>>>,
 }
 
 /// What is known of a changelog topic from the start on.
@@ -101,6 +103,18 @@ impl Application {
         }
     }
 
+    /// What a task is told when it is made.
+    pub(super) fn environment(&self, task: TaskId) -> TaskEnvironment {
+        TaskEnvironment {
+            application_id: self.id().into(),
+            task,
+            handlers: self.config.handlers.clone(),
+            partition_counts: Arc::clone(&self.partition_counts),
+            outer_join_emit_interval: self.config.outer_join_emit_interval,
+            window_emit_interval_ms: self.config.window_emit_interval_or_default(),
+        }
+    }
+
     /// What the stores of a thread share.
     pub(super) fn state_home(&self) -> StateHome {
         let cache = CacheBudget::new(self.config.cache_bytes / self.config.threads);
@@ -111,14 +125,22 @@ impl Application {
     pub(super) fn stores_of(&self, task: TaskId) -> Vec<StoreToOpen> {
         let nodes = self.layout.inputs(task).map(|inputs| inputs.nodes).unwrap_or_default();
         let store = |spec: Arc<crate::state::StoreSpec>| {
-            let changelog = spec.is_logged().then(|| {
-                let topic = changelog_topic(self.id(), &spec.name);
-                let topic_id = self.changelogs.get(&topic).and_then(|known| known.id);
+            let changelog = changelog_of(self.id(), &spec).map(|topic| {
+                let own = self.changelogs.get(&topic).and_then(|known| known.id);
+                let topic_id = own.or_else(|| self.input_ids.get(&topic).copied());
                 ChangelogIdentity { topic, topic_id, partition: task.partition }
             });
             StoreToOpen { spec, changelog }
         };
         self.topology.stores(nodes).into_iter().map(store).collect()
+    }
+
+    pub(super) fn set_globals(&self, globals: Option<GlobalStores>) {
+        *self.globals.lock().unwrap_or_else(PoisonError::into_inner) = globals.map(Arc::new);
+    }
+
+    pub(super) fn globals(&self) -> Option<Arc<GlobalStores>> {
+        self.globals.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Arc::clone)
     }
 
     pub(super) fn with_admin<T>(&self, ask: impl FnOnce(&mut dyn Admin) -> Result<T>) -> Result<T> {

@@ -177,7 +177,7 @@ impl Committer {
         let mut committed = 0;
         for running in tasks.iter_mut().filter(is_needed) {
             let task = running.task.id();
-            let ends = running.changelog_ends(|changelog| self.producer.as_ref()?.end_offset(changelog));
+            let ends = running.changelog_ends(|changelog| self.producer.as_ref()?.end_offset(changelog), position);
             running.task.committed(&ends, position).map_err(|error| Failure::Fatal(with_task(error, task)))?;
             committed += 1;
             self.pass(Step::AppliedOne)?;

@@ -212,7 +212,7 @@ impl KafkaStreams {
         let app = start::application(&self.topology, &self.config, self.restore_listener.clone(), processed)?;
         let name = format!("{}-supervisor", app.id());
         let mut supervisor = Supervisor::new(app, Arc::clone(&self.status), Arc::clone(&self.policy), sender);
-        supervisor.start_threads()?;
+        supervisor.begin()?;
         let supervise = move || supervisor.run(&receiver);
         Builder::new().name(name.clone()).spawn(supervise).map_err(|error| {
             Error::new(ErrorKind::Unavailable, format!("could not start thread {name}")).with_source(error)

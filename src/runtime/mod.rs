@@ -8,12 +8,14 @@
 //!   StreamThread ─┬─ rebalance   tasks come and go
 //!                 ├─ restore     stores catch up
 //!                 └─ commit      the one place where a transaction begins and ends
+//!   GlobalThread ── global stores, read before the stream threads begin
 //! ```
 
 mod application;
 mod clock;
 mod commit;
 mod crash;
+mod global_thread;
 mod kafka_streams;
 mod partition_counts;
 mod positions;

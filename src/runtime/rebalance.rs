@@ -1,7 +1,6 @@
 //! What a thread does when the group gives it tasks or takes them away.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Now;
@@ -18,7 +17,7 @@ use crate::metrics::{Owner, TaskMetrics};
 use crate::record::TopicPartition;
 use crate::state::TaskStores;
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
-use crate::topology::{TaskEnvironment, TaskId};
+use crate::topology::TaskId;
 
 impl StreamThread {
     /// Hears what the group has to say, and does it; whether there was anything.
@@ -113,7 +112,11 @@ impl StreamThread {
             Some(stores) => (stores, Found::Open),
             None => {
                 let specs = self.app.stores_of(task);
-                (TaskStores::open(&self.home, task, &specs, now.wall_ms)?, Found::OnDisk)
+                let mut stores = TaskStores::open(&self.home, task, &specs, now.wall_ms)?;
+                if let Some(globals) = self.app.globals() {
+                    globals.attach(&mut stores);
+                }
+                (stores, Found::OnDisk)
             }
         };
         let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Err(no_restore_consumer()) };
@@ -154,14 +157,7 @@ impl StreamThread {
         let spec = TaskSpec {
             topology: self.app.topology.clone(),
             nodes: nodes.to_vec(),
-            environment: TaskEnvironment {
-                application_id: self.app.id().into(),
-                task: id,
-                handlers: config.handlers.clone(),
-                partition_counts: Arc::clone(&self.app.partition_counts),
-                outer_join_emit_interval: config.outer_join_emit_interval,
-                window_emit_interval_ms: config.window_emit_interval_or_default(),
-            },
+            environment: self.app.environment(id),
             topics,
             inputs: inputs.clone(),
             idle: match config.max_task_idle {

@@ -7,7 +7,7 @@ use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RestoreMetrics;
 use crate::record::{RecordBatch, TopicPartition};
-use crate::state::{LogState, TaskStores};
+use crate::state::{LogState, StoreSpec, TaskStores};
 use crate::task::CommitPoint;
 use crate::topology::{TaskId, changelog_topic};
 
@@ -105,6 +105,7 @@ impl Restoration {
         now_ms: i64,
     ) -> Result<Restoration> {
         let changelogs = changelogs(app.id(), task, &stores);
+        let inputs = app.layout.inputs(task).map(|inputs| inputs.partitions).unwrap_or_default();
         let logged: Vec<_> = changelogs.iter().flatten().cloned().collect();
         let watermarks = if logged.is_empty() { Vec::new() } else { app.with_admin(|a| a.watermarks(&logged))? };
         let mut watermarks = watermarks.into_iter();
@@ -113,7 +114,12 @@ impl Restoration {
         for (store, (changelog, name)) in changelogs.into_iter().zip(names).enumerate() {
             let Some(changelog) = changelog else { continue };
             let Some(marks) = watermarks.next() else { continue };
-            let end = marks.end;
+            // IMPORTANT: what is behind the committed offset of an input is yet to be processed. A store that had it
+            // already would not know what its rows were before.
+            let end = match inputs.iter().position(|input| *input == changelog) {
+                Some(input) => committed.get(input).map_or(marks.start, |point| point.offset.min(marks.end)),
+                None => marks.end,
+            };
             let from = match found {
                 Found::OnDisk => {
                     let known = app.changelogs.get(&changelog.topic);
@@ -213,7 +219,9 @@ impl Job {
             let context = format!("offset {} of changelog {} is not there any more", self.position, self.changelog);
             return Err(Error::new(ErrorKind::Corrupted, context));
         }
-        let next = consumer.position(&self.changelog).unwrap_or(self.position);
+        // Nothing is behind the end but where an input is the changelog.
+        batch.truncate(self.end);
+        let next = consumer.position(&self.changelog).unwrap_or(self.position).min(self.end);
         if next > self.position {
             stores.restore(self.store, batch, next)?;
             self.position = next;
@@ -235,6 +243,17 @@ impl Job {
 
 /// The changelog partition of each store of a task.
 pub(super) fn changelogs(application_id: &str, task: TaskId, stores: &TaskStores) -> Vec<Option<TopicPartition>> {
-    let changelog = |name: &str| TopicPartition::new(changelog_topic(application_id, name), task.partition);
-    stores.specs().map(|spec| spec.is_logged().then(|| changelog(&spec.name))).collect()
+    let changelog = |spec: &Arc<StoreSpec>| {
+        let topic = changelog_of(application_id, spec)?;
+        Some(TopicPartition::new(topic, task.partition))
+    };
+    stores.specs().map(changelog).collect()
+}
+
+/// The topic that a store is restored from: its own, or one of the task's inputs.
+pub(super) fn changelog_of(application_id: &str, spec: &StoreSpec) -> Option<Arc<str>> {
+    match spec.source_changelog() {
+        Some(topic) => Some(Arc::clone(topic)),
+        None => spec.is_logged().then(|| changelog_topic(application_id, &spec.name)),
+    }
 }

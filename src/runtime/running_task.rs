@@ -25,12 +25,23 @@ impl RunningTask {
         Ok(!self.task.output()?.is_empty() || self.task.stores()?.changelog().next().is_some())
     }
 
-    /// The next offset of the changelogs that were written since the last commit.
-    pub(super) fn changelog_ends(&mut self, end: impl Fn(&TopicPartition) -> Option<i64>) -> Vec<Option<i64>> {
-        let written = self.written.iter_mut().zip(&self.changelogs);
-        written
-            .map(|(written, changelog)| changelog.as_ref().filter(|_| std::mem::take(written)).and_then(&end))
-            .collect()
+    /// The next offset of the changelogs that were written since the last commit; of one that is an input, what is
+    /// committed of it.
+    pub(super) fn changelog_ends(
+        &mut self,
+        end: impl Fn(&TopicPartition) -> Option<i64>,
+        position: impl Fn(&TopicPartition) -> Option<i64>,
+    ) -> Vec<Option<i64>> {
+        let RunningTask { task, inputs, changelogs, written, .. } = self;
+        let end = |(written, changelog): (&mut bool, &Option<TopicPartition>)| {
+            let changelog = changelog.as_ref()?;
+            if inputs.contains(changelog) {
+                let mut offsets = task.offsets(&position).into_iter();
+                return offsets.find(|(input, _)| input == changelog).map(|(_, at)| at.offset);
+            }
+            if std::mem::take(written) { end(changelog) } else { None }
+        };
+        written.iter_mut().zip(changelogs.iter()).map(end).collect()
     }
 
     /// Tells the metrics what is to be counted and measured; how many records its slowest input is behind.

@@ -57,6 +57,7 @@ pub(super) fn application(
         changelogs: internal.iter().map(|topic| changelog(topic, &ids)).collect(),
         input_ids,
         purgeable: Mutex::new(BTreeMap::new()),
+        globals: Mutex::new(None),
     }))
 }
 
@@ -259,7 +260,8 @@ fn summarize(topology: &Topology, config: &Config, layout: &TaskLayout, process_
         Guarantee::AtLeastOnce => "at least once",
         Guarantee::ExactlyOnce => "exactly once",
     };
-    let tasks: Vec<_> = layout.sub_topologies().iter().enumerate().collect();
+    let tasks = layout.sub_topologies().iter().enumerate();
+    let tasks: Vec<_> = tasks.filter(|(number, _)| !topology.is_global(*number)).collect();
     let tasks: Vec<_> = tasks.iter().map(|(number, s)| format!("{} of sub-topology {number}", s.tasks)).collect();
     tracing::info!(
         "application {} starts\n  cluster    {}\n  guarantee  {guarantee}, commit every {} ms\n  threads    {}\n  \

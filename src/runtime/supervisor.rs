@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::application::Application;
 use super::clock::Now;
+use super::global_thread::GlobalThread;
 use super::state::State;
 use super::status::{Status, enter_own_thread};
 use super::stream_thread::{Order, Orders, Phase, StreamThread};
@@ -17,8 +18,19 @@ use crate::metrics::ClientMetrics;
 
 /// What a thread or the user tells the supervisor.
 pub(super) enum Event {
-    Phase { thread: usize, phase: Phase },
-    Ended { thread: usize, result: Result<()> },
+    Phase {
+        thread: usize,
+        phase: Phase,
+    },
+    Ended {
+        thread: usize,
+        result: Result<()>,
+    },
+    /// Global stores may be read.
+    GlobalsReady,
+    GlobalEnded {
+        result: Result<()>,
+    },
     Close(Order),
 }
 
@@ -53,6 +65,8 @@ pub(super) struct Supervisor {
     policy: ErrorPolicy,
     events: SyncSender<Event>,
     threads: Vec<Supervised>,
+    /// The thread that fills global stores: it begins before the others and ends after them.
+    global: Option<(JoinHandle<()>, Arc<Orders>)>,
     /// The order that every thread has got.
     closing: Option<Order>,
     last_purge: Now,
@@ -87,6 +101,7 @@ impl Supervisor {
             policy,
             events,
             threads: Vec::new(),
+            global: None,
             closing: None,
             last_purge: now,
             last_flush: now,
@@ -95,9 +110,64 @@ impl Supervisor {
         }
     }
 
+    /// Starts what has to be first: the stream threads, unless there are global stores, which they would not find filled.
+    ///
     /// # Errors
     /// `Unavailable` when the system gives no more threads.
-    pub(super) fn start_threads(&mut self) -> Result<()> {
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if self.app.topology.globals().is_empty() { self.start_threads() } else { self.start_global() }
+    }
+
+    fn start_global(&mut self) -> Result<()> {
+        let orders = Arc::new(Orders::default());
+        let (app, events, given) = (Arc::clone(&self.app), self.events.clone(), Arc::clone(&orders));
+        let name = format!("{}-global", self.app.own_client_id());
+        let body = move || {
+            enter_own_thread();
+            let _entered = tracing::info_span!("global-thread", application = app.id()).entered();
+            let work = || -> Result<()> {
+                let Some(thread) = GlobalThread::open(Arc::clone(&app), given)? else { return Ok(()) };
+                thread.run(|| {
+                    // As with the end of a thread: without a supervisor there is nobody to tell.
+                    let _ = events.send(Event::GlobalsReady);
+                })
+            };
+            let result = catch_unwind(AssertUnwindSafe(work));
+            let result = result.unwrap_or_else(|panic| Err(panicked("the global thread", &*panic)));
+            let _ = events.send(Event::GlobalEnded { result });
+        };
+        let handle = Builder::new().name(name.clone()).spawn(body).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("could not start thread {name}")).with_source(error)
+        })?;
+        self.global = Some((handle, orders));
+        Ok(())
+    }
+
+    fn globals_ready(&mut self) {
+        if self.closing.is_some() {
+            return;
+        }
+        tracing::info!("the global stores are up to date");
+        if let Err(error) = self.start_threads() {
+            self.give_up(error, Order::Leave);
+        }
+    }
+
+    fn global_ended(&mut self, result: Result<()>) {
+        if let Some((handle, _)) = self.global.take() {
+            // What it panicked with was told in its last event.
+            let _ = handle.join();
+        }
+        if let Err(error) = result {
+            tracing::error!("the global thread ends: {}", error.report());
+            self.app.set_globals(None);
+            self.give_up(error, Order::Leave);
+        }
+    }
+
+    /// # Errors
+    /// `Unavailable` when the system gives no more threads.
+    fn start_threads(&mut self) -> Result<()> {
         for index in 1..=self.app.config.threads {
             self.start_thread(index, Duration::ZERO, PAUSE_MIN)?;
         }
@@ -107,10 +177,12 @@ impl Supervisor {
     /// Until every thread has ended.
     pub(super) fn run(mut self, events: &Receiver<Event>) {
         enter_own_thread();
-        while !self.threads.is_empty() {
+        while !self.threads.is_empty() || self.global.is_some() {
             match events.recv_timeout(HOUSEKEEPING_INTERVAL) {
                 Ok(Event::Phase { thread, phase }) => self.phase_changed(thread, phase),
                 Ok(Event::Ended { thread, result }) => self.ended(thread, result),
+                Ok(Event::GlobalsReady) => self.globals_ready(),
+                Ok(Event::GlobalEnded { result }) => self.global_ended(result),
                 Ok(Event::Close(order)) => {
                     self.status.advance(State::PendingShutdown);
                     self.close(order);
@@ -118,6 +190,7 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.close(Order::Leave),
             }
+            self.end_global();
             self.keep_house();
         }
         // One of the two is next, whichever the client was closing for.
@@ -135,7 +208,8 @@ impl Supervisor {
         let body = move || {
             enter_own_thread();
             let result = catch_unwind(AssertUnwindSafe(|| work(&app, index, delay, given, &events)));
-            let result = result.unwrap_or_else(|panic| Err(panicked(&app, index, &*panic)));
+            let result =
+                result.unwrap_or_else(|panic| Err(panicked(&format!("thread {}", app.thread_name(index)), &*panic)));
             // The supervisor outlives its threads; should it be gone, there is nobody to tell.
             let _ = events.send(Event::Ended { thread: index, result });
         };
@@ -232,6 +306,14 @@ impl Supervisor {
         }
     }
 
+    /// The stream threads read global stores until they have ended.
+    fn end_global(&self) {
+        if let (Some(order), Some((handle, orders)), true) = (self.closing, &self.global, self.threads.is_empty()) {
+            orders.give(order);
+            handle.thread().unpark();
+        }
+    }
+
     fn keep_house(&mut self) {
         let now = Now::read();
         self.purge_if_due(now);
@@ -293,8 +375,8 @@ fn work(
     }
 }
 
-fn panicked(app: &Application, index: usize, panic: &(dyn Any + Send)) -> Error {
+fn panicked(thread: &str, panic: &(dyn Any + Send)) -> Error {
     let message = panic.downcast_ref::<String>().map(String::as_str);
     let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    Error::new(ErrorKind::Internal, format!("thread {} panicked: {message}", app.thread_name(index)))
+    Error::new(ErrorKind::Internal, format!("{thread} panicked: {message}"))
 }

@@ -45,7 +45,8 @@ struct Source {
 impl TaskLayout {
     pub(super) fn new(topology: &Topology, application_id: &str, counts: &Counts) -> TaskLayout {
         let sub_topology = |number| {
-            let nodes = topology.sub_topology(number);
+            // What fills a global store runs beside the tasks.
+            let nodes = if topology.is_global(number) { Vec::new() } else { topology.sub_topology(number) };
             let source = |name: Arc<str>| Source {
                 full_name: topology.full_name(application_id, &name),
                 partitions: counts.get(&name).copied().unwrap_or(0),

@@ -125,6 +125,11 @@ impl TaskStores {
         }
     }
 
+    /// Forgets everything that all stores hold.
+    pub(crate) fn wipe_all(&mut self) -> Result<()> {
+        (0..self.stores.len()).try_for_each(|index| self.wipe(index))
+    }
+
     /// Forgets everything that a store holds.
     pub(crate) fn wipe(&mut self, index: usize) -> Result<()> {
         let store = self.stores.get_mut(index).ok_or_else(no_changelog)?;

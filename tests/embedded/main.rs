@@ -11,6 +11,7 @@ mod application;
 mod bad_input;
 mod bad_records;
 mod crash;
+mod globals;
 mod housekeeping;
 mod lifecycle;
 mod recorder;
