@@ -147,6 +147,7 @@ pub(crate) fn a_position_outside_of_the_log_is_out_of_range(cluster: &dyn Cluste
             consumer.fetch(&partition, 10, &mut batch).unwrap() == Fetch::OutOfRange
         });
         assert!(batch.is_empty());
+        assert_eq!(consumer.position(&partition), Some(offset), "nothing was read");
         consumer.assign(&[(partition.clone(), 3)]).unwrap();
         assert_eq!(offsets(&read(consumer.as_mut(), &partition, 3)), [3, 4, 5]);
     }

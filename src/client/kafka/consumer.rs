@@ -34,8 +34,8 @@ struct Reading {
     lag: Lag,
     /// Something of this assignment has been seen: what librdkafka says of the partition is about it.
     seen: bool,
-    /// Where the last end-of-partition event was.
-    end: Option<i64>,
+    /// Where the last event was that is no record: librdkafka counts it as one.
+    event: Option<i64>,
     /// The high watermark at that event.
     high_at_end: Option<i64>,
     out_of_range: bool,
@@ -148,7 +148,7 @@ impl Reading {
             position,
             lag: Lag::Unknown,
             seen: false,
-            end: None,
+            event: None,
             high_at_end: None,
             out_of_range: false,
             failure: None,
@@ -166,7 +166,7 @@ impl Reading {
             return Ok(Fetch::Records);
         }
         let (mut records, mut at_end, mut pushed) = (0, false, Ok(()));
-        let Reading { queue, position, end, out_of_range, failure: failed, .. } = self;
+        let Reading { queue, position, event: last, out_of_range, failure: failed, .. } = self;
         let events = queue.drain(records_max, |event| match event {
             // Left over of an earlier position; a barrier should have kept it back.
             Fetched::Record { offset, .. } if offset < *position => {}
@@ -180,13 +180,18 @@ impl Reading {
             }
             Fetched::End { offset } => {
                 *position = offset.max(*position);
-                *end = Some(offset);
+                *last = Some(offset);
                 at_end = true;
             }
-            Fetched::Failed(failure) => match failure.code {
-                Code::OffsetOutOfRange | Code::AutoOffsetReset => *out_of_range = true,
-                _ => *failed = Some(failure),
-            },
+            Fetched::Failed { failure, offset } => {
+                // IMPORTANT: a position one too high is behind the end of the log, or steps over a record.
+                *last = Some(offset);
+                tracing::debug!(%partition, position = *position, offset, %failure, "reading failed");
+                match failure.code {
+                    Code::OffsetOutOfRange | Code::AutoOffsetReset => *out_of_range = true,
+                    _ => *failed = Some(failure),
+                }
+            }
         });
         pushed?;
         self.seen |= events > 0;
@@ -226,10 +231,10 @@ impl Reading {
             return;
         }
         // Control records and those of aborted transactions are not given out, but the position goes past them. One behind
-        // the last end may be librdkafka's error (#4844): the next end-of-partition event will tell.
+        // the last event may be librdkafka's error (#4844): the next end-of-partition event will tell.
         if let Some(raw) = self.queue.raw_position()
             && raw > self.position
-            && self.end.is_none_or(|end| raw != end + 1)
+            && self.event.is_none_or(|event| raw != event + 1)
         {
             self.position = raw;
         } else if records == 0 {

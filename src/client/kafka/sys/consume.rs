@@ -30,7 +30,11 @@ pub(in crate::client::kafka) enum Fetched<'a> {
     End {
         offset: i64,
     },
-    Failed(Failure),
+    Failed {
+        failure: Failure,
+        /// Where it happened; negative: not at an offset.
+        offset: i64,
+    },
 }
 
 /// The queue of one partition, apart from the client's own.
@@ -105,8 +109,8 @@ impl PartitionQueue {
 
     /// The offset after the last thing taken from the queue, control records included.
     ///
-    /// NOTE: after an end-of-partition event it is one too high (librdkafka #4844), and stale until the first event of an
-    /// assignment.
+    /// NOTE: after an end-of-partition event or an error it is one too high (librdkafka #4844), and stale until the first
+    /// event of an assignment.
     pub(in crate::client::kafka) fn raw_position(&self) -> Option<i64> {
         let list = PartitionList::new();
         // SAFETY: live objects; the entry is alive until the list is grown or dropped.
@@ -168,7 +172,10 @@ unsafe fn fetched<'a>(message: *const rd::rd_kafka_message_t) -> Fetched<'a> {
         }
         Code::PartitionEOF => Fetched::End { offset: m.offset },
         // SAFETY: of an error, the payload is its text.
-        code => Fetched::Failed(Failure::new(code, unsafe { string(rd::rd_kafka_message_errstr(message)) })),
+        code => Fetched::Failed {
+            failure: Failure::new(code, unsafe { string(rd::rd_kafka_message_errstr(message)) }),
+            offset: m.offset,
+        },
     }
 }
 
