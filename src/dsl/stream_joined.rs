@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::serdes::{DynSerde, Serde};
-use crate::state::{EngineKind, KeyValueStore, StoreBuilder, StoreKind, WindowKind, WindowStore};
+use crate::state::{Changelog, EngineKind, KeyValueStore, StoreBuilder, StoreKind, WindowKind, WindowStore};
 use crate::topology::TopologyBuilder;
 use crate::window::JoinWindows;
 
@@ -209,7 +209,16 @@ fn fitting<K, T>(
             ));
         }
     }
-    store.clone().with_logged_headers()
+    let store = store.clone().with_logged_headers();
+    match &store.spec.changelog {
+        // Java compacts the changelogs of these, unlike those of the join's own.
+        Changelog::Topic { config } => {
+            let mut config = config.clone();
+            config.entry("cleanup.policy".to_owned()).or_insert_with(|| "compact,delete".to_owned());
+            store.with_logging(config)
+        }
+        Changelog::Off | Changelog::Source { .. } => store,
+    }
 }
 
 impl<K, V, VO> Clone for StreamJoined<K, V, VO> {
