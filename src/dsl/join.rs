@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::kstream::one_name;
 use super::repartition::Repartition;
 use super::{Joined, KStream, KTable};
 use crate::operators::ValueJoiner;
+use crate::operators::grace_join::{BufferRows, GraceBuffer, GraceJoin};
 use crate::operators::stream_table_join::{JoinKind, StreamTableJoin};
-use crate::serdes::DynSerde;
-use crate::topology::{NodeSpec, Role};
+use crate::serdes::{Bytes, DynSerde};
+use crate::state::{EngineKind, StoreKind};
+use crate::topology::{NodeSpec, ProcessorInit, Role, TopologyBuilder};
+use crate::window::millis;
 
 impl<K: 'static, V: 'static> KStream<K, V> {
     /// Looks up the row of the table for each record of the stream, and drops the record when there is none. Changes of
@@ -80,7 +84,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         joined: Joined<K, V>,
     ) -> KStream<K, VR> {
         let given = self.take_given();
-        let Joined { key, value, name } = joined;
+        let Joined { key, value, name, grace } = joined;
         let name = one_name(&mut self.graph.borrow_mut(), given, name);
         let stream = match self.repartition_required {
             true => self.repartition_for_join(&key, &value, name.as_deref(), "Joined::named"),
@@ -91,8 +95,9 @@ impl<K: 'static, V: 'static> KStream<K, V> {
             JoinKind::Inner => "KSTREAM-JOIN-",
             JoinKind::Left => "KSTREAM-LEFTJOIN-",
         };
+        let is_named = name.is_some();
         let name = graph.name_or(name, prefix);
-        let stores = if Rc::ptr_eq(&stream.graph, &table.graph) {
+        let mut stores = if Rc::ptr_eq(&stream.graph, &table.graph) {
             (table.table.materialize)(&mut graph)
         } else {
             graph.mistake(format!("{name} joins a stream and a table of two builders: begin both with the same one"));
@@ -101,12 +106,28 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         let topics: BTreeSet<_> =
             [stream.node, table.node].into_iter().flat_map(|node| graph.source_topics_of(node)).collect();
         graph.copartition(topics);
+        let buffer = grace.map(|grace| {
+            check_grace(&mut graph, &name, grace, table.table.is_versioned, &stores);
+            let buffer = buffer(&mut graph, &name, is_named);
+            stores.push(Arc::clone(&buffer.spec.name));
+            (buffer, millis(grace))
+        });
         drop(graph);
         let view = Arc::clone(&table.table.view);
-        let node = NodeSpec::processor::<K, V, _>(&name, move |init| {
-            let (key, value, joiner) = (Arc::clone(&key), Arc::clone(&value), Arc::clone(&joiner));
-            Ok(StreamTableJoin { name: init.node_name(), kind, key, value, table: view(init)?, joiner })
-        });
+        let join = {
+            let (key, value) = (Arc::clone(&key), Arc::clone(&value));
+            move |init: &mut ProcessorInit<'_>| {
+                let (key, value, joiner) = (Arc::clone(&key), Arc::clone(&value), Arc::clone(&joiner));
+                Ok(StreamTableJoin { name: init.node_name(), kind, key, value, table: view(init)?, joiner })
+            }
+        };
+        let node = match buffer {
+            None => NodeSpec::processor::<K, V, _>(&name, join),
+            Some((rows, grace_ms)) => NodeSpec::processor::<K, V, _>(&name, move |init| {
+                let buffer = GraceBuffer::new(&init.store(&rows)?, Arc::clone(&key), Arc::clone(&value), grace_ms);
+                Ok(GraceJoin { join: join(init)?, buffer })
+            }),
+        };
         let role = match kind {
             JoinKind::Inner => Role::Other,
             JoinKind::Left => Role::WantsNullKeys,
@@ -130,4 +151,34 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         let node = repartition.append_for_join(&mut self.graph.borrow_mut(), self.node);
         KStream::new(&self.graph, node)
     }
+}
+
+/// A table has to remember what its rows were for as long as records wait for it.
+fn check_grace(graph: &mut TopologyBuilder, join: &str, grace: Duration, is_versioned: bool, stores: &[Arc<str>]) {
+    if !is_versioned {
+        graph.mistake(format!(
+            "{join} waits {grace:?} for a table that does not remember what its rows were: make it with \
+             Materialized::as_versioned, or leave out Joined::with_grace_period"
+        ));
+    }
+    for store in stores {
+        if let Some(history_ms) = graph.history_ms(store).filter(|history_ms| *history_ms < millis(grace)) {
+            graph.mistake(format!(
+                "{join} waits {grace:?} for the table of store {store}, which remembers only {history_ms} ms: let it keep \
+                 at least as much"
+            ));
+        }
+    }
+}
+
+/// The store of the records that wait.
+fn buffer(graph: &mut TopologyBuilder, join: &str, is_named: bool) -> BufferRows {
+    let name = format!("{join}-Buffer");
+    if !is_named {
+        graph.generated(format!("store {name} (name it with Joined::named)"));
+    }
+    let bytes = || Arc::new(Bytes);
+    let buffer = BufferRows::key_value(&name, StoreKind::KeyValue, EngineKind::Persistent, bytes(), bytes());
+    graph.add_store(Arc::clone(&buffer.spec));
+    buffer
 }

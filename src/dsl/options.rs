@@ -58,11 +58,6 @@ serdes! {
     /// Names the grouping and its repartition topic, `<application>-<name>-repartition`. A named grouping that is used
     /// twice has one topic.
 }
-serdes! {
-    /// How a join writes and reads the repartition topic of its stream, and which keys and values are null.
-    Joined,
-    /// Names the join and its repartition topic, `<application>-<name>-repartition`.
-}
 
 /// How a stream is repartitioned.
 pub struct Repartitioned<K, V> {

@@ -4,6 +4,7 @@ pub(crate) mod aggregate;
 mod fixed_key;
 pub(crate) mod foreign_key_join;
 pub(crate) mod global_join;
+pub(crate) mod grace_join;
 pub(crate) mod outer_join_store;
 pub(crate) mod print;
 pub(crate) mod self_join;

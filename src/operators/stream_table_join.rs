@@ -26,17 +26,24 @@ pub(crate) struct StreamTableJoin<K, V, VT, VR> {
     pub joiner: ValueJoiner<K, V, VT, VR>,
 }
 
+impl<K: 'static, V: 'static, VT: 'static, VR: 'static> StreamTableJoin<K, V, VT, VR> {
+    /// Whether a record joins nothing because of a null.
+    pub(super) fn drops(&self, record: &Record<K, V>) -> bool {
+        self.value.is_null(&record.value) || (self.kind == JoinKind::Inner && self.key.is_null(&record.key))
+    }
+}
+
 impl<K: 'static, V: 'static, VT: 'static, VR: 'static> Processor<K, V> for StreamTableJoin<K, V, VT, VR> {
     type KeyOut = K;
     type ValueOut = VR;
 
     fn process(&mut self, record: Record<K, V>, ctx: &mut ProcessorContext<'_, K, VR>) -> Result<()> {
-        let Record { key, value, timestamp, headers } = record;
-        let is_null = self.key.is_null(&key);
-        if self.value.is_null(&value) || (is_null && self.kind == JoinKind::Inner) {
+        if self.drops(&record) {
             ctx.task.drop_record(&self.name, "its key or value is null");
             return Ok(());
         }
+        let Record { key, value, timestamp, headers } = record;
+        let is_null = self.key.is_null(&key);
         // A null key finds nothing, but its record is kept by a left join (KIP-962).
         let row = match is_null {
             true => None,

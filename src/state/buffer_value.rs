@@ -127,14 +127,17 @@ mod tests {
     fn a_value_has_javas_bytes() {
         let mut bytes = Vec::new();
         value().write(&mut bytes).unwrap();
-        let expected = b"\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\x05\0\0\0\x02in\0\0\0\x02\0\0\0\x02\0\0\0\x01h\0\0\0\x01\x01\
+        let expected =
+            b"\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\x05\0\0\0\x02in\0\0\0\x02\0\0\0\x02\0\0\0\x01h\0\0\0\x01\x01\
                          \0\0\0\x01n\xff\xff\xff\xff\0\0\0\x01p\xff\xff\xff\xfe\0\0\0\x02nn";
         assert_eq!(bytes, expected);
     }
 
     #[test]
     fn what_is_written_is_read_and_what_is_cut_off_is_an_error() {
-        for value in [value(), BufferValue { old: Some(b""), new: None, ..value() }, BufferValue { old: None, ..value() }] {
+        for value in
+            [value(), BufferValue { old: Some(b""), new: None, ..value() }, BufferValue { old: None, ..value() }]
+        {
             let mut bytes = Vec::new();
             value.write(&mut bytes).unwrap();
             for end in 0..bytes.len() {

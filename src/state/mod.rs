@@ -14,6 +14,7 @@
 
 #[cfg(feature = "testing")]
 mod bench;
+mod buffer_value;
 mod builder;
 mod cache;
 mod changelog;
@@ -51,6 +52,7 @@ mod write_buffer;
 
 #[cfg(feature = "testing")]
 pub use bench::BenchStore;
+pub(crate) use buffer_value::BufferValue;
 pub use builder::{StoreBuilder, Stores};
 pub(crate) use cache::CacheBudget;
 pub(crate) use directory::StateDirectory;

@@ -252,6 +252,11 @@ impl TopologyBuilder {
         self.stores.insert(Arc::clone(&spec.name), spec);
     }
 
+    /// How long (ms) a store that has been added remembers versions; none: it has none.
+    pub(crate) fn history_ms(&self, store: &Arc<str>) -> Option<i64> {
+        self.stores.get(store)?.kind.history_ms()
+    }
+
     /// Connects a node to a store that has been or will be added.
     pub(crate) fn connect_node(&mut self, id: NodeId, store: &Arc<str>) {
         if let Some(node) = self.nodes.get_mut(id.0) {

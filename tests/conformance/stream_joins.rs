@@ -94,14 +94,14 @@ fn join_store(spec: &Json, key: &Codec, value: &Codec) -> Result<StoreBuilder<Wi
 }
 
 pub(crate) fn stream_table_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, Stop> {
-    if op.get("grace").is_some() {
-        return Err(missing("grace of a stream-table join"));
-    }
     let Stream { stream, .. } = builder.stream_of(text(op, "left"))?;
     let right = builder.table_of(text(op, "right"))?.table;
     let mut joined = Joined::with(Codec::of(&op["key"])?, Codec::of(&op["value"])?);
     if let Some(name) = op["name"].as_str() {
         joined = joined.named(name);
+    }
+    if op.get("grace").is_some() {
+        joined = joined.with_grace_period(millis(&op["grace"])?);
     }
     let joiner = functions::joiner(&op["joiner"])?;
     let stream = match text(op, "type") {
