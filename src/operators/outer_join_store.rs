@@ -20,7 +20,7 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    fn byte(self) -> u8 {
+    pub(crate) fn byte(self) -> u8 {
         match self {
             Side::Left => 1,
             Side::Right => 0,

@@ -64,9 +64,9 @@ pub(crate) use restore_plan::LogState;
 pub use session_store::SessionStore;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use spec::StoreKind;
-pub(crate) use spec::{Changelog, EngineKind, StoreSpec};
 #[allow(unused_imports, reason = "for versioned tables")]
 pub(crate) use spec::VersionedKind;
+pub(crate) use spec::{Changelog, EngineKind, StoreSpec};
 pub(crate) use spec::{SessionKind, WindowKind};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreContext, TimestampedKeyValueStore};

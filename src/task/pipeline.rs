@@ -11,7 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, Position};
 use crate::state::{GlobalStores, TaskStores};
 use crate::topology::{
-    Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, TaskContext, TaskEnvironment, Topology,
+    Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, TaskContext, TaskEnvironment,
+    Topology,
 };
 
 /// Sources, nodes and what they share. Stays on its thread; its stores do not have to.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use crate::client::{murmur2, partition_for_key};
 use crate::error::{Error, Result};
-use crate::record::{Change, OffsetAndMetadata, ValueAndTimestamp};
+use crate::operators::outer_join_store::{Side, encode_key};
+use crate::record::{Change, Headers, OffsetAndMetadata, ValueAndTimestamp};
 use crate::serdes::{
     Answer, AnswerSerde, Bytes, Changed, Instruction, ResponseSerde, Serde, Subscription, SubscriptionSerde,
     Timestamped, combined_key, murmur3_128,
 };
+use crate::state::BufferValue;
 use crate::task::CommitPoint;
 use crate::window::TimeWindows;
 
@@ -100,6 +102,33 @@ impl Wire {
         Ok(bytes)
     }
 
+    /// The row key of a record in the store of an outer join; true is the left side.
+    pub fn join_side_key(timestamp: i64, is_left: bool, key: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_key(timestamp, side(is_left), key, &mut bytes);
+        bytes
+    }
+
+    /// What such a row holds of each record.
+    pub fn join_side_value(is_left: bool, value: &[u8]) -> Vec<u8> {
+        [&[side(is_left).byte()], value].concat()
+    }
+
+    /// A row of a buffer, without what follows it in a changelog; the last of the parts is prior, old, new.
+    pub fn buffer_value(timestamp: i64, at: (&str, i32, i64), headers: Headers, rows: [Part; 3]) -> Result<Vec<u8>> {
+        let ([prior, old, new], (topic, partition, offset)) = (&rows, at);
+        let (prior, old, new) = (prior.as_deref(), old.as_deref(), new.as_deref());
+        let mut bytes = Vec::new();
+        BufferValue { timestamp, offset, topic, partition, headers, prior, old, new }.write(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What [`buffer_value`](Wire::buffer_value) has written: prior, old, new and what is behind it.
+    pub fn read_buffer_value(bytes: &[u8]) -> Result<([Part; 3], Vec<u8>)> {
+        let (BufferValue { prior, old, new, .. }, rest) = BufferValue::read(bytes)?;
+        Ok(([prior, old, new].map(|part| part.map(<[u8]>::to_vec)), rest.to_vec()))
+    }
+
     /// The text that is committed with an offset: the partition time, and times by the names of stores.
     pub fn offset_metadata(partition_time: i64, stores: &[(&str, i64)]) -> String {
         let processor_metadata = stores.iter().map(|(store, time)| ((*store).into(), *time)).collect();
@@ -119,6 +148,10 @@ impl Wire {
         let windows = windows.advance_by(Duration::from_millis(advance_ms));
         windows.windows_for(timestamp).map(|window| window.start).collect()
     }
+}
+
+fn side(is_left: bool) -> Side {
+    if is_left { Side::Left } else { Side::Right }
 }
 
 fn as_hash(bytes: &[u8]) -> Result<[u8; 16]> {

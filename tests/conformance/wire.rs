@@ -1,6 +1,6 @@
 //! Byte formats and pure functions: each list of `wire.json` is a case (section 9 of the format).
 
-use kstreams::Wire;
+use kstreams::{Headers, Wire};
 use serde_json::Value as Json;
 
 use crate::compare::Differences;
@@ -71,6 +71,29 @@ fn check(list: &str, entry: &Json) -> Result<Differences, Stop> {
         }
         list if formats_stores::LISTS.contains(&list) => formats_stores::check(list, entry, &mut same)?,
         list if formats_joins::LISTS.contains(&list) => formats_joins::check(list, entry, &mut same),
+        "join_side_key" => {
+            let is_left = text("side") == "left";
+            same(
+                "key",
+                text("key_bytes"),
+                &hex(&Wire::join_side_key(number("timestamp"), is_left, text("key").as_bytes())),
+            );
+            same("value", text("value_bytes"), &hex(&Wire::join_side_value(is_left, text("value").as_bytes())));
+        }
+        "buffer_value" => {
+            let rows = ["prior", "old", "new"].map(|field| entry[field].as_str().map(|text| text.as_bytes().to_vec()));
+            let mut headers = Headers::new();
+            for header in entry["headers"].as_array().into_iter().flatten() {
+                headers.add(header[0].as_str().unwrap_or_default(), header[1].as_str().unwrap_or_default());
+            }
+            let at = (text("topic"), number("partition") as i32, number("offset"));
+            let mut bytes = Wire::buffer_value(number("timestamp"), at, headers, rows.clone()).unwrap();
+            let time = number("buffer_time").to_be_bytes().to_vec();
+            bytes.extend_from_slice(&time);
+            same("bytes", text("bytes"), &hex(&bytes));
+            let read = Wire::read_buffer_value(&unhex(text("bytes"))).unwrap();
+            same("read", &format!("{:?}", (rows, time)), &format!("{read:?}"));
+        }
         other => return Err(missing(format!("format {other}"))),
     }
     Ok(differences)

@@ -12,6 +12,7 @@ mod aggregates;
 mod branches;
 mod caching;
 mod grouped_tables;
+mod join_models;
 mod joins;
 mod mistakes;
 mod names;

@@ -185,3 +185,65 @@ fn streams_of_two_builders_are_not_joined() {
         .to("out", to_text());
     assert!(build_error(one).contains("begin both with one"));
 }
+
+#[test]
+fn a_join_with_a_grace_period_needs_a_table_that_remembers_as_much() {
+    let grace = Duration::from_secs(10);
+    let error_with = |materialized: Materialized<String, String>| {
+        let builder = StreamsBuilder::new();
+        let table = builder.table("table", text(), materialized);
+        let joined = Joined::with(Utf8, Utf8).named("late").with_grace_period(grace);
+        builder.stream("left", text()).join(&table, |l, t| format!("{l}{t}"), joined).to("out", to_text());
+        build_error(builder)
+    };
+    let error = error_with(Materialized::named("plain"));
+    assert!(error.contains("late waits 10s for a table that does not remember what its rows were"), "{error}");
+    let error = error_with(Materialized::named("short").as_versioned(Duration::from_secs(1)));
+    assert!(error.contains("store short, which remembers only 1000 ms"), "{error}");
+}
+
+#[test]
+fn a_record_with_a_null_key_cannot_wait_for_its_table() {
+    let builder = StreamsBuilder::new();
+    let versions = Materialized::named("versions").as_versioned(Duration::from_secs(60));
+    let table = builder.table("table", Consumed::with(Nullable(Utf8), Utf8), versions);
+    let joined = Joined::with(Nullable(Utf8), Utf8).with_grace_period(Duration::from_secs(1));
+    builder
+        .stream("left", Consumed::with(Nullable(Utf8), Utf8))
+        .left_join(&table, |l, _| l, joined)
+        .to("out", Produced::with(Nullable(Utf8), Utf8));
+    let mut driver = Driver::new(builder);
+    let error = driver.pipe_raw("left", None, Some(b"v"), 1).unwrap_err();
+    assert!(error.report().contains("cannot wait for its table"), "{}", error.report());
+}
+
+#[test]
+fn a_record_that_waited_is_in_hand_again_when_it_is_joined() {
+    struct Places;
+    impl Processor<String, String> for Places {
+        type KeyOut = String;
+        type ValueOut = String;
+
+        fn process(
+            &mut self,
+            record: Record<String, String>,
+            ctx: &mut ProcessorContext<'_, String, String>,
+        ) -> Result<()> {
+            let at = ctx.record_metadata().map(|at| format!("{}[{}]@{}", at.topic, at.partition, at.offset));
+            ctx.forward(record.with_value(at.unwrap_or_default()))
+        }
+    }
+    let builder = StreamsBuilder::new();
+    let versions = Materialized::named("versions").as_versioned(Duration::from_secs(60));
+    let table = builder.table("table", text(), versions);
+    let joined = Joined::with(Utf8, Utf8).with_grace_period(Duration::from_millis(10));
+    builder
+        .stream("left", text())
+        .left_join(&table, |l, _| l, joined)
+        .process(|_| Ok(Places), Processed::default())
+        .to("out", to_text());
+    let mut driver = Driver::new(builder);
+    assert!(driver.pipe("left", "a", "1", 5).is_empty());
+    assert!(driver.pipe("left", "b", "2", 0).is_empty());
+    assert_eq!(driver.pipe("left", "c", "3", 20), ["out b left[0]@1 @0", "out a left[0]@0 @5"]);
+}
