@@ -57,6 +57,7 @@ pub struct Config {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) state_cleanup_delay: Duration,
     pub(crate) repartition_purge_interval: Duration,
+    pub(crate) metadata_max_age: Duration,
     pub(crate) commit_interval: Option<Duration>,
     pub(crate) session_timeout: Duration,
     pub(crate) transaction_timeout: Duration,
@@ -137,6 +138,7 @@ impl Config {
             state_dir: None,
             state_cleanup_delay: Duration::from_secs(600),
             repartition_purge_interval: Duration::from_secs(30),
+            metadata_max_age: Duration::from_secs(300),
             commit_interval: None,
             session_timeout: Duration::from_secs(6),
             transaction_timeout: Duration::from_secs(10),
@@ -203,6 +205,12 @@ impl Config {
     /// is looked at once a second.
     pub fn repartition_purge_interval(self, interval: Duration) -> Config {
         Config { repartition_purge_interval: interval, ..self }
+    }
+
+    /// How often it is looked for topics that have come to match the pattern of a source (`metadata.max.age.ms`, 5 min). It
+    /// is looked at once a second.
+    pub fn metadata_max_age(self, age: Duration) -> Config {
+        Config { metadata_max_age: age, ..self }
     }
 
     /// Bytes of updates that all record caches together may hold back (`statestore.cache.max.bytes`, 10 MiB). With 0 every

@@ -188,6 +188,9 @@ pub(crate) trait Admin: Send {
     /// What is known of each topic; none for one that does not exist.
     fn topics(&mut self, names: &[Arc<str>]) -> Result<Vec<Option<TopicInfo>>>;
 
+    /// The names of all topics that this client may see.
+    fn topic_names(&mut self) -> Result<Vec<Arc<str>>>;
+
     /// Creates topics; one that exists already is left alone.
     fn create_topics(&mut self, topics: &[NewTopic]) -> Result<()>;
 

@@ -27,9 +27,11 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         let bare = name.strip_prefix(prefix).unwrap_or(name);
         return match bare {
             // Decided by the application, whichever way they are written.
-            "auto.offset.reset" | "session.timeout.ms" | "group.instance.id" | "transaction.timeout.ms" => {
-                set(config, bare, value)
-            }
+            "metadata.max.age.ms"
+            | "auto.offset.reset"
+            | "session.timeout.ms"
+            | "group.instance.id"
+            | "transaction.timeout.ms" => set(config, bare, value),
             _ => Ok(config.kafka(&format!("{ours}{bare}"), value)),
         };
     }
@@ -59,6 +61,7 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
             config.outer_join_emit_interval = millis(name, value)?;
         }
         "buffered.records.per.partition" => config.buffered_records_per_partition = number(name, value)?,
+        "metadata.max.age.ms" => config.metadata_max_age = millis(name, value)?,
         "auto.offset.reset" => config.offset_reset = offset_reset(name, value)?,
         "default.deserialization.exception.handler" | "deserialization.exception.handler" => {
             config.handlers.deserialization = handler(name, value)?;

@@ -8,7 +8,7 @@ use super::{KStream, KTable, Materialized};
 use crate::config::Config;
 use crate::error::Result;
 use crate::state::StoreBuilder;
-use crate::topology::{Consumed, NodeSpec, RecordType, Topology, TopologyBuilder};
+use crate::topology::{Consumed, NodeId, NodeSpec, OffsetReset, RecordType, Topology, TopologyBuilder};
 
 /// The builder that all handles of a topology append to. Its life is one thread and one `build`.
 pub(super) type Graph = Rc<RefCell<TopologyBuilder>>;
@@ -52,26 +52,70 @@ impl StreamsBuilder {
     }
 
     /// The records of several topics, those of one task in the order of their timestamps.
-    pub fn stream_of<K, V>(&self, topics: &[&str], mut consumed: Consumed<K, V>) -> KStream<K, V>
+    pub fn stream_of<K, V>(&self, topics: &[&str], consumed: Consumed<K, V>) -> KStream<K, V>
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        let known = self.graph.borrow().stream_source(topics);
+        self.stream_from(&format!("topic {}", topics.join(", ")), known, topics, consumed).1
+    }
+
+    /// The records of every topic whose whole name matches a regular expression (of the crate
+    /// [`regex`](https://docs.rs/regex): no look-around). Which topics there are is looked at when the application starts
+    /// and from time to time after that ([`Config::metadata_max_age`]); a new one is read as the source's or the
+    /// application's offset reset says.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// let builder = StreamsBuilder::new();
+    /// builder.stream_matching("orders-.+", Consumed::with(Utf8, Utf8)).to("all-orders", Produced::with(Utf8, Utf8));
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn stream_matching<K, V>(&self, pattern: &str, consumed: Consumed<K, V>) -> KStream<K, V>
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        let known = self.graph.borrow().pattern_source(pattern);
+        let is_new = known.is_none();
+        let (node, stream) = self.stream_from(&format!("pattern {pattern}"), known, &[], consumed);
+        if is_new {
+            self.graph.borrow_mut().read_pattern(node, pattern);
+        }
+        stream
+    }
+
+    /// A source, or another handle to the one that reads the same.
+    fn stream_from<K, V>(
+        &self,
+        what: &str,
+        known: Option<(NodeId, RecordType, Option<OffsetReset>)>,
+        topics: &[&str],
+        mut consumed: Consumed<K, V>,
+    ) -> (NodeId, KStream<K, V>)
     where
         K: Clone + 'static,
         V: Clone + 'static,
     {
         let mut graph = self.graph.borrow_mut();
         let name = graph.name_or(consumed.name.take(), "KSTREAM-SOURCE-");
-        if let Some((node, forwards, reset)) = graph.stream_source(topics) {
-            let topics = topics.join(", ");
-            if forwards.id != RecordType::of::<K, V>().id {
-                graph.mistake(format!("topic {topics} is read as two types: read it once and map its records"));
+        let node = match known {
+            Some((node, forwards, reset)) => {
+                if forwards.id != RecordType::of::<K, V>().id {
+                    graph.mistake(format!("{what} is read as two types: read it once and map its records"));
+                }
+                if reset != consumed.reset {
+                    graph.mistake(format!("{what} is read with two offset resets: give both streams the same"));
+                }
+                graph.duplicate::<K, V>(node);
+                node
             }
-            if reset != consumed.reset {
-                graph.mistake(format!("topic {topics} is read with two offset resets: give both streams the same"));
-            }
-            graph.duplicate::<K, V>(node);
-            return KStream::new(&self.graph, node);
-        }
-        let node = graph.append(NodeSpec::source(&name, topics, consumed), &[]);
-        KStream::new(&self.graph, node)
+            None => graph.append(NodeSpec::source(&name, topics, consumed), &[]),
+        };
+        drop(graph);
+        (node, KStream::new(&self.graph, node))
     }
 
     /// The last value of each key of a topic. A null value deletes the row, a record with a null key is dropped and counted.

@@ -19,7 +19,8 @@ use crate::topology::{PartitionCounts, TaskEnvironment, TaskId, Topology};
 
 pub(super) type RestoreListener = Arc<dyn Fn(&RestoreEvent) + Send + Sync>;
 
-/// Made at the start, once the cluster has been asked about topics; the same until the end.
+/// Made at the start, once the cluster has been asked about topics; the same until the end, or until other topics match
+/// the patterns of its sources.
 pub(super) struct Application {
     pub topology: Topology,
     pub config: Config,
@@ -39,9 +40,9 @@ pub(super) struct Application {
     pub input_ids: HashMap<Arc<str>, Uuid>,
     /// Records of repartition topics before these offsets are committed, and nobody needs them.
     pub purgeable: Mutex<BTreeMap<TopicPartition, i64>>,
-    pub crash_point: CrashPoint,
+    pub crash_point: Arc<CrashPoint>,
     /// There while stream threads run: see `GlobalThread`. Looked at once per task.
-    pub globals: Mutex<Option<Arc<GlobalStores>>>,
+    pub globals: Arc<Mutex<Option<Arc<GlobalStores>>>>,
 }
 
 /// What is known of a changelog topic from the start on.

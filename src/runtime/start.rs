@@ -29,36 +29,99 @@ pub(super) fn application(
 ) -> Result<Arc<Application>> {
     let cluster = cluster(config)?;
     let mut admin = cluster.admin()?;
-    let known = external_topics(topology, config, &mut *admin)?;
-    let counts = partition_counts(topology, &known)?;
-    let layout = TaskLayout::new(topology, &config.application_id, &counts);
-    let internal = internal_topics(topology, config, &counts, &layout);
-    let ids = provide(&mut *admin, config, &internal)?;
-    let input_ids = input_ids(&mut *admin, &layout.topics())?;
-    let directory = state_directory(topology, config)?;
+    let Plan { topology, layout, counts, changelogs, input_ids } = plan(topology, config, &mut *admin)?;
+    let directory = state_directory(&topology, config)?;
     let process_id = directory.as_ref().map_or_else(Uuid::new_v4, StateDirectory::process_id).to_string();
-    summarize(topology, config, &layout, &process_id);
-    let known = known.iter().map(|(topic, count)| (topic.to_string(), *count));
-    let known: HashMap<_, _> = known.chain(internal.iter().map(|t| (t.name.to_string(), t.partitions))).collect();
+    summarize(&topology, config, &layout, &process_id);
     let admin = Arc::new(SharedAdmin::new(Arc::clone(&cluster), admin));
     Ok(Arc::new(Application {
-        topology: topology.clone(),
-        crash_point: CrashPoint::new(config),
+        topology,
+        crash_point: Arc::new(CrashPoint::new(config)),
         config: config.clone(),
         layout: Arc::new(layout),
         cluster,
-        partition_counts: remembered_counts(known, Arc::clone(&admin)),
+        partition_counts: remembered_counts(counts, Arc::clone(&admin)),
         admin,
         restore_listener,
         process_id,
         processed,
         directory,
         memory: StateMemory::new(config.memory),
-        changelogs: internal.iter().map(|topic| changelog(topic, &ids)).collect(),
+        changelogs,
         input_ids,
         purgeable: Mutex::new(BTreeMap::new()),
-        globals: Mutex::new(None),
+        globals: Arc::default(),
     }))
+}
+
+/// The same application with the topics that match its patterns now; none where they are the same.
+///
+/// # Errors
+/// As [`application`]; the one that runs goes on.
+pub(super) fn with_new_topics(app: &Application) -> Result<Option<Arc<Application>>> {
+    let read = |topology: &Topology| topology.source_topics(&topology.nodes().collect::<Vec<_>>());
+    let names = app.with_admin(|admin| admin.topic_names())?;
+    let (before, now) = (read(&app.topology), read(&app.topology.resolved(app.id(), &names)));
+    if before == now {
+        return Ok(None);
+    }
+    let plan = app.with_admin(|admin| plan(&app.topology, &app.config, admin))?;
+    let new: Vec<_> = now.iter().filter(|topic| !before.contains(topic)).map(|topic| &**topic).collect();
+    let gone: Vec<_> = before.iter().filter(|topic| !now.contains(topic)).map(|topic| &**topic).collect();
+    tracing::info!("topics of patterns have changed: new are [{}], gone are [{}]", new.join(", "), gone.join(", "));
+    let admin = Arc::clone(&app.admin);
+    Ok(Some(Arc::new(Application {
+        topology: plan.topology,
+        crash_point: Arc::clone(&app.crash_point),
+        config: app.config.clone(),
+        layout: Arc::new(plan.layout),
+        cluster: Arc::clone(&app.cluster),
+        partition_counts: remembered_counts(plan.counts, Arc::clone(&admin)),
+        admin,
+        restore_listener: app.restore_listener.clone(),
+        process_id: app.process_id.clone(),
+        processed: Arc::clone(&app.processed),
+        directory: app.directory.clone(),
+        memory: app.memory.clone(),
+        changelogs: plan.changelogs,
+        input_ids: plan.input_ids,
+        purgeable: Mutex::new(BTreeMap::new()),
+        globals: Arc::clone(&app.globals),
+    })))
+}
+
+/// What follows from the topics that there are.
+struct Plan {
+    topology: Topology,
+    layout: TaskLayout,
+    /// Partitions of every topic that is known, by full names.
+    counts: HashMap<String, i32>,
+    changelogs: HashMap<Arc<str>, application::Changelog>,
+    input_ids: HashMap<Arc<str>, Uuid>,
+}
+
+/// Looks at the topics and makes the internal ones.
+fn plan(topology: &Topology, config: &Config, admin: &mut dyn Admin) -> Result<Plan> {
+    let topology = if topology.has_patterns() {
+        topology.resolved(&config.application_id, &admin.topic_names()?)
+    } else {
+        topology.clone()
+    };
+    let known = external_topics(&topology, config, admin)?;
+    let counts = partition_counts(&topology, &known)?;
+    let layout = TaskLayout::new(&topology, &config.application_id, &counts);
+    if layout.topics().is_empty() && topology.has_patterns() {
+        return Err(Error::invalid("no topic matches the patterns of the sources: create one, or mend the patterns"));
+    }
+    let internal = internal_topics(&topology, config, &counts, &layout);
+    let ids = provide(admin, config, &internal)?;
+    let global =
+        topology.globals().into_iter().flat_map(|number| topology.source_topics(&topology.sub_topology(number)));
+    let input_ids = input_ids(admin, &layout.topics().into_iter().chain(global).collect::<Vec<_>>())?;
+    let known = known.iter().map(|(topic, count)| (topic.to_string(), *count));
+    let counts = known.chain(internal.iter().map(|t| (t.name.to_string(), t.partitions))).collect();
+    let changelogs = internal.iter().map(|topic| changelog(topic, &ids)).collect();
+    Ok(Plan { topology, layout, counts, changelogs, input_ids })
 }
 
 pub(crate) fn cluster(config: &Config) -> Result<Arc<dyn Cluster>> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::application::Application;
 use super::clock::Now;
 use super::global_thread::GlobalThread;
+use super::start;
 use super::state::State;
 use super::status::{Status, enter_own_thread};
 use super::stream_thread::{Order, Orders, Phase, StreamThread};
@@ -72,6 +73,7 @@ pub(super) struct Supervisor {
     last_purge: Now,
     last_flush: Now,
     last_cleanup: Now,
+    last_look: Now,
     metrics: ClientMetrics,
 }
 
@@ -106,6 +108,7 @@ impl Supervisor {
             last_purge: now,
             last_flush: now,
             last_cleanup: now,
+            last_look: now,
             metrics,
         }
     }
@@ -168,6 +171,11 @@ impl Supervisor {
     /// # Errors
     /// `Unavailable` when the system gives no more threads.
     fn start_threads(&mut self) -> Result<()> {
+        if self.app.layout.topics().is_empty() {
+            // There is nothing but global stores, and they are up to date.
+            self.status.advance(State::Running);
+            return Ok(());
+        }
         for index in 1..=self.app.config.threads {
             self.start_thread(index, Duration::ZERO, PAUSE_MIN)?;
         }
@@ -245,7 +253,14 @@ impl Supervisor {
             // What it panicked with was told in its last event.
             let _ = handle.join();
         }
-        let Err(error) = result else { return };
+        let Err(error) = result else {
+            if self.closing.is_none() {
+                // It has ended for the sake of new topics.
+                let started = self.start_thread(thread, Duration::ZERO, PAUSE_MIN);
+                started.unwrap_or_else(|error| self.give_up(error, Order::Leave));
+            }
+            return;
+        };
         self.metrics.failed_stream_threads.increment(1);
         let name = self.app.thread_name(thread);
         if self.app.crash_point.has_crashed() {
@@ -298,6 +313,10 @@ impl Supervisor {
 
     fn close(&mut self, order: Order) {
         self.closing.get_or_insert(order);
+        self.tell_threads(order);
+    }
+
+    fn tell_threads(&self, order: Order) {
         for thread in &self.threads {
             thread.orders.give(order);
             if let Some(handle) = &thread.handle {
@@ -317,6 +336,7 @@ impl Supervisor {
     fn keep_house(&mut self) {
         let now = Now::read();
         self.purge_if_due(now);
+        self.look_for_topics(now);
         if now.since(self.last_flush) >= HOUSEKEEPING_INTERVAL {
             self.last_flush = now;
             if let Err(error) = self.app.memory.flush_if_due(now.wall_ms) {
@@ -330,6 +350,23 @@ impl Supervisor {
             if let Some(Err(error)) = unused {
                 tracing::warn!("could not remove the state of tasks that have moved away: {}", error.report());
             }
+        }
+    }
+
+    /// Topics may have come that match a pattern, or have gone: then every thread begins again with them.
+    fn look_for_topics(&mut self, now: Now) {
+        let is_due = now.since(self.last_look) >= self.app.config.metadata_max_age;
+        if !is_due || !self.app.topology.has_patterns() || self.closing.is_some() {
+            return;
+        }
+        self.last_look = now;
+        match start::with_new_topics(&self.app) {
+            Ok(None) => {}
+            Ok(Some(app)) => {
+                self.app = app;
+                self.tell_threads(Order::Leave);
+            }
+            Err(error) => tracing::warn!("could not go on with other topics: {}", error.report()),
         }
     }
 

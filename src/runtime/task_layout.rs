@@ -15,6 +15,8 @@ pub(super) struct TaskLayout {
     sub_topologies: Vec<SubTopology>,
     /// The sub-topology that reads a topic, by its full name.
     readers: BTreeMap<Arc<str>, usize>,
+    /// Whether instances may know of different topics for a while, because they look for them at different times.
+    has_patterns: bool,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl TaskLayout {
             sub_topology.sources.iter().map(|source| (Arc::clone(&source.full_name), number)).collect()
         };
         let readers = sub_topologies.iter().enumerate().flat_map(topics).collect();
-        TaskLayout { sub_topologies, readers }
+        TaskLayout { sub_topologies, readers, has_patterns: topology.has_patterns() }
     }
 
     pub(super) fn sub_topologies(&self) -> &[SubTopology] {
@@ -95,9 +97,16 @@ impl TaskMap for TaskLayout {
             let Some(sub_topology) = self.readers.get(&partition.topic).copied() else { continue };
             tasks.insert(TaskId { sub_topology, partition: partition.partition });
         }
-        for task in &tasks {
+        let missing = |task: &TaskId| {
             let inputs = self.inputs(*task).map(|inputs| inputs.partitions).unwrap_or_default();
-            if let Some(missing) = inputs.iter().find(|input| !partitions.contains(*input)) {
+            inputs.into_iter().find(|input| !partitions.contains(input))
+        };
+        if self.has_patterns {
+            // Those that are not whole wait until all instances know of the same topics: then the group rebalances.
+            tasks.retain(|task| missing(task).is_none());
+        }
+        for task in &tasks {
+            if let Some(missing) = missing(task) {
                 return Err(Error::invalid(format!(
                     "the group gave this instance some inputs of task {task} and {missing} to another one: topics that \
                      are read together need the same number of partitions, and all instances the same topology"

@@ -52,18 +52,13 @@ const EMPTY_MAX: usize = 4;
 
 impl PartitionGroup {
     pub(super) fn new(partitions: impl IntoIterator<Item = (i32, i64)>, idle: MaxTaskIdle) -> PartitionGroup {
-        let queue = |(partition, partition_time)| Queue {
-            partition,
-            batches: VecDeque::new(),
-            next: 0,
-            buffered: 0,
-            bytes: 0,
-            head: None,
-            partition_time,
-            caught_up: None,
-            deadline: None,
-        };
+        let queue = |(partition, partition_time)| Queue::new(partition, partition_time);
         PartitionGroup { queues: partitions.into_iter().map(queue).collect(), idle, empty: Vec::new() }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn add_queue(&mut self, partition: i32) {
+        self.queues.push(Queue::new(partition, -1));
     }
 
     pub(super) fn add(&mut self, input: usize, batch: RecordBatch) {
@@ -195,6 +190,20 @@ impl PartitionGroup {
 }
 
 impl Queue {
+    fn new(partition: i32, partition_time: i64) -> Queue {
+        Queue {
+            partition,
+            batches: VecDeque::new(),
+            next: 0,
+            buffered: 0,
+            bytes: 0,
+            head: None,
+            partition_time,
+            caught_up: None,
+            deadline: None,
+        }
+    }
+
     fn front(&self) -> Option<ConsumerRecord<'_>> {
         self.batches.front()?.get(self.next, self.partition)
     }

@@ -12,7 +12,7 @@ use crate::record::{ConsumerRecord, Position};
 use crate::state::{GlobalStores, TaskStores};
 use crate::topology::{
     Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, TaskContext, TaskEnvironment,
-    Topology,
+    TopicPattern, Topology,
 };
 
 /// Sources, nodes and what they share. Stays on its thread; its stores do not have to.
@@ -20,6 +20,12 @@ pub(crate) struct Pipeline {
     /// The source of each input, by place in `sources`.
     inputs: Vec<usize>,
     sources: Vec<Box<dyn Source>>,
+    /// Those with a pattern in place of topics.
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "topics come to a running task in tests only")
+    )]
+    patterns: Vec<(TopicPattern, usize)>,
     nodes: HashMap<NodeId, Rc<RefCell<dyn Live>>>,
     /// What flushes each store's cache, in the order of the stores; none: the store writes through by itself.
     flushes: Vec<Option<NodeId>>,
@@ -53,6 +59,7 @@ impl Pipeline {
         task.processor_metadata.clone_from(blueprint.processor_metadata);
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         let mut source_of: HashMap<&Arc<str>, usize> = HashMap::new();
+        let mut patterns: Vec<(TopicPattern, usize)> = Vec::new();
         let mut inputs: HashMap<NodeId, Box<dyn Any>> = HashMap::new();
         let mut nodes: HashMap<NodeId, Rc<RefCell<dyn Live>>> = HashMap::new();
         let mut flushes: Vec<Option<NodeId>> = task.stores.specs().map(|_| None).collect();
@@ -65,6 +72,7 @@ impl Pipeline {
             match (node.make)(&mut ProcessorInit { id, topology, children, task: &mut task })? {
                 Made::Source(source) => {
                     source_of.extend(node.source_topics().iter().map(|topic| (topic, sources.len())));
+                    patterns.extend(node.pattern().map(|pattern| (pattern.clone(), sources.len())));
                     sources.push(source);
                 }
                 Made::Node { input, live } => {
@@ -81,8 +89,18 @@ impl Pipeline {
                 }
             }
         }
-        let inputs = topics.iter().map(|topic| source_of.get(topic).copied().unwrap_or(usize::MAX)).collect();
-        Ok(Pipeline { inputs, sources, nodes, flushes, task, failed: false })
+        let source = |topic: &Arc<str>| source_of.get(topic).copied().or_else(|| matching(&patterns, topic));
+        let inputs = topics.iter().map(|topic| source(topic).unwrap_or(usize::MAX)).collect();
+        Ok(Pipeline { inputs, sources, patterns, nodes, flushes, task, failed: false })
+    }
+
+    /// One more input, of a topic that matches the pattern of a source; whether one does.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn add_input(&mut self, topic: &Arc<str>) -> bool {
+        let Some(source) = matching(&self.patterns, topic) else { return false };
+        self.inputs.push(source);
+        self.task.topics.push(Arc::clone(topic));
+        true
     }
 
     /// Reads the record at the head of an input: its timestamp, or none when it is to be skipped.
@@ -240,6 +258,10 @@ pub(crate) fn try_makers(topology: &Topology, environment: &TaskEnvironment) -> 
         })?;
     }
     Ok(())
+}
+
+fn matching(patterns: &[(TopicPattern, usize)], topic: &str) -> Option<usize> {
+    patterns.iter().find(|(pattern, _)| pattern.matches(topic)).map(|(_, source)| *source)
 }
 
 fn position(input: usize, record: &ConsumerRecord<'_>) -> Position {

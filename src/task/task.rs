@@ -69,6 +69,21 @@ impl Task {
         self.spec.inputs.iter().zip(self.committed.iter().map(|point| point.offset))
     }
 
+    /// One more input, of a topic that matches the pattern of a source: its place, or none when no source has it.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn add_input(&mut self, input: TopicPartition) -> Option<usize> {
+        let topic = Arc::clone(&input.topic);
+        if !self.pipeline.as_mut()?.add_input(&topic) {
+            return None;
+        }
+        self.group.add_queue(input.partition);
+        self.spec.topics.push(topic);
+        self.spec.inputs.push(input);
+        self.committed.push(CommitPoint::starting_at(0));
+        self.consumed.push(false);
+        Some(self.consumed.len() - 1)
+    }
+
     /// Queues records of an input behind those it has.
     pub(crate) fn add(&mut self, input: usize, batch: RecordBatch) {
         self.group.add(input, batch);

@@ -60,6 +60,9 @@ pub struct TopologyTestDriver {
     inputs: Vec<Arc<str>>,
     /// The next offset of each input.
     ends: Vec<i64>,
+    /// Inputs from here on are topics that have come to match a pattern. As in Java's driver, they count offsets together.
+    named: usize,
+    has_patterns: bool,
     /// The changelog of each store; none: the store has none.
     changelogs: Vec<Option<Arc<str>>>,
     pub(super) produced: Produced,
@@ -140,6 +143,8 @@ impl TopologyTestDriver {
             task,
             globals,
             ends: vec![0; inputs.len()],
+            named: inputs.len(),
+            has_patterns: topology.has_patterns(),
             inputs,
             changelogs,
             produced: Produced::default(),
@@ -258,14 +263,18 @@ impl TopologyTestDriver {
         if let Some(global) = self.globals.iter_mut().find(|global| *global.topic == *topic) {
             return global.pipe(key, value, timestamp, headers, self.wall_clock_ms);
         }
-        let input = self.inputs.iter().position(|input| **input == *topic).ok_or_else(|| {
-            let known = self.inputs.join(", ");
-            Error::invalid(format!("the topology does not read topic {topic}: it reads {known}"))
-        })?;
+        let input = match self.inputs.iter().position(|input| **input == *topic) {
+            Some(input) => input,
+            None => self.add_input(topic)?,
+        };
         let Some(end) = self.ends.get_mut(input) else { return Ok(()) };
         let mut batch = self.task.empty_batch();
         batch.push(*end, timestamp, key, value, headers)?;
         *end += 1;
+        let end = *end;
+        if input >= self.named {
+            self.ends.iter_mut().skip(self.named).for_each(|shared| *shared = end);
+        }
         self.task.add(input, batch);
         Ok(())
     }
@@ -284,6 +293,19 @@ impl TopologyTestDriver {
     /// What the application would fail with.
     pub fn process_without_commit(&mut self) -> Result<()> {
         self.process_each(TopologyTestDriver::deliver)
+    }
+
+    /// A topic that matches the pattern of a source.
+    fn add_input(&mut self, topic: &str) -> Result<usize> {
+        let topic: Arc<str> = topic.into();
+        let input = self.task.add_input(TopicPartition::new(Arc::clone(&topic), 0)).ok_or_else(|| {
+            let known = self.inputs.join(", ");
+            Error::invalid(format!("the topology does not read topic {topic}: it reads {known}"))
+        })?;
+        self.task.set_caught_up(input, Some(true));
+        self.inputs.push(topic);
+        self.ends.push(self.ends.get(self.named).copied().unwrap_or(0));
+        Ok(input)
     }
 
     fn process_each(&mut self, then: impl Fn(&mut TopologyTestDriver) -> Result<()>) -> Result<()> {
@@ -355,7 +377,8 @@ impl TopologyTestDriver {
         stores.clear_changelog();
         for record in records {
             let is_read = self.globals.iter().any(|global| global.topic == record.topic);
-            if is_read || self.inputs.contains(&record.topic) {
+            let is_read = is_read || self.inputs.contains(&record.topic);
+            if is_read || self.has_patterns && self.add_input(&record.topic).is_ok() {
                 let (key, value) = (record.key.as_deref(), record.value.as_deref());
                 self.enqueue(&record.topic, key, value, record.timestamp, record.headers.clone())?;
             }

@@ -9,8 +9,8 @@ use super::optimize::{Notes, Optimization, RepartitionNodes, Role, optimize};
 use super::processor::{Processor, ProcessorInit};
 use super::self_joins::StreamJoinNodes;
 use super::{
-    FanOut, Maker, Node, NodeId, NodeKind, Parts, RecordType, RepartitionTopic, SinkName, Topology, checks, sink,
-    source, sub_topology,
+    FanOut, Maker, Node, NodeId, NodeKind, Parts, RecordType, RepartitionTopic, SinkName, TopicPattern, Topology,
+    checks, sink, source, sub_topology,
 };
 use crate::error::{Error, Result};
 use crate::state::{Changelog, StoreBuilder, StoreSpec};
@@ -56,6 +56,19 @@ impl TopologyBuilder {
         V: Clone + 'static,
     {
         let id = self.append(NodeSpec::source(name, topics, consumed), &[]);
+        self.duplicate::<K, V>(id);
+        self
+    }
+
+    /// Adds a source that reads every topic whose whole name matches a regular expression: see
+    /// [`StreamsBuilder::stream_matching`](crate::StreamsBuilder::stream_matching).
+    pub fn add_source_matching<K, V>(&mut self, name: &str, pattern: &str, consumed: Consumed<K, V>) -> &mut Self
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        let id = self.append(NodeSpec::source(name, &[], consumed), &[]);
+        self.read_pattern(id, pattern);
         self.duplicate::<K, V>(id);
         self
     }
@@ -414,13 +427,37 @@ impl TopologyBuilder {
     /// The source of a stream that reads exactly these topics, if there is one, with what it forwards and its reset.
     pub(crate) fn stream_source(&self, topics: &[&str]) -> Option<(NodeId, RecordType, Option<OffsetReset>)> {
         self.nodes.iter().enumerate().find_map(|(id, node)| match (&node.kind, node.output) {
-            (NodeKind::Source { topics: known, reset }, Some(output))
+            (NodeKind::Source { topics: known, pattern: None, reset }, Some(output))
                 if known.iter().map(|topic| &**topic).eq(topics.iter().copied()) =>
             {
                 Some((NodeId(id), output, *reset))
             }
             _ => None,
         })
+    }
+
+    /// The same for a stream of the topics of a pattern.
+    pub(crate) fn pattern_source(&self, pattern: &str) -> Option<(NodeId, RecordType, Option<OffsetReset>)> {
+        self.nodes.iter().enumerate().find_map(|(id, node)| match (&node.kind, node.output) {
+            (NodeKind::Source { pattern: Some(known), reset, .. }, Some(output)) if known.to_string() == pattern => {
+                Some((NodeId(id), output, *reset))
+            }
+            _ => None,
+        })
+    }
+
+    /// Makes a source read the topics of a pattern instead.
+    pub(crate) fn read_pattern(&mut self, id: NodeId, text: &str) {
+        let read = match TopicPattern::new(text) {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                self.mistake(error.report());
+                TopicPattern::new(".*").ok()
+            }
+        };
+        if let Some(NodeKind::Source { pattern, .. }) = self.nodes.get_mut(id.0).map(|node| &mut node.kind) {
+            *pattern = read;
+        }
     }
 
     /// The stores a node is connected to.
@@ -481,7 +518,7 @@ fn connect(node: &mut Node, store: Arc<str>) {
 impl NodeSpec {
     pub(crate) fn source<K: 'static, V: 'static>(name: &str, topics: &[&str], consumed: Consumed<K, V>) -> NodeSpec {
         let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
-        let kind = NodeKind::Source { topics, reset: consumed.reset };
+        let kind = NodeKind::Source { topics, pattern: None, reset: consumed.reset };
         let make = move |init: &mut ProcessorInit<'_>| source::make(&consumed, init);
         NodeSpec(Node { kind, output: Some(RecordType::of::<K, V>()), ..NodeSpec::node(name, Arc::new(make)) })
     }

@@ -36,14 +36,22 @@ fn topics(builder: &TopologyBuilder) -> Vec<String> {
     let mut mistakes = Vec::new();
     let mut readers: HashMap<&Arc<str>, &Arc<str>> = HashMap::new();
     for node in &builder.nodes {
-        let NodeKind::Source { topics, .. } = &node.kind else { continue };
-        if topics.is_empty() {
+        let NodeKind::Source { topics, pattern, .. } = &node.kind else { continue };
+        if topics.is_empty() && pattern.is_none() {
             mistakes.push(format!("source {} has no topic: name at least one", node.name));
         }
         for topic in topics {
             if let Some(other) = readers.insert(topic, &node.name) {
                 mistakes.push(format!("topic {topic} is read by {other} and by {}: read it once", node.name));
             }
+        }
+    }
+    let patterns = builder.nodes.iter().filter_map(|node| Some((&node.name, node.pattern()?)));
+    for (name, pattern) in patterns {
+        for (topic, other) in readers.iter().filter(|(topic, _)| pattern.matches(topic)) {
+            mistakes.push(format!(
+                "topic {topic} is read by {other} and matches the pattern {pattern} of {name}: read it once"
+            ));
         }
     }
     mistakes

@@ -57,6 +57,7 @@ impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
         match &self.kind {
+            NodeKind::Source { pattern: Some(pattern), .. } => writeln!(f, "Source: {name} (topics: {pattern})"),
             NodeKind::Source { topics, .. } => writeln!(f, "Source: {name} (topics: [{}])", topics.join(", ")),
             NodeKind::Sink { topic: SinkName::Fixed(topic) } => writeln!(f, "Sink: {name} (topic: {topic})"),
             NodeKind::Sink { topic: SinkName::Chosen(label) } => writeln!(f, "Sink: {name} (extractor class: {label})"),

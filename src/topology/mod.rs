@@ -19,6 +19,7 @@ mod io;
 mod node;
 mod optimize;
 mod output;
+mod pattern;
 mod processor;
 mod schedules;
 mod self_joins;
@@ -49,6 +50,7 @@ pub(crate) use io::Partitioner;
 pub(crate) use node::{Live, Made, Source};
 pub(crate) use optimize::{RepartitionNodes, Role};
 pub(crate) use output::Output;
+pub(crate) use pattern::TopicPattern;
 pub(crate) use processor::millis;
 pub(crate) use self_joins::StreamJoinNodes;
 
@@ -85,6 +87,7 @@ pub struct Topology {
     parts: Arc<Parts>,
 }
 
+#[derive(Clone)]
 struct Parts {
     nodes: Vec<Node>,
     /// The sub-topology of each node.
@@ -100,6 +103,7 @@ struct Parts {
     generated_names: Vec<String>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Node {
     pub name: Arc<str>,
     pub kind: NodeKind,
@@ -121,10 +125,18 @@ pub(crate) struct Node {
     pub role: Role,
 }
 
+#[derive(Clone)]
 pub(crate) enum NodeKind {
-    Source { topics: Vec<Arc<str>>, reset: Option<OffsetReset> },
+    /// With a pattern, the topics are those that match it: none before the topology is resolved.
+    Source {
+        topics: Vec<Arc<str>>,
+        pattern: Option<TopicPattern>,
+        reset: Option<OffsetReset>,
+    },
     Processor,
-    Sink { topic: SinkName },
+    Sink {
+        topic: SinkName,
+    },
 }
 
 /// What is known of a sink's topic before it runs.
@@ -234,7 +246,7 @@ impl Topology {
     /// Where reading a topic (without prefix) begins, if its source says so.
     pub(crate) fn offset_reset(&self, topic: &str) -> Option<OffsetReset> {
         self.parts.nodes.iter().find_map(|node| match &node.kind {
-            NodeKind::Source { topics, reset } if topics.iter().any(|name| **name == *topic) => *reset,
+            NodeKind::Source { topics, reset, .. } if topics.iter().any(|name| **name == *topic) => *reset,
             NodeKind::Source { .. } | NodeKind::Processor | NodeKind::Sink { .. } => None,
         })
     }

@@ -54,7 +54,9 @@ impl Topology {
     /// ```
     pub fn sub_topologies(&self, application_id: &str) -> Vec<SubTopology> {
         let tasks = (0..self.sub_topology_count()).filter(|id| !self.is_global(*id));
-        tasks.map(|id| self.shape(id, application_id)).collect()
+        let shapes = tasks.map(|id| self.shape(id, application_id));
+        // What a pattern stands for is only known at the start.
+        shapes.filter(|shape| !shape.sources.is_empty()).collect()
     }
 
     fn shape(&self, id: usize, application_id: &str) -> SubTopology {

@@ -42,6 +42,10 @@ impl<K: 'static, V: 'static> Source for Decode<K, V> {
         let Some(timestamp) = self.timestamp(input, (&key, &value), record, partition_time, task)? else {
             return Ok(None);
         };
+        if self.heads.len() <= input {
+            // A topic that has come to match the source's pattern.
+            self.heads.resize_with(input + 1, || None);
+        }
         if let Some(head) = self.heads.get_mut(input) {
             *head = Some((key, value));
         }

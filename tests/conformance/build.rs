@@ -49,9 +49,6 @@ pub(crate) fn list<'a>(op: &'a Json, field: &str) -> Vec<&'a str> {
 
 /// The topics of a source.
 pub(crate) fn topics(op: &Json) -> Result<Vec<&str>, Stop> {
-    if op.get("pattern").is_some() {
-        return Err(missing("source of a topic pattern"));
-    }
     Ok(match op["topic"].as_str() {
         Some(topic) => vec![topic],
         None => list(op, "topics"),

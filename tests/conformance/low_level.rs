@@ -26,6 +26,9 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
     for op in ops {
         let (name, parents) = (text(op, "name"), list(op, "parents"));
         match text(op, "op") {
+            "add_source" if op.get("pattern").is_some() => {
+                builder.add_source_matching(name, text(op, "pattern"), consumed(op, &case["config"])?);
+            }
             "add_source" => {
                 builder.add_source(name, &topics(op)?, consumed(op, &case["config"])?);
             }

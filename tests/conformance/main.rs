@@ -31,6 +31,7 @@ mod key;
 mod low_level;
 mod optimize;
 mod outcome;
+mod patterns;
 mod processors;
 mod run;
 mod store_commands;

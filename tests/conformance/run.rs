@@ -177,8 +177,7 @@ impl Run<'_> {
         }
         compare::internal(&case["internal"], internal, differences);
         if let Some(expected) = case.get("committed") {
-            let committed = driver.committed().iter();
-            let committed: BTreeMap<_, _> = committed.map(|(at, point)| (&*at.topic, &*point.metadata)).collect();
+            let committed = crate::patterns::committed(case, driver.committed());
             compare::map("committed", expected, &json!(committed), differences);
         }
         Ok(())

@@ -210,3 +210,15 @@ fn a_table_that_reuses_its_topic_is_restored_from_it_up_to_what_was_committed() 
     let internal = "reuse-towns-changelog";
     assert!(cluster.read_committed(internal).is_err(), "{internal} was made");
 }
+
+#[test]
+fn an_application_of_nothing_but_global_stores_runs() {
+    let (cluster, folder) = (cluster(), tempfile::tempdir().unwrap());
+    write(&cluster, "customers", &[("ada", Some("london"))]);
+    let builder = StreamsBuilder::new();
+    builder.global_table("customers", Consumed::with(Utf8, Utf8), Materialized::named("customers"));
+    let (streams, events) = start(builder.build().unwrap(), config("only", &cluster, folder.path()));
+    wait_for(&streams, State::Running);
+    assert_eq!(restored(&events, "customers"), 1);
+    streams.close(PATIENCE).unwrap();
+}

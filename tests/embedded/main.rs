@@ -14,6 +14,7 @@ mod crash;
 mod globals;
 mod housekeeping;
 mod lifecycle;
+mod patterns;
 mod recorder;
 mod sharing;
 mod sight;

@@ -27,6 +27,10 @@ impl Admin for EmbeddedAdmin {
         Ok(names.iter().map(info).collect())
     }
 
+    fn topic_names(&mut self) -> Result<Vec<Arc<str>>> {
+        Ok(self.shared.state()?.topics.keys().map(Arc::clone).collect())
+    }
+
     fn create_topics(&mut self, topics: &[NewTopic]) -> Result<()> {
         let mut state = self.shared.state()?;
         for topic in topics {

@@ -96,6 +96,11 @@ impl Admin for KafkaAdmin {
         Ok(found)
     }
 
+    fn topic_names(&mut self) -> Result<Vec<Arc<str>>> {
+        let names = self.client.topic_names(REQUEST_TIMEOUT);
+        names.map_err(|failure| self.failed(failure, "could not list the topics"))
+    }
+
     fn create_topics(&mut self, topics: &[NewTopic]) -> Result<()> {
         if topics.is_empty() {
             return Ok(());

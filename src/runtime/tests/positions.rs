@@ -59,6 +59,10 @@ impl Admin for FaultyAdmin {
         self.inner.topics(names)
     }
 
+    fn topic_names(&mut self) -> Result<Vec<Arc<str>>> {
+        self.inner.topic_names()
+    }
+
     fn create_topics(&mut self, topics: &[NewTopic]) -> Result<()> {
         self.inner.create_topics(topics)
     }

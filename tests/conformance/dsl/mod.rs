@@ -137,6 +137,7 @@ impl Builder<'_> {
             consumed = consumed.named(name);
         }
         let stream = match topics(op)?.as_slice() {
+            [] if op.get("pattern").is_some() => self.builder.stream_matching(text(op, "pattern"), consumed),
             [topic] => self.builder.stream(topic, consumed),
             topics => self.builder.stream_of(topics, consumed),
         };

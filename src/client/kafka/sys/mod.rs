@@ -326,6 +326,20 @@ impl Client {
         unsafe { rd::rd_kafka_poll(self.rk, millis(timeout)) };
     }
 
+    /// The names of all topics.
+    pub(super) fn topic_names(&self, timeout: Duration) -> Result<Vec<Arc<str>>> {
+        let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
+        // SAFETY: as in `metadata`; names are C strings that live as long as the object, and are copied.
+        unsafe {
+            self.check(rd::rd_kafka_metadata(self.rk, 1, ptr::null_mut(), &mut metadata, millis(timeout)))?;
+            let found = &*metadata;
+            let topics = slice(found.topics.cast_const(), found.topic_cnt).iter();
+            let names = topics.map(|topic| string(topic.topic).into()).collect();
+            rd::rd_kafka_metadata_destroy(metadata);
+            Ok(names)
+        }
+    }
+
     /// The brokers and the partition count of a topic, or of none.
     pub(super) fn metadata(&self, topic: Option<&Topic>, timeout: Duration) -> Result<i32> {
         let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
