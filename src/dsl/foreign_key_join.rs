@@ -67,6 +67,10 @@ impl<K, KO> fmt::Debug for TableJoined<K, KO> {
 /// key need not come in the order of their times. The last one is right. An answer that a later change of the left row has
 /// overtaken is dropped and counted, and so is an update of a versioned table that came out of order (KIP-914).
 ///
+/// As in Kafka Streams, an inner join keeps the last result of a left row that changes, but names the same right row, at the
+/// very time at which that one is deleted: the answer belongs to the earlier left row, and the new one asks for nothing that
+/// is there. A left join has no such gap.
+///
 /// The time of a result is that of the later of the two rows when the left one has changed, and that of the right one when
 /// it has. Both tables get a store if they have none, and need the serdes of their rows. There is no need for equal numbers
 /// of partitions.

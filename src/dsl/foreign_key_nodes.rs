@@ -143,7 +143,8 @@ impl<K: 'static, V: 'static, KO: 'static, VO: 'static> Join<K, V, KO, VO> {
             EngineKind::Persistent,
             Arc::new(Bytes),
             Arc::new(SubscriptionSerde),
-        );
+        )
+        .with_logged_headers();
         graph.add_store(Arc::clone(&store.spec));
         let stores = || [Arc::clone(&store.spec.name)];
 

@@ -17,6 +17,10 @@ use crate::topology::{NodeId, NodeSpec, ProcessorInit, TopologyBuilder};
 /// a store if they have none. Their topics must have as many partitions. An update of a versioned table that came out of
 /// order joins nothing; it is dropped and counted.
 ///
+/// Differs from what one might expect, but not from Kafka Streams: where both tables are cached, an inner join hears nothing
+/// when both rows of a key are deleted before the same commit, and keeps its result. Where that matters, make one of them
+/// [without caching](Materialized::without_caching).
+///
 /// A joiner may be called for the row before as well, and again for each reader of a result without a store: the same rows
 /// have to give the same result.
 impl<K: Clone + 'static, V: 'static> KTable<K, V> {

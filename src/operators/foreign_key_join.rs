@@ -177,6 +177,8 @@ impl<KO: 'static> Processor<Option<KO>, Subscription> for SubscriptionReceive<KO
             }
             return ctx.forward(Record { key, value, timestamp, headers });
         };
+        // The one store of a table whose changelog carries headers, as Java's does.
+        ctx.task.record.headers.clone_from(&headers);
         self.combined.clear();
         combined_key(&*self.foreign, foreign_key, &value.primary_key, &mut self.combined)?;
         let value = match value.instruction {

@@ -52,15 +52,22 @@ pub(super) fn missing_source(topic: &str) -> Error {
 /// topics themselves: round after round, until nothing new is known.
 fn derive_from_upstream(topology: &Topology, counts: &mut Counts) -> Result<()> {
     let writers = upstream_topics(topology);
-    loop {
-        let mut derived = Vec::new();
+    let derive = |counts: &Counts, from: Upstream| -> Counts {
         let unknown = topology.repartition_topics().keys().filter(|topic| !counts.contains_key(*topic));
-        for topic in unknown {
-            let upstream = writers.get(topic).into_iter().flatten();
-            let upstream: Option<Vec<i32>> = upstream.map(|topic| counts.get(topic).copied()).collect();
-            if let Some(most) = upstream.and_then(|counts| counts.into_iter().max()) {
-                derived.push((Arc::clone(topic), most));
+        let most = |topic: &Arc<str>| {
+            let upstream = writers.get(topic).into_iter().flatten().map(|topic| counts.get(topic).copied());
+            match from {
+                Upstream::All => upstream.collect::<Option<Vec<i32>>>()?.into_iter().max(),
+                Upstream::Known => upstream.flatten().max(),
             }
+        };
+        unknown.filter_map(|topic| Some((Arc::clone(topic), most(topic)?))).collect()
+    };
+    loop {
+        let mut derived = derive(counts, Upstream::All);
+        // The two topics of a foreign-key join are upstream of each other. In the end their tables decide.
+        if derived.is_empty() {
+            derived = derive(counts, Upstream::Known);
         }
         if derived.is_empty() {
             break;
@@ -74,6 +81,15 @@ fn derive_from_upstream(topology: &Topology, counts: &mut Counts) -> Result<()> 
              number with Repartitioned"
         ))),
     }
+}
+
+/// From which of the topics upstream a number is derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upstream {
+    /// All of them, once they are known.
+    All,
+    /// Those that are known.
+    Known,
 }
 
 /// The source topics of the sub-topologies that write to each topic.
@@ -164,6 +180,7 @@ fn list(counts: &[(&Arc<str>, i32)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dsl::{Materialized, StreamsBuilder, TableJoined};
     use crate::serdes::Utf8;
     use crate::topology::{Consumed, Produced, TopologyBuilder};
 
@@ -218,6 +235,18 @@ mod tests {
         }
         builder.add_source("end", &["second-repartition"], Consumed::with(Utf8, Utf8));
         builder.build().unwrap()
+    }
+
+    #[test]
+    fn the_topics_of_a_foreign_key_join_have_as_many_partitions_as_their_tables() {
+        let builder = StreamsBuilder::new();
+        let left = builder.table("left", Consumed::with(Utf8, Utf8), Materialized::default());
+        let right = builder.table("right", Consumed::with(Utf8, Utf8), Materialized::default());
+        left.join_foreign_key(&right, |_, row| row.clone(), |left, right| left + &right, TableJoined::named("join"));
+        let known = Counts::from([("left".into(), 3), ("right".into(), 8)]);
+        let counts = partition_counts(&builder.build().unwrap(), &known).unwrap();
+        assert_eq!(counts.get("join-subscription-registration-topic"), Some(&8));
+        assert_eq!(counts.get("join-subscription-response-topic"), Some(&3));
     }
 
     #[test]

@@ -21,7 +21,6 @@ type Part = Option<Vec<u8>>;
 /// A subscription of a foreign-key join, with the number of its instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
-#[expect(missing_docs, reason = "for tests of the format only")]
 pub struct WireSubscription {
     pub hash: Option<Vec<u8>>,
     pub instruction: u8,

@@ -11,6 +11,7 @@
 mod aggregates;
 mod branches;
 mod caching;
+mod foreign_key_joins;
 mod grouped_tables;
 mod join_models;
 mod joins;
@@ -20,7 +21,10 @@ mod order_of_emission;
 mod processors;
 mod stateless;
 mod stream_joins;
+mod table_joins;
 mod tables;
+mod transformed_tables;
+mod versioned_tables;
 
 use kstreams::*;
 
