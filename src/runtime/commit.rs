@@ -18,6 +18,9 @@ use crate::topology::{ErrorContext, HandlerResponse, NodeKind, SinkName, TaskId,
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const REPEATS: usize = 3;
 
+/// How long the thread waits at once for a new producer to be ready.
+const INIT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A call that took longer may have been repeated by the client behind our back, and the first one may still arrive: the
 /// producer is not used again (KAFKA-17754).
 const SUSPICIOUS: Duration = Duration::from_secs(5);
@@ -31,6 +34,8 @@ pub(super) struct Committer {
     thread: usize,
     /// None: it has to be made, and the transaction before it to be decided.
     producer: Option<Box<dyn Producer>>,
+    /// The next producer, on its way: nobody has answered it yet.
+    starting: Option<Box<dyn Producer>>,
     is_open: bool,
     is_suspicious: bool,
     /// Records that the cluster has refused and the production handler let go: left out when they come again.
@@ -59,7 +64,15 @@ enum Transaction {
 
 impl Committer {
     pub(super) fn new(app: Arc<Application>, thread: usize) -> Committer {
-        Committer { app, thread, producer: None, is_open: false, is_suspicious: false, refused: Vec::new() }
+        Committer {
+            app,
+            thread,
+            producer: None,
+            starting: None,
+            is_open: false,
+            is_suspicious: false,
+            refused: Vec::new(),
+        }
     }
 
     /// Makes the producer, if there is none. It fences the one before it and ends its transaction, so what the cluster
@@ -71,9 +84,16 @@ impl Committer {
         if self.producer.is_some() {
             return Ok(());
         }
-        let mut producer = self.app.cluster.producer(&self.app.producer_spec(self.thread))?;
-        if self.app.is_exactly_once() {
-            producer.init_transactions(CALL_TIMEOUT)?;
+        let mut producer = match self.starting.take() {
+            Some(producer) => producer,
+            None => self.app.cluster.producer(&self.app.producer_spec(self.thread))?,
+        };
+        if self.app.is_exactly_once()
+            && let Err(error) = producer.init_transactions(INIT_TIMEOUT)
+        {
+            // It goes on in the background, while the thread hears of its group.
+            self.starting = Some(producer).filter(|_| error.kind() == ErrorKind::Unavailable);
+            return Err(error);
         }
         self.producer = Some(producer);
         self.is_suspicious = false;
@@ -252,7 +272,7 @@ impl Committer {
         }
         match given_up {
             None => Ok(()),
-            Some(error) if self.app.is_exactly_once() => Err(self.give_up(error)),
+            Some(error) if self.app.is_exactly_once() => Err(self.failed(error)),
             // What was sent since cannot be taken back: the stores take it from the changelogs, and the records come again.
             Some(error) => Err(Failure::Doubt(error)),
         }
@@ -263,7 +283,8 @@ impl Committer {
         let DeliveryFailure { partition, error, .. } = &failure;
         let context = format!("a record for {partition} was not delivered");
         if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Aborted | ErrorKind::Fenced) {
-            return Ok(Some(Error::new(ErrorKind::Aborted, context).with_source(failure.error)));
+            let kind = if error.kind() == ErrorKind::Unavailable { error.kind() } else { ErrorKind::Aborted };
+            return Ok(Some(Error::new(kind, context).with_source(failure.error)));
         }
         let (task, node) = self.writer_of(partition);
         let place = ErrorContext { task, node: &node, topic: None, record: None };
@@ -341,7 +362,12 @@ impl Committer {
                 self.give_up_producer();
                 Failure::Doubt(error)
             }
-            ErrorKind::Aborted | ErrorKind::Unavailable if self.app.is_exactly_once() => self.give_up(error),
+            ErrorKind::Aborted if self.app.is_exactly_once() => self.give_up(error),
+            // Nobody answers, and an abort would wait as long again: a new producer ends the transaction.
+            ErrorKind::Unavailable if self.app.is_exactly_once() => {
+                self.give_up_producer();
+                Failure::Doubt(error)
+            }
             ErrorKind::Aborted | ErrorKind::Unavailable => Failure::Doubt(error),
             ErrorKind::Invalid | ErrorKind::Corrupted | ErrorKind::User | ErrorKind::Closed | ErrorKind::Internal => {
                 Failure::Fatal(error)

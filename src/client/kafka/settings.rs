@@ -70,7 +70,7 @@ const JAVA_NAMES: [(&str, &str); 10] = [
     ("interceptor.classes", "there are no interceptors"),
 ];
 
-const COMMON: [(&str, &str); 6] = [
+const COMMON: [(&str, &str); 7] = [
     // A topic that is made by a look at it has the wrong number of partitions.
     ("allow.auto.create.topics", "false"),
     // librdkafka would derive it from the transaction timeout: a dead broker is noticed sooner.
@@ -80,6 +80,8 @@ const COMMON: [(&str, &str); 6] = [
     ("log.connection.close", "false"),
     // A transaction begun right after a commit meets CONCURRENT_TRANSACTIONS for some milliseconds; the default waits 100.
     ("retry.backoff.ms", "5"),
+    // As in Java. librdkafka's own 10 s are how long a broker that is back goes unnoticed.
+    ("reconnect.backoff.max.ms", "1000"),
 ];
 
 const CONSUMER: [(&str, &str); 7] = [
