@@ -62,9 +62,10 @@ mod window;
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use config::{Config, Guarantee, TopicCreation};
 pub use dsl::{
-    Branched, BranchedKStream, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
-    Materialized, Printed, Processed, Repartitioned, SessionWindowedKStream, StreamJoined, StreamsBuilder, TableJoined,
-    TimeWindowedKStream, Windows,
+    Branched, BranchedKStream, BufferConfig, BufferFull, CogroupedKStream, EmitEarly, GlobalKTable, Grouped, Joined,
+    KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed, Processed, Repartitioned,
+    SessionWindowedCogroupedKStream, SessionWindowedKStream, ShutDown, StreamJoined, StreamsBuilder, Suppressed,
+    TableJoined, TimeWindowedCogroupedKStream, TimeWindowedKStream, Windows,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use operators::{

@@ -2,6 +2,7 @@
 
 mod branch;
 mod builder;
+mod cogrouped;
 mod foreign_key_join;
 mod foreign_key_nodes;
 mod global_table;
@@ -15,6 +16,7 @@ mod process;
 mod repartition;
 mod stream_join;
 mod stream_joined;
+mod suppressed;
 mod table_join;
 mod table_node;
 mod table_transform;
@@ -23,6 +25,7 @@ mod windowed_store;
 
 pub use branch::{Branched, BranchedKStream};
 pub use builder::StreamsBuilder;
+pub use cogrouped::{CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream};
 pub use foreign_key_join::TableJoined;
 pub use global_table::GlobalKTable;
 pub use grouped::{KGroupedStream, KGroupedTable};
@@ -31,4 +34,5 @@ pub use kstream::KStream;
 pub use ktable::KTable;
 pub use options::{Grouped, Materialized, Printed, Processed, Repartitioned};
 pub use stream_joined::StreamJoined;
+pub use suppressed::{BufferConfig, BufferFull, EmitEarly, ShutDown, Suppressed};
 pub use windowed::{SessionWindowedKStream, TimeWindowedKStream, Windows};

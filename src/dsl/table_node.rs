@@ -98,8 +98,8 @@ impl<K: 'static, V: 'static> Table<K, V> {
 }
 
 impl<K: 'static, V: 'static> Table<K, V> {
-    /// A table of windows: its store is there from the start. `nodes` send its changes.
-    pub(super) fn windowed(
+    /// A table whose store is there from the start. `nodes` send its changes.
+    pub(super) fn aggregated(
         nodes: Vec<NodeId>,
         store: &StoreSpec,
         is_named: bool,

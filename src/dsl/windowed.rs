@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::builder::Graph;
+use super::cogrouped::{CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream};
 use super::table_node::{Table, add_and_connect};
 use super::windowed_store::{SessionStoreOption, WindowStoreOption};
 use super::{KGroupedStream, KTable, Materialized};
@@ -23,8 +24,14 @@ pub trait Windows: sealed::Sealed {
     /// What a grouped stream becomes.
     type Stream<K: Clone + 'static, V: Clone + 'static>;
 
+    /// What a cogroup becomes.
+    type Cogrouped<K: Clone + 'static, A: 'static>;
+
     #[doc(hidden)]
     fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V>;
+
+    #[doc(hidden)]
+    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A>;
 }
 
 mod sealed {
@@ -37,36 +44,56 @@ mod sealed {
 
 impl Windows for TimeWindows {
     type Stream<K: Clone + 'static, V: Clone + 'static> = TimeWindowedKStream<K, V>;
+    type Cogrouped<K: Clone + 'static, A: 'static> = TimeWindowedCogroupedKStream<K, A>;
 
     fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V> {
         TimeWindowedKStream::new(grouped, StoredWindows::Time(self), self.check())
+    }
+
+    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
+        TimeWindowedCogroupedKStream::new(cogrouped, StoredWindows::Time(self), self.check())
     }
 }
 
 impl Windows for SlidingWindows {
     type Stream<K: Clone + 'static, V: Clone + 'static> = TimeWindowedKStream<K, V>;
+    type Cogrouped<K: Clone + 'static, A: 'static> = TimeWindowedCogroupedKStream<K, A>;
 
     fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V> {
         TimeWindowedKStream::new(grouped, StoredWindows::Sliding(self), self.check())
+    }
+
+    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
+        TimeWindowedCogroupedKStream::new(cogrouped, StoredWindows::Sliding(self), self.check())
     }
 }
 
 impl Windows for UnlimitedWindows {
     type Stream<K: Clone + 'static, V: Clone + 'static> = TimeWindowedKStream<K, V>;
+    type Cogrouped<K: Clone + 'static, A: 'static> = TimeWindowedCogroupedKStream<K, A>;
 
     fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V> {
         TimeWindowedKStream::new(grouped, StoredWindows::Unlimited(self), self.check())
+    }
+
+    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
+        TimeWindowedCogroupedKStream::new(cogrouped, StoredWindows::Unlimited(self), self.check())
     }
 }
 
 impl Windows for SessionWindows {
     type Stream<K: Clone + 'static, V: Clone + 'static> = SessionWindowedKStream<K, V>;
+    type Cogrouped<K: Clone + 'static, A: 'static> = SessionWindowedCogroupedKStream<K, A>;
 
     fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V> {
         if let Err(mistake) = self.check() {
             grouped.stream.graph.borrow_mut().mistake(mistake);
         }
         SessionWindowedKStream { grouped, windows: self, emit: EmitStrategy::default() }
+    }
+
+    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
+        SessionWindowedCogroupedKStream::new(cogrouped, self, self.check())
     }
 }
 
@@ -233,7 +260,7 @@ pub(super) fn window_table<K: Clone + 'static, A: 'static>(
         let view: Box<dyn View<Windowed<K>, A>> = Box::new(init.store(&store)?);
         Ok(view)
     });
-    KTable::new(handle, node, Table::windowed(writers, &stored, is_named, (key, value), view))
+    KTable::new(handle, node, Table::aggregated(writers, &stored, is_named, (key, value), view))
 }
 
 impl<K, V> fmt::Debug for TimeWindowedKStream<K, V> {
@@ -331,7 +358,8 @@ impl<K: Clone + 'static, V: Clone + 'static> SessionWindowedKStream<K, V> {
         merger: impl Fn(&K, A, A) -> M + Send + Sync + 'static,
         materialized: Materialized<K, A>,
     ) -> KTable<Windowed<K>, A> {
-        let functions = session_functions(initializer, aggregator, Arc::new(merger));
+        let aggregator: Aggregator<K, V, A> = Arc::new(move |key, value, row| aggregator(key, value, row?).into());
+        let functions = session_functions(Arc::new(initializer), aggregator, merger_of(merger));
         self.aggregate_with("KSTREAM-AGGREGATE-", None, functions, materialized)
     }
 
@@ -355,20 +383,25 @@ impl<K: Clone + 'static, V: Clone + 'static> SessionWindowedKStream<K, V> {
     }
 }
 
-/// What is merged into nothing is what it was; a merger that deletes begins anew with the next session.
-pub(super) fn session_functions<K: 'static, V: 'static, A: 'static, R: Into<Option<A>>, M: Into<Option<A>>>(
-    initializer: impl Fn() -> A + Send + Sync + 'static,
-    aggregator: impl Fn(&K, V, A) -> R + Send + Sync + 'static,
-    merger: Arc<impl Fn(&K, A, A) -> M + Send + Sync + 'static>,
-) -> SessionFunctions<K, V, A> {
-    let initializer: Initializer<A> = Arc::new(initializer);
-    let initial = Arc::clone(&initializer);
-    let merger: Merger<K, A> = Arc::new(move |key, one, other| match one {
+/// What is merged into nothing is what it was: a merger that deletes begins anew with the next session.
+pub(super) fn merger_of<K: 'static, A: 'static, M: Into<Option<A>>>(
+    merger: impl Fn(&K, A, A) -> M + Send + Sync + 'static,
+) -> Merger<K, A> {
+    Arc::new(move |key, one, other| match one {
         Some(one) => merger(key, one, other).into(),
         None => Some(other),
-    });
+    })
+}
+
+/// The aggregator always gets a row: after a merger that has deleted it, what a row begins with.
+pub(super) fn session_functions<K: 'static, V: 'static, A: 'static>(
+    initializer: Initializer<A>,
+    aggregator: Aggregator<K, V, A>,
+    merger: Merger<K, A>,
+) -> SessionFunctions<K, V, A> {
+    let initial = Arc::clone(&initializer);
     let aggregator: Aggregator<K, V, A> =
-        Arc::new(move |key, value, row| aggregator(key, value, row.unwrap_or_else(|| initial())).into());
+        Arc::new(move |key, value, row| aggregator(key, value, row.or_else(|| Some(initial()))));
     SessionFunctions { initializer: Some(initializer), aggregator, merger }
 }
 
@@ -403,7 +436,7 @@ pub(super) fn session_table<K: Clone + 'static, A: 'static>(
         let view: Box<dyn View<Windowed<K>, A>> = Box::new(init.store(&store)?);
         Ok(view)
     });
-    KTable::new(handle, node, Table::windowed(writers, &stored, is_named, (key, value), view))
+    KTable::new(handle, node, Table::aggregated(writers, &stored, is_named, (key, value), view))
 }
 
 impl<K, V> fmt::Debug for SessionWindowedKStream<K, V> {

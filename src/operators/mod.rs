@@ -12,6 +12,8 @@ pub(crate) mod split;
 pub(crate) mod stateless;
 pub(crate) mod stream_stream_join;
 pub(crate) mod stream_table_join;
+pub(crate) mod suppress;
+pub(crate) mod suppress_buffer;
 pub(crate) mod table;
 pub(crate) mod table_aggregate;
 pub(crate) mod table_join;

@@ -62,7 +62,6 @@ pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
 pub(crate) use restore_plan::LogState;
 pub use session_store::SessionStore;
-#[cfg(any(test, feature = "testing"))]
 pub(crate) use spec::StoreKind;
 #[allow(unused_imports, reason = "for versioned tables")]
 pub(crate) use spec::VersionedKind;

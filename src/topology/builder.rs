@@ -359,6 +359,27 @@ impl TopologyBuilder {
         self.join_repartitions.insert(stream, source);
     }
 
+    /// How long after its end a window takes records (ms), by the aggregations that a node's records come from: the longest.
+    /// None: some come from elsewhere.
+    pub(crate) fn window_grace_of(&self, id: NodeId) -> Option<i64> {
+        let node = self.nodes.get(id.0)?;
+        if node.closes_after_ms.is_some() {
+            return node.closes_after_ms;
+        }
+        // A source behind a repartition topic goes on at the sink before it.
+        let parents: Vec<NodeId> = match node.source_topics() {
+            [topic] if self.repartition_topics.contains_key(topic) => {
+                let writes =
+                    |node: &Node| matches!(&node.kind, NodeKind::Sink { topic: SinkName::Fixed(to) } if to == topic);
+                let sinks = self.nodes.iter().enumerate().filter(|(_, node)| writes(node));
+                sinks.map(|(id, _)| NodeId(id)).collect()
+            }
+            _ => node.parents.clone(),
+        };
+        let graces: Option<Vec<i64>> = parents.into_iter().map(|parent| self.window_grace_of(parent)).collect();
+        graces?.into_iter().max()
+    }
+
     /// Remembers a generated name of something that outlives the program (KIP-1111).
     pub(crate) fn generated(&mut self, what: String) {
         self.generated_names.push(what);

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use kstreams::{KStream, Processed, Serde, SessionWindowedSerde, TimeWindowedSerde, Window, Windowed};
+use kstreams::{
+    BufferConfig, KStream, Processed, Serde, SessionWindowedSerde, ShutDown, Suppressed, TimeWindowedSerde, Window,
+    Windowed,
+};
 use serde_json::Value as Json;
 
 use crate::dsl::{Builder, Codecs, Handle, Stream, Table, grouped};
-use crate::outcome::{Stop, missing};
+use crate::outcome::{Stop, inexpressible, missing};
 use crate::processors::Script;
 use crate::value::{Codec, Val};
 
@@ -29,6 +32,8 @@ pub(crate) trait Key: Clone + fmt::Debug + Send + Sync + Sized + 'static {
     fn group_by_key(stream: KStream<Self, Val>, codecs: Codecs, op: &Json) -> Result<Handle, Stop>;
 
     fn process_values(input: Stream<Self>, script: Script, processed: Processed) -> Result<Handle, Stop>;
+
+    fn until_window_closes(buffer: BufferConfig<ShutDown>) -> Result<Suppressed<Self, Val>, Stop>;
 }
 
 impl Key for Val {
@@ -61,6 +66,10 @@ impl Key for Val {
     fn process_values(input: Stream<Val>, script: Script, processed: Processed) -> Result<Handle, Stop> {
         let stream = input.stream.process_values(move |init| script.make(init), processed);
         Ok(Handle::Stream(Stream { stream, codecs: input.codecs }))
+    }
+
+    fn until_window_closes(_: BufferConfig<ShutDown>) -> Result<Suppressed<Val, Val>, Stop> {
+        Err(inexpressible("only a table whose keys have windows can wait until they close"))
     }
 }
 
@@ -104,6 +113,10 @@ impl Key for Windowed<Val> {
 
     fn process_values(_: Stream<Windowed<Val>>, _: Script, _: Processed) -> Result<Handle, Stop> {
         Err(missing("process_values with windowed keys"))
+    }
+
+    fn until_window_closes(buffer: BufferConfig<ShutDown>) -> Result<Suppressed<Windowed<Val>, Val>, Stop> {
+        Ok(Suppressed::until_window_closes(buffer))
     }
 }
 
