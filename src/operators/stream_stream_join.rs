@@ -58,11 +58,18 @@ pub(crate) struct JoinClock {
     min_time: Cell<i64>,
     /// The clock of the machine has to show at least this for another look.
     next_emit_ms: Cell<i64>,
+    /// Whether it is known what an earlier life of the task has left in the store.
+    has_looked: Cell<bool>,
 }
 
 impl Default for JoinClock {
     fn default() -> JoinClock {
-        JoinClock { stream_time: Cell::new(-1), min_time: Cell::new(i64::MAX), next_emit_ms: Cell::new(0) }
+        JoinClock {
+            stream_time: Cell::new(-1),
+            min_time: Cell::new(i64::MAX),
+            next_emit_ms: Cell::new(0),
+            has_looked: Cell::new(false),
+        }
     }
 }
 
@@ -190,15 +197,22 @@ impl<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static> StreamJoin<K, V, 
     /// that has moved the time.
     fn give_up(&self, headers: &Headers, ctx: &mut ProcessorContext<'_, K, VR>) -> Result<()> {
         let Some(unmatched) = &self.unmatched else { return Ok(()) };
-        let JoinClock { stream_time, min_time, next_emit_ms } = &*self.clock;
-        // Wraps around while nothing has been kept: the store is looked at, and the interval begins, as in Java.
+        let JoinClock { stream_time, min_time, next_emit_ms, has_looked } = &*self.clock;
         let Bounds { after_ms, grace_ms, .. } = self.bounds;
-        let now = ctx.task.wall_clock_ms;
-        if min_time.get().wrapping_add(after_ms).wrapping_add(grace_ms) >= stream_time.get() || now < next_emit_ms.get()
-        {
+        let (earliest, now) = (min_time.get(), ctx.task.wall_clock_ms);
+        // Wraps around while nothing is kept: the interval begins all the same, as in Java.
+        let is_too_early = earliest.wrapping_add(after_ms).wrapping_add(grace_ms) >= stream_time.get();
+        let is_unknown = earliest == i64::MAX && !has_looked.get();
+        if (is_too_early && !is_unknown) || now < next_emit_ms.get() {
             return Ok(());
         }
-        next_emit_ms.set(now.saturating_add(self.emit_interval_ms));
+        if !is_too_early {
+            next_emit_ms.set(now.saturating_add(self.emit_interval_ms));
+        }
+        has_looked.set(true);
+        if earliest == i64::MAX && !is_unknown {
+            return Ok(()); // the store is empty
+        }
         min_time.set(i64::MAX);
         let (mut left_is_open, mut right_is_open) = (false, false);
         let mut after = Bound::Unbounded;

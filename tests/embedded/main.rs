@@ -13,6 +13,7 @@ mod bad_records;
 mod crash;
 mod globals;
 mod housekeeping;
+mod joins;
 mod lifecycle;
 mod patterns;
 mod recorder;
