@@ -173,3 +173,40 @@ fn on_a_full_disk() {
     assert_gapless(&cluster);
     assert!(!log.text().contains("damaged"), "nothing is set aside: {}", log.text());
 }
+
+#[test]
+fn a_disk_that_fills_up_behind_a_commit_loses_nothing() {
+    assert_success(run_mounted("state_directory::on_a_disk_that_fills_up", "size=64m"));
+}
+
+/// Does nothing by itself: see above. The cluster has the commit, and the rows of the commit cannot be written to disk.
+#[test]
+fn on_a_disk_that_fills_up() {
+    let Some(state_dir) = env::var_os(VARIABLE).map(PathBuf::from) else { return };
+    let log = Log::start();
+    let cluster = cluster();
+    // Every look at the memory finds too much of it, and has it written to disk.
+    let config = config(&cluster).cache_bytes(0).write_buffer_bytes(1).state_dir(&state_dir);
+    let line = "a b c d e f g h";
+    let streams = start(config.clone());
+    write(&cluster, &[line]);
+    wait_until("the first line is counted", || seen(&cluster) == 8);
+    let filler = fill(&state_dir, "filler");
+    let mut lines = 1;
+    wait_until("a commit cannot be written to disk", || {
+        write(&cluster, &[line]);
+        lines += 1;
+        streams.state() == State::Error
+    });
+    let error = streams.take_error().unwrap().report();
+    assert!(error.contains("task 1_") && error.contains("look for a full disk"), "{error}");
+    assert!(error.contains("No space left on device"), "{error}");
+    drop(streams);
+
+    fs::remove_file(filler).unwrap();
+    let streams = start(config);
+    wait_until("all is counted", || seen(&cluster) == 8 * lines);
+    streams.close(PATIENCE).unwrap();
+    assert_gapless(&cluster);
+    assert!(!log.text().contains("damaged"), "nothing is set aside: {}", log.text());
+}
