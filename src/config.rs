@@ -47,6 +47,7 @@ pub struct Config {
     pub(crate) global_processing_handler: bool,
     pub(crate) require_names: bool,
     pub(crate) optimization: Optimization,
+    pub(crate) upgrade_from: Option<(u16, u16)>,
     pub(crate) topic_creation: TopicCreation,
     pub(crate) replication_factor: Option<i32>,
     /// Settings of every topic the library creates.
@@ -131,6 +132,7 @@ impl Config {
             global_processing_handler: false,
             require_names: false,
             optimization: Optimization::none(),
+            upgrade_from: None,
             topic_creation: TopicCreation::Internal,
             replication_factor: None,
             topic_settings: BTreeMap::new(),
@@ -321,6 +323,13 @@ impl Config {
     /// (`topology.optimization`): none by default.
     pub fn optimization(self, optimization: Optimization) -> Config {
         Config { optimization, ..self }
+    }
+
+    /// Writes repartition topics as this release of Kafka Streams does (`upgrade.from`), so that an application of that
+    /// release can take over again: before 3.4 foreign-key joins wrote no partition, and before 3.5 a change of a row that
+    /// stays in its group was two records (KIP-904). Unset by default.
+    pub fn upgrade_from(self, major: u16, minor: u16) -> Config {
+        Config { upgrade_from: Some((major, minor)), ..self }
     }
 
     /// Which topics are created at the start: by default the internal ones.

@@ -73,6 +73,7 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         }
         "errors.dead.letter.queue.topic.name" => config.handlers.dead_letter_topic = Some(value.into()),
         "ensure.explicit.internal.resource.naming" => config.require_names = number(name, value)?,
+        "upgrade.from" => config.upgrade_from = Some(release(name, value)?),
         "topology.optimization" => config.optimization = value.parse()?,
         "replication.factor" if value == "-1" => config.replication_factor = None,
         "replication.factor" => config.replication_factor = Some(number(name, value)?),
@@ -106,6 +107,14 @@ where
 {
     let kind = if std::any::type_name::<T>() == "bool" { "true or false" } else { "a whole number" };
     value.trim().parse().map_err(|error| refused(name, value, kind).with_source(error))
+}
+
+fn release(name: &str, value: &str) -> Result<(u16, u16)> {
+    let mut parts = value.split('.').map(|part| part.parse::<u16>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(major), Some(minor)) => Ok((major, minor)),
+        _ => Err(refused(name, value, "a release such as 3.4")),
+    }
 }
 
 fn millis(name: &str, value: &str) -> Result<Duration> {

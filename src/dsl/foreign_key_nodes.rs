@@ -118,6 +118,7 @@ impl<K: 'static, V: 'static, KO: 'static, VO: 'static> Join<K, V, KO, VO> {
                 value: Arc::clone(&value),
                 foreign: Arc::clone(&foreign),
                 is_versioned,
+                primary_partition: (!init.task.environment.writes_as(3, 3)).then_some(init.task_id().partition),
                 bytes: Vec::new(),
                 other_bytes: Vec::new(),
             })

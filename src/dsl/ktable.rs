@@ -191,9 +191,10 @@ impl<K: 'static, V: 'static> KTable<K, V> {
         let mut graph = self.graph.borrow_mut();
         let name = one_name(&mut graph, self.given.take(), grouped.name.clone());
         let name = graph.name_or(name, "KTABLE-SELECT-");
-        let node = NodeSpec::processor::<K, Change<V>, _>(&name, move |_| {
+        let node = NodeSpec::processor::<K, Change<V>, _>(&name, move |init| {
             let (select, key, value) = (Arc::clone(&select), Arc::clone(&key), Arc::clone(&value));
-            Ok(SelectGroup { select, key, value, is_versioned, old_key: Vec::new(), new_key: Vec::new() })
+            let combines = !init.task.environment.writes_as(3, 4);
+            Ok(SelectGroup { select, key, value, is_versioned, combines, old_key: Vec::new(), new_key: Vec::new() })
         });
         let node = graph.append(node, &[self.node]);
         (self.table.send_old_values)(&mut graph, OldValues::Needed);

@@ -43,6 +43,8 @@ pub(crate) struct SubscriptionSend<K, V, KO> {
     pub value: DynSerde<V>,
     pub foreign: DynSerde<KO>,
     pub is_versioned: bool,
+    /// What a subscription says of the partition to answer to; releases before 3.4 knew none.
+    pub primary_partition: Option<i32>,
     /// Scratch to compare keys and to hash rows in.
     pub bytes: Vec<u8>,
     pub other_bytes: Vec<u8>,
@@ -144,8 +146,8 @@ impl<K: 'static, V: 'static, KO: 'static> SubscriptionSend<K, V, KO> {
     ) -> Result<()> {
         let mut primary_key = Vec::new();
         self.key.serialize(&request.key, &mut primary_key)?;
-        let primary_partition = Some(ctx.task.task_id().partition);
-        let value = Subscription { hash: request.hash, instruction, primary_key, primary_partition };
+        let (hash, primary_partition) = (request.hash, self.primary_partition);
+        let value = Subscription { hash, instruction, primary_key, primary_partition };
         ctx.forward(Record { key: foreign_key, value, timestamp: request.timestamp, headers })
     }
 }

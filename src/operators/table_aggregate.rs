@@ -14,6 +14,8 @@ pub(crate) struct SelectGroup<K, V, K2, V2> {
     pub value: DynSerde<V2>,
     /// Whether changes may come out of order: groups are of the newest rows only (KIP-914).
     pub is_versioned: bool,
+    /// Whether a row that stays in its group is one record (KIP-904).
+    pub combines: bool,
     /// Scratch to compare keys in.
     pub old_key: Vec<u8>,
     pub new_key: Vec<u8>,
@@ -54,13 +56,15 @@ where
         }
         let (old, new) = (self.select(&key, old.as_ref()), self.select(&key, new.as_ref()));
         match (old, new) {
-            // A row that stays in its group is one record, so that nobody sees the group without it (KIP-904).
-            (Some((old_key, old)), Some((key, new))) if self.is_same(&old_key, &key)? => ctx.forward(Record {
-                key,
-                value: Change { old: Some(old), new: Some(new), is_latest },
-                timestamp,
-                headers,
-            }),
+            // One record, so that nobody sees the group without the row.
+            (Some((old_key, old)), Some((key, new))) if self.combines && self.is_same(&old_key, &key)? => {
+                ctx.forward(Record {
+                    key,
+                    value: Change { old: Some(old), new: Some(new), is_latest },
+                    timestamp,
+                    headers,
+                })
+            }
             (old, new) => {
                 if let Some((key, old)) = old {
                     let value = Change { old: Some(old), new: None, is_latest };

@@ -112,6 +112,7 @@ impl Application {
             handlers: self.config.handlers.clone(),
             partition_counts: Arc::clone(&self.partition_counts),
             outer_join_emit_interval: self.config.outer_join_emit_interval,
+            upgrade_from: self.config.upgrade_from,
             window_emit_interval_ms: self.config.window_emit_interval_or_default(),
         }
     }

@@ -116,6 +116,7 @@ impl KafkaStreams {
             handlers: config.handlers.clone(),
             partition_counts: Arc::new(|_| Ok(1)),
             outer_join_emit_interval: config.outer_join_emit_interval,
+            upgrade_from: config.upgrade_from,
             window_emit_interval_ms: config.window_emit_interval_or_default(),
         };
         try_makers(&topology, &trial)?;

@@ -122,6 +122,7 @@ impl TopologyTestDriver {
             handlers: config.handlers.clone(),
             partition_counts: Arc::new(|_| Ok(1)),
             outer_join_emit_interval: config.outer_join_emit_interval,
+            upgrade_from: config.upgrade_from,
             window_emit_interval_ms: config.window_emit_interval.map_or(0, millis),
         };
         let globals = global_inputs(topology, config, &environment, &mut stores, wall_clock_ms)?;

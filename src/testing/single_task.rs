@@ -28,6 +28,7 @@ impl SingleTask {
             handlers: Handlers::default(),
             partition_counts: Arc::new(|_| Ok(1)),
             outer_join_emit_interval: std::time::Duration::ZERO,
+            upgrade_from: None,
             window_emit_interval_ms: 0,
         };
         let inputs: Vec<_> = topics.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect();

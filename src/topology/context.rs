@@ -26,8 +26,17 @@ pub(crate) struct TaskEnvironment {
     pub partition_counts: PartitionCounts,
     /// How long a left or outer join of streams waits between two looks for records to give up.
     pub outer_join_emit_interval: Duration,
+    /// The release (major, minor) whose formats repartition topics have; none: the newest.
+    pub upgrade_from: Option<(u16, u16)>,
     /// How often operators look for closed windows (ms).
     pub window_emit_interval_ms: i64,
+}
+
+impl TaskEnvironment {
+    /// Whether repartition topics are written as that release did, or as an earlier one.
+    pub(crate) fn writes_as(&self, major: u16, minor: u16) -> bool {
+        self.upgrade_from.is_some_and(|release| release <= (major, minor))
+    }
 }
 
 /// What all operators of a task share: stores, time, the record in hand, the way out.

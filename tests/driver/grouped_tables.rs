@@ -86,3 +86,24 @@ fn the_first_change_of_an_aggregate_has_its_initial_row_as_the_old_one() {
     assert_eq!(driver.pipe("in", "a", "v", 2), ["out all 2 @2"]);
     assert_eq!(driver.pipe("in", "b", "v", 3), ["out all 3 @3"]);
 }
+
+#[test]
+fn a_row_that_stays_in_its_group_is_two_records_for_an_older_release() {
+    let changes = |config: Config| {
+        let builder = StreamsBuilder::new();
+        let groups = builder
+            .table("in", text(), Materialized::default())
+            .group_by(|_, v| ("g".to_owned(), v.len() as i64), Grouped::with(Utf8, I64));
+        groups.count(Materialized::named("counts")).to_stream().to("out", Produced::with(Utf8, I64));
+        let mut driver = TopologyTestDriver::with_config(&builder.build().unwrap(), &config.cache_bytes(0)).unwrap();
+        for value in ["x", "yy"] {
+            driver.pipe_raw("in", Some(b"a"), Some(value.as_bytes()), 1, Headers::new()).unwrap();
+        }
+        let records = driver.produced().iter().filter(|record| &*record.topic == "app-counts-repartition");
+        records.filter_map(|record| record.value.as_ref()?.last().copied()).collect::<Vec<_>>()
+    };
+    let config = || Config::new("app", "embedded://");
+    assert_eq!(changes(config()), [1, 2]);
+    assert_eq!(changes(config().upgrade_from(3, 4)), [1, 0, 1]);
+    assert_eq!(changes(config().set("upgrade.from", "3.5").unwrap()), [1, 2]);
+}

@@ -21,3 +21,4 @@ mod sharing;
 mod sight;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod state_directory;
+mod table_joins;
