@@ -20,6 +20,18 @@ pub(super) enum Engine {
     RocksDb(disk::Family),
 }
 
+/// Where a store is with the rows of a commit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct At<'a> {
+    /// The next changelog offset that is needed; none: as before.
+    pub(super) next_offset: Option<i64>,
+    /// For a store that is fed by several partitions: the next offset of each.
+    pub(super) positions: &'a [(i32, i64)],
+    /// The largest time (ms) that was put to a store whose rows expire; none: as before.
+    pub(super) stream_time: Option<i64>,
+    pub(super) now_ms: i64,
+}
+
 /// Whether the caller of a scan wants the next row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scan {
@@ -72,19 +84,17 @@ impl Engine {
         }
     }
 
-    /// Writes rows, in the order of their keys and each key once, together with the next changelog offset, all or nothing.
+    /// Writes rows, in the order of their keys and each key once, together with where the store is then, all or nothing.
     pub(super) fn apply<'a>(
         &mut self,
         rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-        next_offset: Option<i64>,
-        now_ms: i64,
+        at: At<'_>,
     ) -> Result<()> {
         match self {
             Engine::Memory(memory) => {
                 memory.apply(rows);
-                memory.offset = next_offset.or(memory.offset);
-                // Only a meta record wants to know the time.
-                let _ = now_ms;
+                // The rest is for meta records: memory forgets it with its rows.
+                memory.offset = at.next_offset.or(memory.offset);
                 Ok(())
             }
             // Is read anew at every start, so it keeps no offset.
@@ -93,25 +103,7 @@ impl Engine {
                 Ok(())
             }
             #[cfg(feature = "rocksdb")]
-            Engine::RocksDb(family) => family.apply(rows, (next_offset, &[]), now_ms),
-        }
-    }
-
-    /// The same for a store that is fed by several partitions: the next offset of each.
-    pub(super) fn apply_positions<'a>(
-        &mut self,
-        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-        positions: &[(i32, i64)],
-        now_ms: i64,
-    ) -> Result<()> {
-        match self {
-            // Memory forgets them with its rows.
-            Engine::Memory(_) | Engine::Shared(_) => {
-                let _ = positions;
-                self.apply(rows, None, now_ms)
-            }
-            #[cfg(feature = "rocksdb")]
-            Engine::RocksDb(family) => family.apply(rows, (None, positions), now_ms),
+            Engine::RocksDb(family) => family.apply(rows, at),
         }
     }
 
@@ -157,6 +149,15 @@ impl Engine {
             }
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.clear(expired),
+        }
+    }
+
+    /// The largest time that was put to a store whose rows expire, as far as it is kept.
+    pub(super) fn stream_time(&self) -> Option<i64> {
+        match self {
+            Engine::Memory(_) | Engine::Shared(_) => None,
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.stream_time(),
         }
     }
 

@@ -28,6 +28,8 @@ mod memory;
 mod merge;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod meta;
+#[cfg(test)]
+mod model_tests;
 mod open;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod restore_plan;

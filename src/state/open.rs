@@ -81,13 +81,13 @@ impl TaskStores {
         let registration = home.memory.register(stores.len());
         let mut backing = Backing { memory: Some(registration), ..Backing::default() };
         let on_disk = |store: &&StoreToOpen| cfg!(feature = "rocksdb") && store.spec.engine == EngineKind::Persistent;
-        let names: Vec<Arc<str>> = stores.iter().filter(on_disk).map(|store| Arc::clone(&store.spec.name)).collect();
-        if !names.is_empty() {
+        let specs: Vec<Arc<StoreSpec>> = stores.iter().filter(on_disk).map(|store| Arc::clone(&store.spec)).collect();
+        if !specs.is_empty() {
             let directory = home.directory.as_ref().ok_or_else(no_directory)?;
-            backing.open(&names, &home.memory, directory.claim(folder, now_ms)?, now_ms)?;
+            backing.open(&specs, &home.memory, directory.claim(folder, now_ms)?, now_ms)?;
         }
         let opened = stores.iter().map(|store| {
-            let family = names.iter().position(|name| *name == store.spec.name);
+            let family = specs.iter().position(|spec| spec.name == store.spec.name);
             let (engine, condition) = backing.engine(store, family)?;
             let mut store = Store::new(&store.spec, store.changelog.clone(), engine, &home.cache);
             store.condition = condition;
@@ -132,10 +132,7 @@ impl TaskStores {
 
     /// Forgets everything that a store holds.
     pub(crate) fn wipe(&mut self, index: usize) -> Result<()> {
-        let store = self.stores.get_mut(index).ok_or_else(no_changelog)?;
-        store.forget();
-        store.condition = StoreCondition::Empty;
-        store.engine.wipe()
+        self.stores.get_mut(index).ok_or_else(no_changelog)?.wipe()
     }
 
     /// The changelog offset that a store would be found at after a crash; none: it would be empty.
@@ -162,9 +159,9 @@ impl TaskStores {
 
 impl Backing {
     #[cfg(feature = "rocksdb")]
-    fn open(&mut self, names: &[Arc<str>], memory: &StateMemory, task: TaskDirectory, now_ms: i64) -> Result<()> {
+    fn open(&mut self, specs: &[Arc<StoreSpec>], memory: &StateMemory, task: TaskDirectory, now_ms: i64) -> Result<()> {
         let open =
-            |task: &TaskDirectory| disk::Database::open(&task.database(), names, memory.shared(), task.damage_mark());
+            |task: &TaskDirectory| disk::Database::open(&task.database(), specs, memory.shared(), task.damage_mark());
         let opened = match open(&task) {
             Err(disk::OpenError::Damaged(error)) => {
                 task.set_aside(&error.report(), now_ms)?;
@@ -183,7 +180,7 @@ impl Backing {
     }
 
     #[cfg(not(feature = "rocksdb"))]
-    fn open(&mut self, _: &[Arc<str>], _: &StateMemory, task: TaskDirectory, _: i64) -> Result<()> {
+    fn open(&mut self, _: &[Arc<StoreSpec>], _: &StateMemory, task: TaskDirectory, _: i64) -> Result<()> {
         self.directory = Some(task);
         Ok(())
     }

@@ -109,7 +109,7 @@ mod tests {
 
     fn known(next_offset: i64) -> StoreCondition {
         let changelog = Some(changelog(1));
-        StoreCondition::Known(Meta { changelog, next_offset: Some(next_offset), wall_clock_ms: 1000 })
+        StoreCondition::Known(Meta { changelog, next_offset: Some(next_offset), wall_clock_ms: 1000, stream_time: -1 })
     }
 
     const LOG: LogState = LogState { start: 10, end: 20, delete_retention_ms: Some(500) };
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn rows_without_a_readable_meta_record_are_forgotten() {
         assert_eq!(planned(&StoreCondition::Unreadable("why")), scratch(Reason::Unreadable("why")));
-        let meta = Meta { changelog: None, next_offset: None, wall_clock_ms: 1000 };
+        let meta = Meta { changelog: None, next_offset: None, wall_clock_ms: 1000, stream_time: -1 };
         assert!(matches!(planned(&StoreCondition::Known(meta)), RestorePlan::FromScratch { .. }));
     }
 

@@ -33,12 +33,14 @@ pub(super) struct Retention {
 }
 
 impl Retention {
-    pub(super) fn new(retention_ms: i64, keys: WindowedKeys) -> Retention {
+    /// With the time that the last run has left.
+    pub(super) fn new(retention_ms: i64, keys: WindowedKeys, committed: Option<i64>) -> Retention {
+        let committed = committed.unwrap_or(NEVER);
         Retention {
             keys,
             retention_ms,
-            observed: NEVER,
-            committed: NEVER,
+            observed: committed,
+            committed,
             cached: NEVER,
             cleared: 0,
             shows_expired: false,
@@ -113,9 +115,19 @@ impl Retention {
         Some(Expired::Before(first.to_be_bytes()))
     }
 
+    /// The largest time that was put.
+    pub(super) fn observed(&self) -> i64 {
+        self.observed
+    }
+
     pub(super) fn abort(&mut self) {
         self.observed = self.committed;
         self.cached = NEVER;
+    }
+
+    /// All rows are forgotten.
+    pub(super) fn wipe(&mut self) {
+        (self.observed, self.committed, self.cached, self.cleared) = (NEVER, NEVER, NEVER, 0);
     }
 }
 
@@ -132,8 +144,20 @@ pub(super) struct History {
 }
 
 impl History {
-    pub(super) fn new(kind: VersionedKind) -> History {
-        History { kind, observed: NEVER, committed: NEVER, cleared: 0 }
+    /// With the time that the last run has left.
+    pub(super) fn new(kind: VersionedKind, committed: Option<i64>) -> History {
+        let committed = committed.unwrap_or(NEVER);
+        History { kind, observed: committed, committed, cleared: 0 }
+    }
+
+    /// The largest time of a version that was put.
+    pub(super) fn observed(&self) -> i64 {
+        self.observed
+    }
+
+    /// All versions are forgotten.
+    pub(super) fn wipe(&mut self) {
+        (self.observed, self.committed, self.cleared) = (NEVER, NEVER, 0);
     }
 
     /// Whether a version is put. Unlike a row of a windowed store, one that is too late leaves the time as it is.

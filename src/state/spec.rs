@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[cfg(feature = "rocksdb")]
+use super::meta::Layout;
 #[cfg(feature = "testing")]
 use super::windowed_keys::Parts;
 use super::windowed_keys::{Tail, WindowedKeys};
@@ -221,6 +223,12 @@ impl StoreKind {
         matches!(self, StoreKind::Window(WindowKind { retains_duplicates: true, .. }))
     }
 
+    /// Whether rows leave the store by themselves.
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn expires(self) -> bool {
+        self.windowed().is_some() || self.versioned().is_some()
+    }
+
     /// How long rows are kept behind the largest time that was put; none: for ever.
     pub(crate) fn retention_ms(self) -> Option<i64> {
         self.windowed().map(|(retention_ms, _)| retention_ms)
@@ -235,15 +243,16 @@ impl StoreKind {
         }
     }
 
-    /// The number of the layout in a store's meta record: never used for another one.
+    /// The layout in a store's meta record: never the same for two of them.
     #[cfg(feature = "rocksdb")]
-    pub(super) fn layout(self) -> u8 {
-        match self {
+    pub(super) fn layout(self) -> Layout {
+        let kind = match self {
             StoreKind::KeyValue => 0,
             StoreKind::TimestampedKeyValue => 1,
             StoreKind::Window(kind) => 2 + u8::from(kind.is_timestamped) + 2 * u8::from(kind.retains_duplicates),
             StoreKind::Session(_) => 6,
             StoreKind::Versioned(_) => 7,
-        }
+        };
+        Layout { kind, bucket_ms: self.windowed().and_then(|(_, keys)| keys.bucket_ms).unwrap_or(0) }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache};
 use super::changelog::{ChangelogRecord, Pending};
 use super::directory::TaskDirectory;
-use super::engine::Engine;
+use super::engine::{At, Engine};
 use super::memory::MemoryEngine;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
@@ -110,7 +110,7 @@ impl TaskStores {
         let now_ms = self.now_ms();
         for store in &mut self.stores {
             store.buffer.sort();
-            store.engine.apply_positions(store.buffer.dirty(), positions, now_ms)?;
+            store.engine.apply(store.buffer.dirty(), At { positions, now_ms, ..At::default() })?;
             store.buffer.commit();
         }
         Ok(())
@@ -483,8 +483,9 @@ impl Store {
         let (buffer, cache) = (WriteBuffer::default(), RecordCache::new(budget.clone(), ranges));
         let condition = StoreCondition::Empty;
         let spec = Arc::clone(spec);
-        let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys));
-        let history = spec.kind.versioned().map(History::new);
+        let time = engine.stream_time();
+        let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys, time));
+        let history = spec.kind.versioned().map(|kind| History::new(kind, time));
         let (sequence, forwards, flushing, is_read_only) = (None, false, false, false);
         Store {
             spec,
@@ -514,6 +515,15 @@ impl Store {
         }
         self.forwards = false;
         self.flushing = false;
+    }
+
+    /// Forgets everything.
+    pub(super) fn wipe(&mut self) -> Result<()> {
+        self.forget();
+        self.retention.iter_mut().for_each(Retention::wipe);
+        self.history.iter_mut().for_each(History::wipe);
+        self.condition = StoreCondition::Empty;
+        self.engine.wipe()
     }
 
     /// The row below the cache.
@@ -557,10 +567,13 @@ impl Store {
         taken
     }
 
-    fn apply(&mut self, offset: Option<i64>, now_ms: i64) -> Result<()> {
-        if self.buffer.dirty_len() > 0 || offset.is_some() {
+    fn apply(&mut self, next_offset: Option<i64>, now_ms: i64) -> Result<()> {
+        if self.buffer.dirty_len() > 0 || next_offset.is_some() {
             self.buffer.sort();
-            self.engine.apply(self.buffer.dirty(), offset, now_ms)?;
+            let windows = self.retention.as_ref().map(Retention::observed);
+            let stream_time = windows.or(self.history.as_ref().map(History::observed));
+            let at = At { next_offset, stream_time, now_ms, ..At::default() };
+            self.engine.apply(self.buffer.dirty(), at)?;
             self.buffer.commit();
             let expired = match (&mut self.retention, &mut self.history) {
                 (Some(retention), _) => retention.commit(),

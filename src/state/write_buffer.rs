@@ -198,11 +198,12 @@ fn first_bytes(key: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::engine::At;
     use crate::state::memory::MemoryEngine;
 
     fn engine() -> Engine {
         let mut engine = Engine::Memory(MemoryEngine::default());
-        engine.apply([(&b"a"[..], Some(&b"1"[..]))].into_iter(), None, 0).unwrap();
+        engine.apply([(&b"a"[..], Some(&b"1"[..]))].into_iter(), At::default()).unwrap();
         engine
     }
 
@@ -213,7 +214,7 @@ mod tests {
         buffer.put(b"b", Some(b"2")).unwrap();
         assert_eq!((buffer.dirty_bytes(), buffer.dirty_len()), (2, 1));
         buffer.sort();
-        engine.apply(buffer.dirty(), None, 0).unwrap();
+        engine.apply(buffer.dirty(), At::default()).unwrap();
         buffer.commit();
         assert_eq!((buffer.dirty_bytes(), buffer.dirty_len()), (0, 0));
         let mut empty = Engine::Memory(MemoryEngine::default());

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!   column family = store
-//!     0x00          meta record: changelog, next offset, wall clock    (meta.rs)
 //!     0x00 | p 4    next offset 8 of the partition p that feeds a global store
 //!     0x01 | key    row
+//!     0xff          meta record: changelog, next offset, times    (meta.rs)
 //! ```
+//!
+//! The meta record is the last one: in front of buckets of time, every new file would reach from it to the newest bucket,
+//! and every compaction would write all of them again.
 //!
 //! Only committed rows are ever written, with the log of RocksDB off: after a crash a family is at one of its former
 //! commits, and its changelog brings the rest.
@@ -15,6 +18,7 @@
 
 #[cfg(test)]
 mod crash_tests;
+mod expiry;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -30,18 +34,20 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 
+use self::expiry::Horizon;
 pub(super) use self::options::Shared;
-use super::engine::Scan;
+use super::engine::{At, Scan};
 use super::merge::Direction;
-use super::meta::{ChangelogIdentity, Meta};
+use super::meta::{ChangelogIdentity, Layout, Meta};
 use super::restore_plan::StoreCondition;
 use super::retention::Expired;
+use super::spec::StoreSpec;
 use crate::error::{Error, ErrorKind, Result};
 
 type Db = DBWithThreadMode<MultiThreaded>;
 
-/// Sorts before all rows.
-const META: &[u8] = &[0x00];
+/// Sorts behind all rows.
+const META: &[u8] = &[0xff];
 /// First byte of the key of every row.
 const ROW: u8 = 0x01;
 /// Behind every row.
@@ -51,6 +57,7 @@ const END: &[u8] = &[0x02];
 pub(super) struct Database {
     db: Db,
     path: PathBuf,
+    /// Of every family, before what is its own.
     family_options: Options,
     families: Vec<Activity>,
     /// Where a mark is left when damage is met while running: the next open would succeed.
@@ -62,6 +69,8 @@ struct Activity {
     name: Arc<str>,
     /// When the oldest row that is not on disk was written, in ms; `CLEAN`: all are.
     dirty_since_ms: AtomicI64,
+    /// What may be dropped from it; none: its rows are kept.
+    horizon: Option<Arc<Horizon>>,
 }
 
 const CLEAN: i64 = i64::MAX;
@@ -78,18 +87,28 @@ impl Database {
     /// Opens or creates the database with every family that it holds, and those of the stores.
     pub(super) fn open(
         path: &Path,
-        stores: &[Arc<str>],
+        stores: &[Arc<StoreSpec>],
         shared: &Shared,
         damage_mark: PathBuf,
     ) -> Result<Database, OpenError> {
         let (options, family_options) = (options::database(shared), options::family(shared));
+        let activity = |store: &Arc<StoreSpec>| Activity {
+            name: Arc::clone(&store.name),
+            dirty_since_ms: AtomicI64::new(CLEAN),
+            horizon: store.kind.expires().then(|| Arc::new(Horizon::new())),
+        };
+        let activities: Vec<Activity> = stores.iter().map(activity).collect();
         let existed = path.join("CURRENT").exists();
         let mut names = if existed { Db::list_cf(&options, path).unwrap_or_default() } else { Vec::new() };
-        names.extend(stores.iter().map(|name| family_name(name)));
+        names.extend(stores.iter().map(|store| family_name(&store.name)));
         names.push("default".into());
         names.sort();
         names.dedup();
-        let families = names.into_iter().map(|name| ColumnFamilyDescriptor::new(name, family_options.clone()));
+        let families = names.into_iter().map(|name| {
+            let activity = activities.iter().find(|activity| family_name(&activity.name) == name);
+            let options = options_of(&family_options, activity);
+            ColumnFamilyDescriptor::new(name, options)
+        });
         let opened = Db::open_cf_descriptors(&options, path, families);
         let db = opened.map_err(|error| {
             // Only these two say that files are damaged. Anything else (a lock, no descriptors, no space, read-only) passes.
@@ -98,9 +117,7 @@ impl Database {
             let wrap = if damaged { OpenError::Damaged } else { OpenError::Unavailable };
             wrap(failed("open", path, error))
         })?;
-        let activity = |name: &Arc<str>| Activity { name: Arc::clone(name), dirty_since_ms: AtomicI64::new(CLEAN) };
-        let families = stores.iter().map(activity).collect();
-        Ok(Database { db, path: path.into(), family_options, families, damage_mark })
+        Ok(Database { db, path: path.into(), family_options, families: activities, damage_mark })
     }
 
     /// Sizes of the memtables that hold something, each with the number of its family.
@@ -153,6 +170,14 @@ impl Database {
     }
 }
 
+fn options_of(family_options: &Options, activity: Option<&Activity>) -> Options {
+    let mut options = family_options.clone();
+    if let Some(horizon) = activity.and_then(|activity| activity.horizon.as_ref()) {
+        expiry::drop_expired(&mut options, horizon);
+    }
+    options
+}
+
 /// RocksDB has a family of its own called `default`; a store may be called so too.
 fn family_name(store: &str) -> String {
     format!("store-{store}")
@@ -175,10 +200,10 @@ pub(super) struct Family {
     database: Arc<Database>,
     index: usize,
     name: String,
-    /// The store's kind, as its meta record has it.
-    layout: u8,
+    layout: Layout,
     changelog: Option<ChangelogIdentity>,
     next_offset: Option<i64>,
+    stream_time: Option<i64>,
     read: ReadOptions,
     write: WriteOptions,
     /// Scratch: a key with its first byte.
@@ -191,7 +216,7 @@ impl Family {
         database: &Arc<Database>,
         index: usize,
         name: &str,
-        layout: u8,
+        layout: Layout,
         changelog: Option<ChangelogIdentity>,
     ) -> Result<(Family, StoreCondition)> {
         let write = options::write(changelog.is_some());
@@ -202,6 +227,7 @@ impl Family {
             layout,
             changelog,
             next_offset: None,
+            stream_time: None,
             read: ReadOptions::default(),
             write,
             key: Vec::new(),
@@ -214,6 +240,7 @@ impl Family {
         };
         if let StoreCondition::Known(meta) = &condition {
             family.next_offset = meta.next_offset;
+            family.stream_time = Some(meta.stream_time).filter(|time| *time >= 0);
         }
         Ok((family, condition))
     }
@@ -259,10 +286,10 @@ impl Family {
     pub(super) fn apply<'a>(
         &mut self,
         rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-        (next_offset, positions): (Option<i64>, &[(i32, i64)]),
-        now_ms: i64,
+        At { next_offset, positions, stream_time, now_ms }: At<'_>,
     ) -> Result<()> {
         let next_offset = next_offset.or(self.next_offset);
+        let stream_time = stream_time.or(self.stream_time);
         let mut batch = WriteBatch::default();
         let mut key_bytes = std::mem::take(&mut self.key);
         let family = self.handle()?;
@@ -276,7 +303,8 @@ impl Family {
         for (partition, offset) in positions {
             batch.put_cf(&family, position_key(*partition), offset.to_be_bytes());
         }
-        let meta = Meta { changelog: self.changelog.clone(), next_offset, wall_clock_ms: now_ms };
+        let changelog = self.changelog.clone();
+        let meta = Meta { changelog, next_offset, wall_clock_ms: now_ms, stream_time: stream_time.unwrap_or(-1) };
         meta.encode(self.layout, &mut key_bytes);
         // IMPORTANT: same batch, same family: see the head of this file.
         batch.put_cf(&family, META, &key_bytes);
@@ -288,13 +316,22 @@ impl Family {
         drop(family);
         self.key = key_bytes;
         self.next_offset = next_offset;
+        self.stream_time = stream_time;
         Ok(())
     }
 
     /// Clears rows away that no read shows.
     pub(super) fn clear(&mut self, expired: Expired) -> Result<()> {
-        let _ = expired;
-        Ok(())
+        let Some(horizon) = self.activity().and_then(|activity| activity.horizon.as_ref()) else { return Ok(()) };
+        horizon.set(expired);
+        let Expired::Before(first) = expired else { return Ok(()) };
+        let end = [&[ROW], &first[..]].concat();
+        let dropped = self.database.db.delete_file_in_range_cf(&self.handle()?, vec![ROW], end);
+        dropped.map_err(|error| self.database.failed("drop expired files of", error))
+    }
+
+    fn activity(&self) -> Option<&Activity> {
+        self.database.families.get(self.index)
     }
 
     /// Another handle to the same rows.
@@ -306,6 +343,7 @@ impl Family {
             layout: self.layout,
             changelog: self.changelog.clone(),
             next_offset: self.next_offset,
+            stream_time: self.stream_time,
             read: ReadOptions::default(),
             write: options::write(true),
             key: Vec::new(),
@@ -334,13 +372,21 @@ impl Family {
     /// Forgets all rows.
     pub(super) fn wipe(&mut self) -> Result<()> {
         let Database { db, family_options, .. } = &*self.database;
-        let wiped = db.drop_cf(&self.name).and_then(|()| db.create_cf(&self.name, family_options));
-        self.next_offset = None;
+        if let Some(horizon) = self.activity().and_then(|activity| activity.horizon.as_ref()) {
+            horizon.reset();
+        }
+        let options = options_of(family_options, self.activity());
+        let wiped = db.drop_cf(&self.name).and_then(|()| db.create_cf(&self.name, &options));
+        (self.next_offset, self.stream_time) = (None, None);
         wiped.map_err(|error| self.database.failed("empty", error))
     }
 
     pub(super) fn offset(&self) -> Option<i64> {
         self.next_offset
+    }
+
+    pub(super) fn stream_time(&self) -> Option<i64> {
+        self.stream_time
     }
 
     /// The offset that would be found after a crash.
@@ -403,7 +449,7 @@ impl fmt::Debug for Database {
     }
 }
 
-/// Sorts behind the meta record and before all rows.
+/// Sorts before all rows.
 fn position_key(partition: i32) -> [u8; 5] {
     let [a, b, c, d] = partition.to_be_bytes();
     [0x00, a, b, c, d]

@@ -91,7 +91,7 @@ fn a_closed_store_opens_at_its_offset() {
 
 /// State that a released version has written must open in the next one: a change here is a change of the format.
 #[test]
-fn a_family_has_its_meta_record_before_its_rows() {
+fn a_family_has_its_meta_record_behind_its_rows() {
     let folder = tempfile::tempdir().unwrap();
     let home = home(folder.path(), 0);
     filled(&home);
@@ -99,8 +99,8 @@ fn a_family_has_its_meta_record_before_its_rows() {
         Db::open_cf(&Options::default(), folder.path().join("app/0_3/db"), ["default", "store-a", "store-b"]).unwrap();
     let family = db.cf_handle("store-a").unwrap();
     let rows: Vec<_> = db.iterator_cf(&family, rocksdb::IteratorMode::Start).map(Result::unwrap).collect();
-    assert_eq!((&*rows[0].0, &*rows[1].0, &*rows[1].1), (&b"\0"[..], &b"\x01k"[..], &b"a"[..]));
-    let meta = Meta::decode(&rows[0].1, 0).unwrap();
+    assert_eq!((&*rows[1].0, &*rows[0].0, &*rows[0].1), (&b"\xff"[..], &b"\x01k"[..], &b"a"[..]));
+    let meta = Meta::decode(&rows[1].1, Layout { kind: 0, bucket_ms: 0 }).unwrap();
     assert_eq!((meta.next_offset, meta.wall_clock_ms), (Some(7), NOW_MS));
     assert_eq!(meta.changelog, two_stores()[0].changelog);
     assert_eq!(rows.len(), 2);
