@@ -1,21 +1,43 @@
-//! A child commits to two stores and is killed, again and again: every store must be the fold of the commits before its
-//! offset.
+//! A child commits to stores of every kind and is killed, again and again: every store must be the fold of the commits
+//! before its offset.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::Bound;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use super::tests::{TASK, home, two_stores};
 use crate::record::{Headers, RecordBatch};
-use crate::state::{RecordContext, TaskStores};
+use crate::state::spec::{EngineKind, SessionKind, VersionedKind, WindowKind};
+use crate::state::tests::spec;
+use crate::state::{ChangelogIdentity, RecordContext, StoreKind, StoreToOpen, TaskStores};
 
 /// The child's folder, and how many commits its changelog has.
 const FOLDER: &str = "KSTREAMS_CRASH_FOLDER";
 const COMMITS: &str = "KSTREAMS_CRASH_COMMITS";
 const KILLS: u64 = 12;
+
+/// Two that keep their rows, and one of each kind whose rows expire.
+fn stores() -> Vec<StoreToOpen> {
+    let window = WindowKind::new(RETENTION_MS, 10, false, false, EngineKind::Persistent);
+    let expiring = [
+        StoreKind::Window(window),
+        StoreKind::Session(SessionKind::new(RETENTION_MS, EngineKind::Persistent)),
+        StoreKind::Versioned(VersionedKind::new(RETENTION_MS)),
+    ];
+    let expiring = expiring.into_iter().zip(["window", "session", "versioned"]).map(|(kind, name)| {
+        let topic = format!("app-{name}-changelog").into();
+        let changelog = Some(ChangelogIdentity { topic, topic_id: None, partition: 3 });
+        StoreToOpen { spec: spec(name, kind, false), changelog }
+    });
+    two_stores().into_iter().chain(expiring).collect()
+}
+
+const STORES: usize = 5;
+const FIRST_EXPIRING: usize = 2;
+const RETENTION_MS: i64 = 200_000;
 
 /// SplitMix64: both sides compute the n-th value.
 fn mix(x: u64) -> u64 {
@@ -25,15 +47,48 @@ fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// What a commit writes to a store.
-fn changes(store: usize, commit: u64) -> impl Iterator<Item = ([u8; 2], Option<Vec<u8>>)> {
-    let seed = mix(commit * 2 + store as u64);
+/// What a commit writes to the changelog of a store.
+fn changes(store: usize, commit: u64) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>, i64)> {
+    let seed = mix(commit * STORES as u64 + store as u64);
     (0..5 + seed % 60).map(move |n| {
         let random = mix(seed.wrapping_add(n));
-        let key = ((random % 500) as u16).to_be_bytes();
+        let mut key = ((random % 500) as u16).to_be_bytes().to_vec();
+        let time = (commit * 3_000 + (random >> 16) % 60_000) as i64;
+        match store {
+            2 => key.extend([&time.to_be_bytes()[..], &[0; 4]].concat()),
+            3 => key.extend([(time + 5).to_be_bytes(), time.to_be_bytes()].concat()),
+            _ => {}
+        }
         let value = random.to_be_bytes().repeat(1 + (random >> 32) as usize % 20);
-        (key, (!random.is_multiple_of(5)).then_some(value))
+        (key, (!random.is_multiple_of(5)).then_some(value), time)
     })
+}
+
+fn batch(store: usize, commit: u64) -> RecordBatch {
+    let mut batch = RecordBatch::default();
+    for (key, value, time) in changes(store, commit) {
+        batch.push(commit as i64, time, Some(&key), value.as_deref(), Headers::new()).unwrap();
+    }
+    batch
+}
+
+/// As a task would.
+fn write(stores: &mut TaskStores, opened: &[StoreToOpen], store: usize, commit: u64) {
+    let kind = opened[store].spec.kind;
+    let mut row_key = Vec::new();
+    for (key, value, timestamp) in changes(store, commit) {
+        let context = RecordContext { timestamp, ..RecordContext::default() };
+        match kind.windowed() {
+            Some((_, keys)) => {
+                keys.encode(keys.decode_logged(&key).unwrap(), &mut row_key);
+                stores.put(store, &row_key, value.as_deref(), &context).unwrap();
+            }
+            None if kind.versioned().is_some() => {
+                stores.put_version(store, &key, value.as_deref(), timestamp).unwrap();
+            }
+            None => stores.put(store, &key, value.as_deref(), &context).unwrap(),
+        }
+    }
 }
 
 /// Runs in a process of its own, until it is killed.
@@ -41,31 +96,25 @@ fn changes(store: usize, commit: u64) -> impl Iterator<Item = ([u8; 2], Option<V
 fn child_of_the_crash_test() {
     let (Ok(folder), Ok(commits)) = (env::var(FOLDER), env::var(COMMITS)) else { return };
     let home = home(Path::new(&folder), 2000);
-    let mut stores = TaskStores::open(&home, TASK, &two_stores(), 1).unwrap();
+    let opened = stores();
+    let mut stores = TaskStores::open(&home, TASK, &opened, 1).unwrap();
     let end: u64 = commits.parse().unwrap();
     // What the last life has committed is in the changelog.
-    for store in 0..2 {
+    for store in 0..STORES {
         for commit in stores.offset(store).unwrap_or(0) as u64..end {
-            let mut batch = RecordBatch::default();
-            for (key, value) in changes(store, commit) {
-                batch.push(commit as i64, 0, Some(&key), value.as_deref(), Headers::new()).unwrap();
-            }
-            stores.restore(store, &batch, commit as i64 + 1).unwrap();
+            stores.restore(store, &batch(store, commit), commit as i64 + 1).unwrap();
         }
     }
-    let context = RecordContext::default();
     for commit in end.. {
-        for store in 0..2 {
-            for (key, value) in changes(store, commit) {
-                stores.put(store, &key, value.as_deref(), &context).unwrap();
-            }
+        for store in 0..STORES {
+            write(&mut stores, &opened, store, commit);
             stores.flush(store).unwrap();
         }
         stores.clear_changelog();
         // The transaction has committed; the kill may come at any moment from here.
         println!("committed {commit}");
         std::io::stdout().flush().unwrap();
-        stores.apply(&[Some(commit as i64 + 1); 2]).unwrap();
+        stores.apply(&[Some(commit as i64 + 1); STORES]).unwrap();
         // A flush every seventh commit, of whatever is older than 30 s of this clock.
         home.memory.flush_if_due(commit as i64 * 5_000).unwrap();
     }
@@ -95,30 +144,47 @@ fn after_a_kill_every_store_is_the_fold_of_the_commits_before_its_offset() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (mut models, mut folded) = ([BTreeMap::new(), BTreeMap::new()], [0_u64; 2]);
+    let opened = stores();
+    let specs: Vec<_> = opened.iter().map(|store| Arc::clone(&store.spec)).collect();
+    let mut model = TaskStores::in_memory(&specs, 0);
+    let mut folded = [0_u64; STORES];
     let mut commits = 0;
     let mut replayed = 0;
     for round in 0..KILLS {
         commits = live(folder.path(), commits, 1 + mix(round) % 200);
         let home = home(folder.path(), 0);
-        let mut stores = TaskStores::open(&home, TASK, &two_stores(), 1).unwrap();
-        for store in 0..2 {
+        let mut stores = TaskStores::open(&home, TASK, &opened, 1).unwrap();
+        for store in 0..STORES {
             let offset = stores.offset(store).unwrap_or(0) as u64;
             assert!((folded[store]..=commits).contains(&offset), "store {store} at {offset}, {commits} commits");
             assert_eq!(stores.durable_offset(store).unwrap().unwrap_or(0) as u64, offset);
             for commit in folded[store]..offset {
-                for (key, value) in changes(store, commit) {
-                    match value {
-                        Some(value) => models[store].insert(key.to_vec(), value),
-                        None => models[store].remove(&key[..]),
-                    };
-                }
+                model.restore(store, &batch(store, commit), commit as i64 + 1).unwrap();
             }
             folded[store] = offset;
             replayed += commits - offset;
-            let rows = stores.page(store, Bound::Unbounded, Bound::Unbounded, false, usize::MAX).unwrap();
-            assert_eq!(rows, models[store].clone().into_iter().collect::<Vec<_>>(), "store {store}, round {round}");
+            if opened[store].spec.kind.versioned().is_some() {
+                assert_same_versions(&mut stores, &mut model, store, (offset * 3_000) as i64);
+                continue;
+            }
+            let mut rows =
+                |of: &mut TaskStores| of.page(store, Bound::Unbounded, Bound::Unbounded, false, usize::MAX).unwrap();
+            assert_eq!(rows(&mut stores), rows(&mut model), "store {store}, round {round}");
         }
     }
     assert!(replayed > 0, "no kill came between a commit and the flush of its rows: the test shows nothing");
+    assert!(
+        folded[FIRST_EXPIRING..].iter().all(|commits| *commits * 3_000 > 2 * RETENTION_MS as u64),
+        "nothing expired"
+    );
+}
+
+fn assert_same_versions(stores: &mut TaskStores, model: &mut TaskStores, store: usize, now: i64) {
+    for key in (0..500_u16).map(u16::to_be_bytes) {
+        assert_eq!(stores.newest_version(store, &key).unwrap(), model.newest_version(store, &key).unwrap());
+        for time in (0..12).map(|n| now + 60_000 - n * 25_000) {
+            let of = |stores: &mut TaskStores| stores.version_as_of(store, &key, time).unwrap();
+            assert_eq!(of(stores), of(model), "key {key:?} as of {time}");
+        }
+    }
 }

@@ -19,6 +19,8 @@
 #[cfg(test)]
 mod crash_tests;
 mod expiry;
+#[cfg(test)]
+mod expiry_tests;
 mod options;
 #[cfg(test)]
 mod tests;

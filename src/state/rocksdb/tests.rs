@@ -227,7 +227,8 @@ fn a_database_that_somebody_else_holds_is_well() {
     filled(&home);
     let shared = Shared::new(1 << 20, 1 << 20);
     let path = folder.path().join("app/0_3/db");
-    let held = Database::open(&path, &["a".into(), "b".into()], &shared, folder.path().join("mark"));
+    let specs: Vec<_> = two_stores().into_iter().map(|store| store.spec).collect();
+    let held = Database::open(&path, &specs, &shared, folder.path().join("mark"));
     assert!(held.is_ok());
     let error = TaskStores::open(&home, TASK, &two_stores(), NOW_MS).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
