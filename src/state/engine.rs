@@ -161,6 +161,16 @@ impl Engine {
         }
     }
 
+    /// The same as it would be found after a crash, where `committed` is what it is now. Memory is empty then: it does not
+    /// need anything.
+    pub(super) fn durable_stream_time(&self, committed: i64) -> Result<i64> {
+        match self {
+            Engine::Memory(_) | Engine::Shared(_) => Ok(committed),
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.durable_stream_time(),
+        }
+    }
+
     /// Forgets all rows and the offset.
     pub(super) fn wipe(&mut self) -> Result<()> {
         match self {

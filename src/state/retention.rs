@@ -2,6 +2,7 @@
 
 use super::spec::VersionedKind;
 use super::windowed_keys::WindowedKeys;
+use crate::error::Result;
 
 /// No row has been put.
 const NEVER: i64 = -1;
@@ -53,24 +54,18 @@ impl Retention {
     pub(super) fn admit(&mut self, row: &[u8]) -> bool {
         let Some(time) = self.keys.time(row) else { return true };
         self.observed = self.observed.max(time);
-        self.keys.prefix(time) >= self.first_prefix()
+        self.keys.prefix(time) >= self.first_prefix(self.observed)
     }
 
-    /// The first prefix of rows that are kept.
-    fn first_prefix(&self) -> i64 {
-        match self.keys.bucket_ms {
-            Some(bucket_ms) => (self.observed - self.retention_ms) / bucket_ms,
-            None => self.first_visible(),
-        }
+    /// The first prefix of rows that are kept, where the largest time that was put is this one.
+    fn first_prefix(&self, observed: i64) -> i64 {
+        let horizon = observed.saturating_sub(self.retention_ms);
+        self.keys.bucket_ms.map_or(horizon.saturating_add(1), |bucket_ms| horizon / bucket_ms)
     }
 
     /// Whether a row of one time would be dropped once a row of another time is put.
     pub(super) fn would_expire(&self, time: i64, put: i64) -> bool {
-        let observed = self.observed.max(put);
-        match self.keys.bucket_ms {
-            Some(bucket_ms) => time / bucket_ms < observed.saturating_sub(self.retention_ms) / bucket_ms,
-            None => time <= observed.saturating_sub(self.retention_ms),
-        }
+        self.keys.prefix(time) < self.first_prefix(self.observed.max(put))
     }
 
     pub(super) fn show_expired(&mut self, shows: bool) {
@@ -104,15 +99,19 @@ impl Retention {
         (first, self.keys.prefix(self.observed.max(self.cached)))
     }
 
-    /// The rows are committed: what can be cleared away now, if that is more than before.
-    pub(super) fn commit(&mut self) -> Option<Expired> {
+    /// The rows are committed: what can be cleared away now, if that is more than before. `durable`: the time of the store
+    /// after a crash.
+    pub(super) fn commit(&mut self, durable: impl FnOnce(i64) -> Result<i64>) -> Result<Option<Expired>> {
         self.committed = self.observed;
-        let first = self.first_prefix();
+        if self.first_prefix(self.observed) <= self.cleared {
+            return Ok(None);
+        }
+        let first = self.first_prefix(durable(self.observed)?);
         if first <= self.cleared {
-            return None;
+            return Ok(None);
         }
         self.cleared = first;
-        Some(Expired::Before(first.to_be_bytes()))
+        Ok(Some(Expired::Before(first.to_be_bytes())))
     }
 
     /// The largest time that was put.
@@ -174,15 +173,20 @@ impl History {
         self.observed.saturating_sub(self.kind.history_ms)
     }
 
-    /// The versions are committed: what can be cleared away now. Clearing reads every row, so it waits until it is worth it.
-    pub(super) fn commit(&mut self) -> Option<Expired> {
+    /// The versions are committed: what can be cleared away now. Clearing reads every row, so it waits until it is worth
+    /// it. `durable`: the time of the store after a crash.
+    pub(super) fn commit(&mut self, durable: impl FnOnce(i64) -> Result<i64>) -> Result<Option<Expired>> {
         self.committed = self.observed;
-        let start = self.start();
-        if start.saturating_sub(self.cleared) < self.kind.segment_ms {
-            return None;
+        let due = self.cleared.saturating_add(self.kind.segment_ms);
+        if self.start() < due {
+            return Ok(None);
+        }
+        let start = durable(self.observed)?.saturating_sub(self.kind.history_ms);
+        if start < due {
+            return Ok(None);
         }
         self.cleared = start;
-        Some(Expired::Versions(start))
+        Ok(Some(Expired::Versions(start)))
     }
 
     pub(super) fn abort(&mut self) {

@@ -575,9 +575,12 @@ impl Store {
             let at = At { next_offset, stream_time, now_ms, ..At::default() };
             self.engine.apply(self.buffer.dirty(), at)?;
             self.buffer.commit();
+            // IMPORTANT: the time after a crash. The rows of the commits that are read again then may ask for what has expired
+            // since: a late version that follows a deletion must meet it.
+            let durable = |observed| self.engine.durable_stream_time(observed);
             let expired = match (&mut self.retention, &mut self.history) {
-                (Some(retention), _) => retention.commit(),
-                (None, Some(history)) => history.commit(),
+                (Some(retention), _) => retention.commit(durable)?,
+                (None, Some(history)) => history.commit(durable)?,
                 (None, None) => None,
             };
             if let Some(expired) = expired {

@@ -167,7 +167,7 @@ fn after_a_kill_every_store_is_the_fold_of_the_commits_before_its_offset() {
                 assert_same_versions(&mut stores, &mut model, store, (offset * 3_000) as i64);
                 continue;
             }
-            let mut rows =
+            let rows =
                 |of: &mut TaskStores| of.page(store, Bound::Unbounded, Bound::Unbounded, false, usize::MAX).unwrap();
             assert_eq!(rows(&mut stores), rows(&mut model), "store {store}, round {round}");
         }

@@ -391,6 +391,12 @@ impl Family {
         self.stream_time
     }
 
+    /// The same as it would be found after a crash.
+    pub(super) fn durable_stream_time(&self) -> Result<i64> {
+        let tier = if self.changelog.is_some() { ReadTier::Persisted } else { ReadTier::All };
+        Ok(self.meta(tier)?.and_then(Result::ok).map_or(-1, |meta| meta.stream_time))
+    }
+
     /// The offset that would be found after a crash.
     #[cfg(test)]
     pub(super) fn durable_offset(&self) -> Result<Option<i64>> {
