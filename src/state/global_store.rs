@@ -14,7 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::engine::Engine;
 use super::memory::MemoryEngine;
-use super::task_stores::{Store, TaskStores};
+use super::one_store::Store;
+use super::task_stores::TaskStores;
 use super::{CacheBudget, StoreSpec};
 
 /// Handles to the global stores of an application, shared by its threads.

@@ -30,6 +30,7 @@ mod merge;
 mod meta;
 #[cfg(test)]
 mod model_tests;
+mod one_store;
 mod open;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod restore_plan;

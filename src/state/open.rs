@@ -7,12 +7,13 @@ use super::directory::{StateDirectory, TaskDirectory};
 use super::engine::Engine;
 use super::memory::MemoryEngine;
 use super::meta::ChangelogIdentity;
+use super::one_store::Store;
 use super::restore_plan::{LogState, Reason, RestorePlan, StoreCondition, plan};
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
 use super::spec::{EngineKind, StoreSpec};
 use super::state_memory::StateMemory;
-use super::task_stores::{Backing, Store, TaskStores};
+use super::task_stores::{Backing, TaskStores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::topology::TaskId;
 

@@ -11,8 +11,8 @@
 
 use std::ops::Bound;
 
+use super::one_store::Store;
 use super::retention::History;
-use super::task_stores::Store;
 use crate::error::{Error, Result};
 
 /// What became of a version that was put.

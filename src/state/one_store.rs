@@ -1,0 +1,162 @@
+//! One store of a task, as bytes: cache above buffer above engine.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
+use super::engine::{At, Engine};
+use super::merge::{Direction, Page, Rows, is_empty_range, merge};
+use super::meta::ChangelogIdentity;
+use super::restore_plan::StoreCondition;
+use super::retention::{History, Retention};
+use super::spec::StoreSpec;
+use super::write_buffer::WriteBuffer;
+use crate::error::Result;
+
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) spec: Arc<StoreSpec>,
+    pub(super) cache: RecordCache,
+    pub(super) buffer: WriteBuffer,
+    pub(super) engine: Engine,
+    /// How it was found when it was opened.
+    pub(super) condition: StoreCondition,
+    pub(super) changelog: Option<ChangelogIdentity>,
+    /// Of a windowed store.
+    pub(super) retention: Option<Retention>,
+    /// Of a versioned store.
+    pub(super) history: Option<History>,
+    /// Keeps rows of one key and time apart: the last number, and the last one of a row that is committed.
+    pub(super) sequence: Option<u32>,
+    pub(super) committed_sequence: Option<u32>,
+    /// The operator that forwards what the cache has held back; none: the cache writes through by itself.
+    pub(super) forwards: bool,
+    /// The dirty rows of the cache are being taken: nothing is evicted in between.
+    pub(super) flushing: bool,
+    /// A global store in the hands of a task that reads it.
+    pub(super) is_read_only: bool,
+}
+
+impl Store {
+    pub(super) fn new(
+        spec: &Arc<StoreSpec>,
+        changelog: Option<ChangelogIdentity>,
+        engine: Engine,
+        budget: &CacheBudget,
+    ) -> Store {
+        let ranges = if spec.kind.windowed().is_some() { Ranges::All } else { Ranges::Dirty };
+        let (buffer, cache) = (WriteBuffer::default(), RecordCache::new(budget.clone(), ranges));
+        let condition = StoreCondition::Empty;
+        let spec = Arc::clone(spec);
+        let time = engine.stream_time();
+        let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys, time));
+        let history = spec.kind.versioned().map(|kind| History::new(kind, time));
+        let (sequence, forwards, flushing, is_read_only) = (None, false, false, false);
+        Store {
+            spec,
+            cache,
+            buffer,
+            engine,
+            condition,
+            changelog,
+            retention,
+            history,
+            sequence,
+            committed_sequence: None,
+            forwards,
+            flushing,
+            is_read_only,
+        }
+    }
+
+    /// Forgets what is not in the engine, the read cache too.
+    pub(super) fn forget(&mut self) {
+        self.buffer.forget();
+        self.cache.clear();
+        if let Some(retention) = &mut self.retention {
+            retention.abort();
+        }
+        if let Some(history) = &mut self.history {
+            history.abort();
+        }
+        // Back too, so that no number is larger than the changelog's offset.
+        self.sequence = self.committed_sequence;
+        self.forwards = false;
+        self.flushing = false;
+    }
+
+    /// Forgets everything.
+    pub(super) fn wipe(&mut self) -> Result<()> {
+        self.forget();
+        self.retention.iter_mut().for_each(Retention::wipe);
+        self.history.iter_mut().for_each(History::wipe);
+        (self.sequence, self.committed_sequence) = (None, None);
+        self.condition = StoreCondition::Empty;
+        self.engine.wipe()
+    }
+
+    /// The row below the cache.
+    pub(super) fn get_below(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
+        if self.retention.as_ref().is_some_and(|retention| !retention.shows(key)) {
+            return Ok(None);
+        }
+        self.buffer.get(key, &mut self.engine)
+    }
+
+    /// Rows in byte order, as the task sees them.
+    pub(super) fn page(&mut self, from: Bound<&[u8]>, to: Bound<&[u8]>, reverse: bool, limit: usize) -> Result<Rows> {
+        if is_empty_range(from, to) {
+            return Ok(Rows::new());
+        }
+        let Store { cache, buffer, engine, retention, .. } = self;
+        let page = Page { from, to, direction: Direction::of(reverse), limit };
+        let Some(retention) = retention else {
+            return merge(cache.range(from, to), buffer.range(from, to), engine, &page, |_| true);
+        };
+        let rows = buffer.range(from, to).filter(|(key, _)| retention.shows(key));
+        // Expired rows lie before it, as many as have not been cleared away yet.
+        let first = retention.first_key();
+        let from_first = match from {
+            Bound::Included(from) | Bound::Excluded(from) if *from >= first[..] => page.from,
+            Bound::Included(_) | Bound::Excluded(_) | Bound::Unbounded => Bound::Included(&first[..]),
+        };
+        let nothing = (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]));
+        let (from_first, to_last) = if is_empty_range(from_first, to) { nothing } else { (from_first, to) };
+        let page = Page { from: from_first, to: to_last, ..page };
+        merge(cache.range(from, to), rows, engine, &page, |key| retention.shows(key))
+    }
+
+    /// The next row of a flush. The first call of a flush makes room, if this store is the one that has to.
+    pub(super) fn next_dirty(&mut self, is_written: bool) -> Option<Taken> {
+        if is_written && !self.flushing && self.cache.evict() == Evicted::Clean && self.cache.dirty_bytes() == 0 {
+            return None;
+        }
+        let taken = self.cache.take_dirty();
+        self.flushing = taken.is_some();
+        taken
+    }
+
+    pub(super) fn apply(&mut self, next_offset: Option<i64>, now_ms: i64) -> Result<()> {
+        if self.buffer.dirty_len() > 0 || next_offset.is_some() {
+            self.buffer.sort();
+            let windows = self.retention.as_ref().map(Retention::observed);
+            let stream_time = windows.or(self.history.as_ref().map(History::observed));
+            let at = At { next_offset, stream_time, now_ms, ..At::default() };
+            self.engine.apply(self.buffer.dirty(), at)?;
+            self.buffer.commit();
+            self.committed_sequence = self.sequence;
+            // IMPORTANT: the time after a crash. The rows of the commits that are read again then may ask for what has expired
+            // since: a late version that follows a deletion must meet it.
+            let durable = |observed| self.engine.durable_stream_time(observed);
+            let expired = match (&mut self.retention, &mut self.history) {
+                (Some(retention), _) => retention.commit(durable)?,
+                (None, Some(history)) => history.commit(durable)?,
+                (None, None) => None,
+            };
+            if let Some(expired) = expired {
+                self.engine.clear(expired)?;
+            }
+        }
+        Ok(())
+    }
+}
