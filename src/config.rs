@@ -48,6 +48,7 @@ pub struct Config {
     pub(crate) require_names: bool,
     pub(crate) optimization: Optimization,
     pub(crate) upgrade_from: Option<(u16, u16)>,
+    pub(crate) store_format: StoreFormat,
     pub(crate) topic_creation: TopicCreation,
     pub(crate) replication_factor: Option<i32>,
     /// Settings of every topic the library creates.
@@ -83,6 +84,18 @@ pub enum Guarantee {
     /// Input offsets, state and output commit as one transaction: results are those of a run without a crash. Readers of
     /// the output need `isolation.level=read_committed`.
     ExactlyOnce,
+}
+
+/// What the rows of tables and aggregations have room for (`dsl.store.format`, KIP-1285). It counts where the topology is
+/// built: [`StreamsBuilder::build_with`](crate::StreamsBuilder::build_with).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreFormat {
+    /// Value and timestamp.
+    Default,
+    /// Headers as well. The operators of the DSL write none with their rows, as in Java; what differs is that a deletion in
+    /// a changelog carries the headers of the record that caused it.
+    Headers,
 }
 
 /// Which topics the library creates at the start. One that exists is never changed, but its partitions are checked.
@@ -133,6 +146,7 @@ impl Config {
             require_names: false,
             optimization: Optimization::none(),
             upgrade_from: None,
+            store_format: StoreFormat::Default,
             topic_creation: TopicCreation::Internal,
             replication_factor: None,
             topic_settings: BTreeMap::new(),
@@ -330,6 +344,11 @@ impl Config {
     /// stays in its group was two records (KIP-904). Unset by default.
     pub fn upgrade_from(self, major: u16, minor: u16) -> Config {
         Config { upgrade_from: Some((major, minor)), ..self }
+    }
+
+    /// How the stores of tables and aggregations are kept (`dsl.store.format`): see [`StoreFormat`].
+    pub fn store_format(self, format: StoreFormat) -> Config {
+        Config { store_format: format, ..self }
     }
 
     /// Which topics are created at the start: by default the internal ones.

@@ -45,6 +45,8 @@ mod client;
 mod config;
 mod dsl;
 mod error;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queries will tell it"))]
+mod input_positions;
 mod membership;
 mod metrics;
 mod operators;
@@ -60,7 +62,7 @@ mod topology;
 mod window;
 
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
-pub use config::{Config, Guarantee, TopicCreation};
+pub use config::{Config, Guarantee, StoreFormat, TopicCreation};
 pub use dsl::{
     Branched, BranchedKStream, BufferConfig, BufferFull, CogroupedKStream, EmitEarly, GlobalKTable, Grouped, Joined,
     KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed, Processed, Repartitioned,
@@ -93,7 +95,7 @@ pub use state::{
 };
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use testing::{SingleTask, Wire, WireSubscription};
+pub use testing::{SingleTask, Wire, WireAssignmentInfo, WireSubscription, WireSubscriptionInfo};
 #[cfg(feature = "testing")]
 pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TopicClient, TopologyTestDriver};
 pub use topology::{

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Config, Guarantee, TopicCreation};
+use super::{Config, Guarantee, StoreFormat, TopicCreation};
 use crate::error::{Error, Result};
 use crate::topology::{ErrorHandler, OffsetReset};
 
@@ -75,6 +75,13 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         "ensure.explicit.internal.resource.naming" => config.require_names = number(name, value)?,
         "upgrade.from" => config.upgrade_from = Some(release(name, value)?),
         "topology.optimization" => config.optimization = value.parse()?,
+        "dsl.store.format" => {
+            config.store_format = match value.to_ascii_lowercase().as_str() {
+                "default" => StoreFormat::Default,
+                "headers" => StoreFormat::Headers,
+                _ => return Err(refused(name, value, "default or headers")),
+            }
+        }
         "replication.factor" if value == "-1" => config.replication_factor = None,
         "replication.factor" => config.replication_factor = Some(number(name, value)?),
         "client.id" => config.client_id = Some(value.to_owned()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::table_node::table_source;
 use super::{KStream, KTable, Materialized};
-use crate::config::Config;
+use crate::config::{Config, StoreFormat};
 use crate::error::Result;
 use crate::state::StoreBuilder;
 use crate::topology::{Consumed, NodeId, NodeSpec, OffsetReset, RecordType, Topology, TopologyBuilder};
@@ -160,8 +160,8 @@ impl StreamsBuilder {
         self.build_with(&Config::new("", ""))
     }
 
-    /// The same with the settings of an application that concern its topology: [`optimization`](Config::optimization) and
-    /// [`require_names`](Config::require_names).
+    /// The same with the settings of an application that concern its topology: [`optimization`](Config::optimization),
+    /// [`store_format`](Config::store_format) and [`require_names`](Config::require_names).
     ///
     /// # Errors
     /// As [`build`](StreamsBuilder::build).
@@ -169,6 +169,9 @@ impl StreamsBuilder {
         let mut graph = self.graph.take();
         if self.require_names.get() || config.require_names {
             graph.refuse_generated_names();
+        }
+        if config.store_format == StoreFormat::Headers {
+            graph.keep_headers();
         }
         graph.build_optimized(config.optimization)
     }

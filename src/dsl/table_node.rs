@@ -138,6 +138,7 @@ pub(super) fn connect_store<K, V>(
 /// The same for a store of any kind.
 pub(super) fn add_and_connect(graph: &mut TopologyBuilder, node: NodeId, store: &Arc<StoreSpec>, is_named: bool) {
     graph.add_store(Arc::clone(store));
+    graph.note_table_store(&store.name);
     graph.connect_node(node, &store.name);
     if !is_named {
         graph.generated(format!("store {} (name it with Materialized::named)", store.name));

@@ -32,6 +32,8 @@ mod task_layout;
 mod tests;
 
 pub use kafka_streams::{CloseOptions, KafkaStreams};
+#[cfg(feature = "testing")]
+pub(crate) use partition_counts::copartition_of;
 pub use restore::RestoreEvent;
 #[cfg(feature = "testing")]
 pub(crate) use start::cluster;

@@ -168,6 +168,29 @@ fn copartition(group: &[(Arc<str>, Count)]) -> Result<i32> {
     Ok(derived.iter().map(|(_, count)| *count).max().unwrap_or(1))
 }
 
+/// `a=4` an external topic, `r?` and `r?3` derived ones, `r!3` an enforced one: the notation of `wire.json`.
+#[cfg(any(test, feature = "testing"))]
+fn group(text: &str) -> Vec<(Arc<str>, Count)> {
+    let member = |word: &str| {
+        let at = word.find(['=', '?', '!']).unwrap_or(word.len());
+        let (name, rest) = word.split_at(at);
+        let number = rest.get(1..).and_then(|number| number.parse().ok());
+        let count = match rest.chars().next() {
+            Some('?') => Count::Derived(number),
+            Some('!') => Count::Enforced(number.unwrap_or(0)),
+            _ => Count::External(number),
+        };
+        (name.into(), count)
+    };
+    text.split(' ').map(member).collect()
+}
+
+/// The same for a group in that notation.
+#[cfg(feature = "testing")]
+pub(crate) fn copartition_of(text: &str) -> Result<i32> {
+    copartition(&group(text))
+}
+
 fn same(counts: &[(&Arc<str>, i32)]) -> Option<i32> {
     let (_, first) = counts.first()?;
     counts.iter().all(|(_, count)| count == first).then_some(*first)
@@ -183,22 +206,6 @@ mod tests {
     use crate::dsl::{Materialized, StreamsBuilder, TableJoined};
     use crate::serdes::Utf8;
     use crate::topology::{Consumed, Produced, TopologyBuilder};
-
-    /// `a=4` an external topic, `r?` and `r?3` derived ones, `r!3` an enforced one: the notation of `wire.json`.
-    fn group(text: &str) -> Vec<(Arc<str>, Count)> {
-        let member = |word: &str| {
-            let at = word.find(['=', '?', '!']).unwrap_or(word.len());
-            let (name, rest) = word.split_at(at);
-            let number = rest.get(1..).and_then(|number| number.parse().ok());
-            let count = match rest.chars().next() {
-                Some('?') => Count::Derived(number),
-                Some('!') => Count::Enforced(number.unwrap()),
-                _ => Count::External(number),
-            };
-            (name.into(), count)
-        };
-        text.split(' ').map(member).collect()
-    }
 
     #[test]
     fn topics_read_together_agree_as_in_java() {

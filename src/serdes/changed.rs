@@ -1,6 +1,6 @@
 //! A change of a row as it travels through the repartition topic of a grouped table.
 
-use super::{DynSerde, Serde, encode};
+use super::{DynSerde, Serde, encode, read_varint, write_varint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Change;
 
@@ -30,7 +30,8 @@ impl<V: 'static> Serde for Changed<V> {
             (Some(new), Some(old)) => {
                 let mut encoded = Vec::new();
                 encode(&*self.0, new, &mut encoded)?;
-                write_varint(encoded.len(), bytes)?;
+                let length = i32::try_from(encoded.len());
+                write_varint(length.map_err(|error| Error::invalid("a row is too long").with_source(error))?, bytes);
                 bytes.extend_from_slice(&encoded);
                 encode(&*self.0, old, bytes)?;
                 2
@@ -53,38 +54,12 @@ impl<V: 'static> Serde for Changed<V> {
             1 => Change::latest(None, Some(self.0.deserialize(rest)?)),
             _ => {
                 let (length, rest) = read_varint(rest).ok_or_else(broken)?;
+                let length = usize::try_from(length).map_err(|_| broken())?;
                 let (new, old) = rest.split_at_checked(length).ok_or_else(broken)?;
                 Change::latest(Some(self.0.deserialize(old)?), Some(self.0.deserialize(new)?))
             }
         })
     }
-}
-
-fn write_varint(length: usize, bytes: &mut Vec<u8>) -> Result<()> {
-    let length = i32::try_from(length).map_err(|error| Error::invalid("a row is too long").with_source(error))?;
-    let mut rest = length.unsigned_abs() << 1;
-    loop {
-        let [low, ..] = rest.to_le_bytes();
-        rest >>= 7;
-        if rest == 0 {
-            bytes.push(low & 0x7f);
-            return Ok(());
-        }
-        bytes.push(low | 0x80);
-    }
-}
-
-fn read_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let mut value = 0u32;
-    for (index, byte) in bytes.iter().enumerate().take(5) {
-        value |= u32::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            // An odd number is a negative length, which nobody writes.
-            let length = (value & 1 == 0).then_some(value >> 1)?;
-            return Some((usize::try_from(length).ok()?, bytes.get(index + 1..)?));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

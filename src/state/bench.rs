@@ -82,5 +82,12 @@ impl BenchStore {
 fn spec() -> Arc<StoreSpec> {
     let changelog = Changelog::Topic { config: BTreeMap::new() };
     let (kind, engine) = (StoreKind::KeyValue, EngineKind::Persistent);
-    Arc::new(StoreSpec { name: "bench".into(), kind, engine, caching: false, changelog, logs_headers: false })
+    Arc::new(StoreSpec {
+        name: "bench".into(),
+        kind,
+        engine,
+        caching: false,
+        changelog,
+        logs_headers: LoggedHeaders::None,
+    })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::session_store::SessionStore;
-use super::spec::{Changelog, EngineKind, SessionKind, StoreKind, StoreSpec, VersionedKind, WindowKind};
+use super::spec::{Changelog, EngineKind, LoggedHeaders, SessionKind, StoreKind, StoreSpec, VersionedKind, WindowKind};
 use super::store::{KeyValueStore, TimestampedKeyValueStore};
 use super::versioned_store::VersionedKeyValueStore;
 use super::window_store::{TimestampedWindowStore, WindowStore};
@@ -182,7 +182,7 @@ impl<S> StoreBuilder<S> {
 
     /// Changelog records carry the headers of the records that caused them, as those of some of Java's stores do.
     pub(crate) fn with_logged_headers(self) -> Self {
-        self.change(|spec| spec.logs_headers = true)
+        self.change(|spec| spec.logs_headers = LoggedHeaders::All)
     }
 
     fn change(mut self, change: impl FnOnce(&mut StoreSpec)) -> Self {
@@ -204,7 +204,8 @@ impl<S> StoreBuilder<S> {
         open: impl Fn(usize) -> S + Send + Sync + 'static,
     ) -> StoreBuilder<S> {
         let changelog = Changelog::Topic { config: BTreeMap::new() };
-        let spec = StoreSpec { name: name.into(), kind, engine, caching: false, changelog, logs_headers: false };
+        let spec =
+            StoreSpec { name: name.into(), kind, engine, caching: false, changelog, logs_headers: LoggedHeaders::None };
         StoreBuilder { spec: Arc::new(spec), open: Arc::new(open) }
     }
 }

@@ -18,8 +18,16 @@ pub(crate) struct StoreSpec {
     /// Whether updates may be held back and merged until the commit.
     pub caching: bool,
     pub changelog: Changelog,
-    /// Whether changelog records carry the headers of the records that caused them.
-    pub logs_headers: bool,
+    pub logs_headers: LoggedHeaders,
+}
+
+/// Which changelog records carry the headers of the records that caused them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoggedHeaders {
+    None,
+    /// Those that delete a row: the others have the headers of their rows, which are none (KIP-1285).
+    OfDeletions,
+    All,
 }
 
 /// How rows are laid out, and which of their parts go to the changelog.
@@ -195,6 +203,15 @@ impl SessionKind {
 }
 
 impl StoreKind {
+    /// Whether rows have room for headers in Java (KIP-1271).
+    pub(crate) fn may_keep_headers(self) -> bool {
+        match self {
+            StoreKind::TimestampedKeyValue | StoreKind::Session(_) => true,
+            StoreKind::Window(kind) => kind.is_timestamped,
+            StoreKind::KeyValue | StoreKind::Versioned(_) => false,
+        }
+    }
+
     /// Whether others may read the rows beside their writer: what a store by time hides depends on what its task has seen.
     pub(crate) fn can_be_global(self) -> bool {
         matches!(self, StoreKind::KeyValue | StoreKind::TimestampedKeyValue)

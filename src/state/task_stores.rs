@@ -12,7 +12,7 @@ use super::merge::Rows;
 use super::one_store::Store;
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
-use super::spec::{StoreKind, StoreSpec};
+use super::spec::{LoggedHeaders, StoreKind, StoreSpec};
 use super::state_memory::Registration;
 use super::versions::{Version, VersionPut};
 use crate::error::{Error, ErrorKind, Result};
@@ -422,7 +422,11 @@ impl TaskStores {
                 Some(_) | None => (context.timestamp, value),
             };
             let (timestamp, none) = (Some(timestamp), &Headers::new());
-            let headers = if store.spec.logs_headers { &context.headers } else { none };
+            let headers = match store.spec.logs_headers {
+                LoggedHeaders::All => &context.headers,
+                LoggedHeaders::OfDeletions if value.is_none() => &context.headers,
+                LoggedHeaders::OfDeletions | LoggedHeaders::None => none,
+            };
             self.pending.push(ChangelogRecord { store: index, key: logged_key, value, timestamp, headers });
         }
         Ok(())

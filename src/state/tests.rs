@@ -18,7 +18,7 @@ pub(super) fn spec(name: &str, kind: StoreKind, caching: bool) -> Arc<StoreSpec>
         engine: EngineKind::Persistent,
         caching,
         changelog,
-        logs_headers: false,
+        logs_headers: LoggedHeaders::None,
     })
 }
 

@@ -12,6 +12,7 @@ mod tests;
 mod topic_client;
 mod topics;
 mod wire;
+mod wire_group;
 mod wire_stores;
 
 pub use driver::TopologyTestDriver;
@@ -20,3 +21,4 @@ pub use single_task::SingleTask;
 pub use topic_client::TopicClient;
 pub use topics::{TestInputTopic, TestOutputTopic};
 pub use wire::{Wire, WireSubscription};
+pub use wire_group::{WireAssignmentInfo, WireSubscriptionInfo};

@@ -13,7 +13,7 @@ use super::{
     checks, sink, source, sub_topology,
 };
 use crate::error::{Error, Result};
-use crate::state::{Changelog, StoreBuilder, StoreSpec};
+use crate::state::{Changelog, LoggedHeaders, StoreBuilder, StoreSpec};
 
 /// Grows a topology node by node, wired by name: Java's `Topology`. The typed handles of [`StreamsBuilder`] append to it
 /// as well.
@@ -321,6 +321,22 @@ impl TopologyBuilder {
     /// The store of a table that is read from a topic: it may be restored from there.
     pub(crate) fn note_source_table(&mut self, store: &Arc<str>, topic: &str) {
         self.notes.source_tables.push((Arc::clone(store), topic.into()));
+    }
+
+    pub(crate) fn note_table_store(&mut self, store: &Arc<str>) {
+        self.notes.table_stores.push(Arc::clone(store));
+    }
+
+    /// Gives the stores of tables Java's format with headers. What a table writes has none, so only deletions show it.
+    pub(crate) fn keep_headers(&mut self) {
+        for store in &self.notes.table_stores {
+            if let Some(spec) = self.stores.get_mut(store)
+                && spec.kind.may_keep_headers()
+                && spec.logs_headers == LoggedHeaders::None
+            {
+                Arc::make_mut(spec).logs_headers = LoggedHeaders::OfDeletions;
+            }
+        }
     }
 
     /// Makes a source topic the changelog of a store.

@@ -106,6 +106,8 @@ pub(crate) enum Role {
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(super) repartitions: Vec<RepartitionNodes>,
+    /// The stores of tables and aggregations.
+    pub(super) table_stores: Vec<Arc<str>>,
     /// The store of each table that is read from a topic, and the topic.
     pub(super) source_tables: Vec<(Arc<str>, Arc<str>)>,
     /// Joins of streams of one type: of one stream, perhaps.

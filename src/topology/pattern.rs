@@ -107,16 +107,20 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_are_read_already_or_are_our_own_match_nothing() {
-        let mut builder = TopologyBuilder::new();
-        builder.add_source("named", &["in-0"], Consumed::with(Utf8, Utf8));
-        builder.add_source_matching("matched", "in-.*|app-.*", Consumed::with(Utf8, Utf8));
-        let topology = builder.build().unwrap();
+    fn topics_of_our_own_match_nothing_and_those_of_others_are_refused() {
+        let build = |pattern: &str| {
+            let mut builder = TopologyBuilder::new();
+            builder.add_source("named", &["in-0"], Consumed::with(Utf8, Utf8));
+            builder.add_source_matching("matched", pattern, Consumed::with(Utf8, Utf8));
+            builder.build()
+        };
+        assert!(build("in-.*").unwrap_err().to_string().contains("topic in-0 is read by named"));
+        let topology = build("in-[1-9]|app-.*").unwrap();
         let existing: Vec<Arc<str>> =
             ["in-2", "in-0", "in-1", "app-x-changelog", "app-y", "other"].map(Arc::from).into();
         let topology = topology.resolved("app", &existing);
         let nodes: Vec<_> = topology.nodes().collect();
         assert_eq!(topology.source_topics(&nodes), ["in-0", "app-y", "in-1", "in-2"].map(Arc::<str>::from));
-        assert!(topology.describe().contains("matched (topics: in-.*|app-.*)"));
+        assert!(topology.describe().contains("matched (topics: in-[1-9]|app-.*)"));
     }
 }

@@ -23,6 +23,7 @@ mod compare;
 mod dsl;
 mod exceptions;
 mod final_rows;
+mod formats_groups;
 mod formats_joins;
 mod formats_stores;
 mod functions;

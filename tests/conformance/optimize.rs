@@ -1,4 +1,4 @@
-//! `topology.optimization`, which a case has beside its configuration.
+//! The settings that a topology is built with; `topology.optimization` stands beside a case's configuration.
 
 use kstreams::Config;
 use serde_json::Value as Json;
@@ -8,8 +8,12 @@ use crate::build::NotBuilt;
 /// What the topology is built with.
 pub(crate) fn config(case: &Json) -> Result<Config, NotBuilt> {
     let config = Config::new("app", "embedded://");
-    Ok(match case["optimize"].as_str() {
+    let config = match case["optimize"].as_str() {
         Some(optimize) => config.set("topology.optimization", optimize)?,
+        None => config,
+    };
+    Ok(match case["config"]["dsl.store.format"].as_str() {
+        Some(format) => config.set("dsl.store.format", format)?,
         None => config,
     })
 }

@@ -4,6 +4,7 @@ use kstreams::{Headers, Wire};
 use serde_json::Value as Json;
 
 use crate::compare::Differences;
+use crate::formats_groups;
 use crate::formats_joins;
 use crate::formats_stores;
 use crate::outcome::{Outcome, Stop, missing};
@@ -69,6 +70,7 @@ fn check(list: &str, entry: &Json) -> Result<Differences, Stop> {
             let read = Wire::read_offset_metadata(text("encoded"));
             same("read", &format!("{:?}", (time, stores)), &format!("{read:?}"));
         }
+        list if formats_groups::LISTS.contains(&list) => formats_groups::check(list, entry, &mut same),
         list if formats_stores::LISTS.contains(&list) => formats_stores::check(list, entry, &mut same)?,
         list if formats_joins::LISTS.contains(&list) => formats_joins::check(list, entry, &mut same),
         "join_side_key" => {
