@@ -25,6 +25,8 @@ mod table_joins;
 mod tables;
 mod transformed_tables;
 mod versioned_tables;
+mod window_models;
+mod windows;
 
 use kstreams::*;
 

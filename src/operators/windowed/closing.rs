@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::record::{Change, Headers, Record};
+use crate::serdes::DynSerde;
 use crate::topology::{ProcessorContext, ProcessorInit};
 use crate::window::{Window, Windowed};
 
@@ -60,17 +61,24 @@ impl Closing {
         (is_due || is_urgent()).then_some(range)
     }
 
-    /// Forwards results in the order of their windows, with the headers of the record that has closed them.
+    /// Forwards results in the order of their windows and of the bytes of their keys, with the headers of the record that has closed them.
     pub(crate) fn emit<K: 'static, A: 'static>(
         &mut self,
-        mut results: Vec<Closable<K, A>>,
+        results: Vec<Closable<K, A>>,
+        keys: &DynSerde<K>,
         close_time: i64,
         headers: &Headers,
         ctx: &mut ProcessorContext<'_, Windowed<K>, Change<A>>,
     ) -> Result<()> {
-        // Rows come by key within a bucket of time; of equal windows the order of keys stays.
-        results.sort_by_key(|result| order(result.key.window));
-        for Closable { key, value, timestamp } in results {
+        // Rows come by key within a bucket of time.
+        let mut ordered = Vec::with_capacity(results.len());
+        for result in results {
+            let mut bytes = Vec::new();
+            keys.serialize(&result.key.key, &mut bytes)?;
+            ordered.push((order(result.key.window), bytes, result));
+        }
+        ordered.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+        for (.., Closable { key, value, timestamp }) in ordered {
             let value = Change::latest(None, Some(value));
             ctx.forward(Record { key, value, timestamp, headers: headers.clone() })?;
         }

@@ -117,7 +117,7 @@ impl<K: 'static, V: 'static, A: 'static> SessionAggregate<K, V, A> {
             let timestamp = key.window.end;
             Closable { key, value, timestamp }
         };
-        closing.emit(rows?.into_iter().map(closable).collect(), close_time, headers, ctx)
+        closing.emit(rows?.into_iter().map(closable).collect(), &self.key, close_time, headers, ctx)
     }
 
     /// Deletes a session that has become part of another.

@@ -105,7 +105,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
         let latest_start = timestamp.saturating_add(1);
         let Some(Closed { from, to }) = closing.is_due(ctx, close_time, latest_start, range) else { return Ok(()) };
         let rows = closed_rows(store, from, to, ctx.task)?;
-        closing.emit(rows, close_time, headers, ctx)
+        closing.emit(rows, &self.key, close_time, headers, ctx)
     }
 
     /// Adds the record to the windows around it, the latest first, and says what it found.

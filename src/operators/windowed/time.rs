@@ -152,7 +152,7 @@ impl<K: 'static, V: 'static, A: 'static> TimeWindowAggregate<K, V, A> {
         let range = has_closed.then_some(Closed { from, to });
         let Some(Closed { from, to }) = closing.is_due(ctx, close_time, last_start, range) else { return Ok(()) };
         let rows = closed_rows(store, from, to, ctx.task)?;
-        closing.emit(rows, close_time, headers, ctx)
+        closing.emit(rows, &self.key, close_time, headers, ctx)
     }
 }
 
