@@ -22,3 +22,4 @@ mod sight;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod state_directory;
 mod table_joins;
+mod windows;
