@@ -19,7 +19,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const REPEATS: usize = 3;
 
 /// How long the thread waits at once for a new producer to be ready.
-const INIT_TIMEOUT: Duration = Duration::from_secs(1);
+const INIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A call that took longer may have been repeated by the client behind our back, and the first one may still arrive: the
 /// producer is not used again (KAFKA-17754).
