@@ -64,14 +64,15 @@ mod window;
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use config::{Config, Guarantee, StoreFormat, TopicCreation};
 pub use dsl::{
-    Branched, BranchedKStream, BufferConfig, BufferFull, CogroupedKStream, EmitEarly, GlobalKTable, Grouped, Joined,
-    KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed, Processed, Repartitioned,
+    AsyncCalls, Branched, BranchedKStream, BufferConfig, BufferFull, CogroupedKStream, EmitEarly, GlobalKTable,
+    Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed, Processed, Repartitioned,
     SessionWindowedCogroupedKStream, SessionWindowedKStream, ShutDown, StreamJoined, StreamsBuilder, Suppressed,
     TableJoined, TimeWindowedCogroupedKStream, TimeWindowedKStream, Windows,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use operators::{
-    EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext, ValueTransformerWithKey,
+    AsyncOrder, EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext,
+    ValueTransformerWithKey,
 };
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,

@@ -5,6 +5,7 @@ mod fixed_key;
 pub(crate) mod foreign_key_join;
 pub(crate) mod global_join;
 pub(crate) mod grace_join;
+pub(crate) mod map_values_async;
 pub(crate) mod outer_join_store;
 pub(crate) mod print;
 pub(crate) mod self_join;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 pub(crate) use fixed_key::FixedKey;
 pub use fixed_key::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord};
+pub use map_values_async::AsyncOrder;
 pub use table_transform::{TransformContext, ValueTransformerWithKey};
 pub use windowed::changes::EmitStrategy;
 

@@ -15,7 +15,7 @@ use crate::config::{Config, Guarantee};
 use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::state::{CacheBudget, ChangelogIdentity, GlobalStores, StateDirectory, StateHome, StateMemory, StoreToOpen};
-use crate::topology::{PartitionCounts, TaskEnvironment, TaskId, Topology};
+use crate::topology::{CallRunner, PartitionCounts, TaskEnvironment, TaskId, Topology};
 
 pub(super) type RestoreListener = Arc<dyn Fn(&RestoreEvent) + Send + Sync>;
 
@@ -41,6 +41,8 @@ pub(super) struct Application {
     /// Records of repartition topics before these offsets are committed, and nobody needs them.
     pub purgeable: Mutex<BTreeMap<TopicPartition, i64>>,
     pub crash_point: Arc<CrashPoint>,
+    /// Runs what asynchronous operators call.
+    pub calls: Arc<dyn CallRunner>,
     /// There while stream threads run: see `GlobalThread`. Looked at once per task.
     pub globals: Arc<Mutex<Option<Arc<GlobalStores>>>>,
 }
@@ -111,6 +113,7 @@ impl Application {
             task,
             handlers: self.config.handlers.clone(),
             partition_counts: Arc::clone(&self.partition_counts),
+            calls: Arc::clone(&self.calls),
             outer_join_emit_interval: self.config.outer_join_emit_interval,
             upgrade_from: self.config.upgrade_from,
             window_emit_interval_ms: self.config.window_emit_interval_or_default(),

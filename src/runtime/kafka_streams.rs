@@ -9,6 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::application::RestoreListener;
+use super::calls::ConcurrentCalls;
 use super::restore::RestoreEvent;
 use super::start;
 use super::state::State;
@@ -115,6 +116,7 @@ impl KafkaStreams {
             task: TaskId { sub_topology: 0, partition: 0 },
             handlers: config.handlers.clone(),
             partition_counts: Arc::new(|_| Ok(1)),
+            calls: Arc::new(ConcurrentCalls::default()),
             outer_join_emit_interval: config.outer_join_emit_interval,
             upgrade_from: config.upgrade_from,
             window_emit_interval_ms: config.window_emit_interval_or_default(),

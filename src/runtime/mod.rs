@@ -12,6 +12,7 @@
 //! ```
 
 mod application;
+mod calls;
 mod clock;
 mod commit;
 mod crash;
@@ -31,6 +32,8 @@ mod task_layout;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "testing")]
+pub(crate) use calls::CallsInTurn;
 pub use kafka_streams::{CloseOptions, KafkaStreams};
 #[cfg(feature = "testing")]
 pub(crate) use partition_counts::copartition_of;

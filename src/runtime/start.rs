@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
 use super::application::{self, Application, RestoreListener, SharedAdmin, remembered_counts};
+use super::calls::ConcurrentCalls;
 use super::crash::CrashPoint;
 use super::partition_counts::{Counts, partition_counts};
 use super::task_layout::TaskLayout;
@@ -37,6 +38,7 @@ pub(super) fn application(
     Ok(Arc::new(Application {
         topology,
         crash_point: Arc::new(CrashPoint::new(config)),
+        calls: Arc::new(ConcurrentCalls::default()),
         config: config.clone(),
         layout: Arc::new(layout),
         cluster,
@@ -73,6 +75,7 @@ pub(super) fn with_new_topics(app: &Application) -> Result<Option<Arc<Applicatio
     Ok(Some(Arc::new(Application {
         topology: plan.topology,
         crash_point: Arc::clone(&app.crash_point),
+        calls: Arc::clone(&app.calls),
         config: app.config.clone(),
         layout: Arc::new(plan.layout),
         cluster: Arc::clone(&app.cluster),

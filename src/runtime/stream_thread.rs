@@ -30,6 +30,9 @@ const TURN_RECORDS: usize = 512;
 /// The longest wait for records; an order to stop and a punctuation come through at the latest then.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
+/// The longest wait while calls are on their way: their results do not wake the thread.
+const CALLS_WAIT: Duration = Duration::from_millis(2);
+
 /// The pause after something failed that is to be tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -261,11 +264,16 @@ impl StreamThread {
     }
 
     fn process(&mut self) -> Result<bool, Failure> {
-        let mut total = 0;
+        let (mut total, mut worked) = (0, false);
         for running in &mut self.tasks {
             let span = running.span.enter();
+            let finished = running.task.finish_calls().map_err(Failure::Fatal)?;
             let processed = running.task.process(TURN_RECORDS, self.now.wall_ms).map_err(Failure::Fatal)?;
             drop(span);
+            if finished && processed == 0 {
+                self.committer.hand_over(running)?;
+            }
+            worked |= finished;
             if processed > 0 {
                 self.committer.hand_over(running)?;
                 running.metrics.process_total.increment(processed as u64);
@@ -276,7 +284,7 @@ impl StreamThread {
             self.metrics.process_total.increment(total as u64);
             self.app.add_processed(total);
         }
-        Ok(total > 0)
+        Ok(worked || total > 0)
     }
 
     fn punctuate(&mut self) -> Result<(), Failure> {
@@ -396,6 +404,9 @@ impl StreamThread {
         let mut timeout = WAIT_MAX;
         if self.tasks.iter().any(|running| running.task.commit_needed()) {
             timeout = timeout.min(interval.saturating_sub(self.now.since(self.last_commit)));
+        }
+        if self.tasks.iter().any(|running| running.task.has_calls()) {
+            timeout = timeout.min(CALLS_WAIT);
         }
         if self.retry_at.is_some() {
             timeout = timeout.max(Duration::from_millis(10));

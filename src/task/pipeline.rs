@@ -91,6 +91,7 @@ impl Pipeline {
         }
         let source = |topic: &Arc<str>| source_of.get(topic).copied().or_else(|| matching(&patterns, topic));
         let inputs = topics.iter().map(|topic| source(topic).unwrap_or(usize::MAX)).collect();
+        task.calls.nodes.sort_unstable(); // parents first
         Ok(Pipeline { inputs, sources, patterns, nodes, flushes, task, failed: false })
     }
 
@@ -156,19 +157,48 @@ impl Pipeline {
         })
     }
 
-    /// Forwards everything that is held back, store by store in the order in which they were added.
+    /// Forwards the results of calls that have ended; whether there were any.
+    ///
+    /// # Errors
+    /// As [`process`](Pipeline::process).
+    pub(super) fn finish_calls(&mut self) -> Result<bool> {
+        if self.task.calls.in_flight == 0 {
+            return Ok(false);
+        }
+        self.guarded(|pipeline| {
+            let before = pipeline.task.calls.ended;
+            for id in pipeline.task.calls.nodes.clone() {
+                if let Some(node) = pipeline.nodes.get(&id) {
+                    node.borrow_mut().finish(&mut pipeline.task)?;
+                }
+            }
+            Ok(pipeline.task.calls.ended > before)
+        })
+    }
+
+    /// Forwards everything that is held back: waits for calls, then store by store in the order in which they were added,
+    /// and again as long as that has led to calls.
     ///
     /// # Errors
     /// As [`process`](Pipeline::process).
     pub(super) fn flush(&mut self) -> Result<()> {
         self.guarded(|pipeline| {
-            for store in 0..pipeline.flushes.len() {
-                match pipeline.flushes.get(store).copied().flatten().and_then(|id| pipeline.nodes.get(&id)) {
-                    Some(node) => node.borrow_mut().flush(&mut pipeline.task)?,
-                    None => pipeline.task.stores.flush(store)?,
+            loop {
+                for id in pipeline.task.calls.nodes.clone() {
+                    if let Some(node) = pipeline.nodes.get(&id) {
+                        node.borrow_mut().flush(&mut pipeline.task)?;
+                    }
+                }
+                for store in 0..pipeline.flushes.len() {
+                    match pipeline.flushes.get(store).copied().flatten().and_then(|id| pipeline.nodes.get(&id)) {
+                        Some(node) => node.borrow_mut().flush(&mut pipeline.task)?,
+                        None => pipeline.task.stores.flush(store)?,
+                    }
+                }
+                if pipeline.task.calls.in_flight == 0 {
+                    return Ok(());
                 }
             }
-            Ok(())
         })
     }
 

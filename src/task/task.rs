@@ -115,7 +115,7 @@ impl Task {
         let pipeline = self.pipeline.as_mut().ok_or_else(closed)?;
         pipeline.context().wall_clock_ms = now;
         let mut processed = 0;
-        while processed < records_max {
+        while processed < records_max && !pipeline.context().calls.are_full() {
             let mut skipped = 0;
             let consumed = &mut self.consumed;
             let chosen = self.group.choose(now, &mut skipped, &mut |input, record, partition_time| {
@@ -151,6 +151,19 @@ impl Task {
         let punctuated = self.pipeline.as_mut().ok_or_else(closed)?.advance_wall_clock(now)?;
         self.commit_needed |= punctuated;
         Ok(punctuated)
+    }
+
+    /// Sends on what calls that have ended have as their results; whether there was anything.
+    ///
+    /// # Errors
+    /// As [`process`](Task::process).
+    pub(crate) fn finish_calls(&mut self) -> Result<bool> {
+        self.pipeline.as_mut().ok_or_else(closed)?.finish_calls()
+    }
+
+    /// Whether records wait for calls.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.pipeline.as_ref().is_some_and(|pipeline| pipeline.task().calls.in_flight > 0)
     }
 
     /// The first step of a commit: what operators and caches hold back is forwarded and written.

@@ -9,6 +9,7 @@ use super::topics::{TestInputTopic, TestOutputTopic};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, OffsetAndMetadata, TopicPartition};
+use crate::runtime::CallsInTurn;
 use crate::serdes::Serde;
 use crate::state::{GlobalStores, RecordContext, StoreContext, TaskStores};
 use crate::task::{CommitPoint, GlobalTask, MaxTaskIdle, Task, TaskSpec};
@@ -121,6 +122,7 @@ impl TopologyTestDriver {
             task: TaskId { sub_topology: 0, partition: 0 },
             handlers: config.handlers.clone(),
             partition_counts: Arc::new(|_| Ok(1)),
+            calls: Arc::new(CallsInTurn),
             outer_join_emit_interval: config.outer_join_emit_interval,
             upgrade_from: config.upgrade_from,
             window_emit_interval_ms: config.window_emit_interval.map_or(0, millis),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::record::{Headers, RecordBatch, TopicPartition};
+use crate::runtime::CallsInTurn;
 use crate::state::TaskStores;
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
 use crate::topology::{Handlers, TaskEnvironment, TaskId, Topology};
@@ -27,6 +28,7 @@ impl SingleTask {
             task: TaskId { sub_topology, partition: 0 },
             handlers: Handlers::default(),
             partition_counts: Arc::new(|_| Ok(1)),
+            calls: Arc::new(CallsInTurn),
             outer_join_emit_interval: std::time::Duration::ZERO,
             upgrade_from: None,
             window_emit_interval_ms: 0,

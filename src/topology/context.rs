@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::calls::{CallLevels, CallRunner};
 use super::handlers::{ErrorContext, HandlerResponse, Handlers, dead_letter_headers};
 use super::output::Output;
 use super::schedules::{Punctuation, PunctuationType, Schedules};
@@ -24,6 +25,8 @@ pub(crate) struct TaskEnvironment {
     pub task: TaskId,
     pub handlers: Handlers,
     pub partition_counts: PartitionCounts,
+    /// Runs what asynchronous operators call.
+    pub calls: Arc<dyn CallRunner>,
     /// How long a left or outer join of streams waits between two looks for records to give up.
     pub outer_join_emit_interval: Duration,
     /// The release (major, minor) whose formats repartition topics have; none: the newest.
@@ -57,6 +60,7 @@ pub struct TaskContext {
     pub(crate) source_headers: Headers,
     pub(crate) dropped: u64,
     pub(crate) commit_requested: bool,
+    pub(crate) calls: CallLevels,
     /// What nodes of the pipeline have in common, by name.
     shared: Vec<(Arc<str>, Rc<dyn Any>)>,
     /// What operators have committed with the offsets of every input, by store (Java's processor metadata).
@@ -83,6 +87,7 @@ impl TaskContext {
             source_headers: Headers::default(),
             dropped: 0,
             commit_requested: false,
+            calls: CallLevels::default(),
             shared: Vec::new(),
         }
     }
@@ -178,6 +183,16 @@ impl TaskContext {
         let Some(at) = self.record_metadata() else { return Err(error) };
         let place = format!("{}[{}]@{}", at.topic, at.partition, at.offset);
         Err(error.and(&format!(", on record {place}: mend it, or skip such records with Config::processing_handler")))
+    }
+
+    /// The same for a record whose call has failed, when another record or none is in hand: a dead letter has its place, but
+    /// not its bytes.
+    #[cold]
+    pub(crate) fn call_failed(&mut self, node: &Arc<str>, headers: &Headers, error: Error) -> Result<()> {
+        let before = self.output.len();
+        let result = self.processing_failed(node, headers, error);
+        self.output.complete_dead_letters_from(before);
+        result
     }
 
     /// The same for a record that a sink cannot encode.

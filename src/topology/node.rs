@@ -32,6 +32,9 @@ pub(crate) trait Live {
     /// Forwards what the node has held back.
     fn flush(&mut self, task: &mut TaskContext) -> Result<()>;
 
+    /// Forwards what has become ready since.
+    fn finish(&mut self, task: &mut TaskContext) -> Result<()>;
+
     fn close(&mut self);
 }
 
@@ -181,6 +184,10 @@ impl<K, V, P: Processor<K, V>> Live for Node<K, V, P> {
 
     fn flush(&mut self, task: &mut TaskContext) -> Result<()> {
         self.guarded(task, |processor, ctx| processor.flush(ctx))
+    }
+
+    fn finish(&mut self, task: &mut TaskContext) -> Result<()> {
+        self.guarded(task, |processor, ctx| processor.finish(ctx))
     }
 
     fn close(&mut self) {

@@ -87,6 +87,15 @@ impl Output {
         }
     }
 
+    /// Leaves dead letters behind a place without the bytes of their source record, which is not at hand any more.
+    pub(crate) fn complete_dead_letters_from(&mut self, place: usize) {
+        self.records.iter_mut().skip(place).for_each(|record| record.dead_letter = false);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = ProducerRecord<'_>> {
         self.records.iter().filter_map(|record| {
             let middle = record.start + record.key.unwrap_or(0);

@@ -88,6 +88,12 @@ pub trait Processor<K, V>: 'static {
     fn flush(&mut self, _ctx: &mut ProcessorContext<'_, Self::KeyOut, Self::ValueOut>) -> Result<()> {
         Ok(())
     }
+
+    /// Forwards what has become ready since; called now and then, and never waits.
+    #[doc(hidden)]
+    fn finish(&mut self, _ctx: &mut ProcessorContext<'_, Self::KeyOut, Self::ValueOut>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The task, seen from one node: everything of [`TaskContext`] and the way to its children.
@@ -221,6 +227,11 @@ impl ProcessorInit<'_> {
     /// What this node and others of its pipeline have in common under a name.
     pub(crate) fn shared<T: Default + 'static>(&mut self, name: &Arc<str>) -> Result<Rc<T>> {
         self.task.shared(name)
+    }
+
+    /// The node has calls in flight, and wants to be asked for results.
+    pub(crate) fn expect_calls(&mut self) {
+        self.task.calls.nodes.push(self.id);
     }
 
     pub(crate) fn port<K: 'static, V: 'static>(&self) -> Result<Port<K, V>> {

@@ -9,6 +9,7 @@
 )]
 
 mod aggregates;
+mod async_calls;
 mod branches;
 mod caching;
 mod foreign_key_joins;

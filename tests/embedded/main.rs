@@ -8,6 +8,7 @@
 )]
 
 mod application;
+mod async_calls;
 mod bad_input;
 mod bad_records;
 mod crash;
