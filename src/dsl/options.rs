@@ -194,6 +194,13 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         Materialized { engine: EngineKind::Memory, ..self }
     }
 
+    /// Keeps at most `max_entries` rows, in memory: when there is one more, the row that was not read or written for the
+    /// longest time is deleted. Nothing downstream is told of it. Not for windows, whose rows expire.
+    #[must_use]
+    pub fn lru(self, max_entries: usize) -> Self {
+        Materialized { engine: EngineKind::Lru(max_entries), ..self }
+    }
+
     /// Keeps the rows on disk. The default.
     #[must_use]
     pub fn persistent(self) -> Self {

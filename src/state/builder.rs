@@ -36,6 +36,18 @@ impl Stores {
         StoreBuilder::key_value(name, StoreKind::KeyValue, EngineKind::Memory, Arc::new(key), Arc::new(value))
     }
 
+    /// `K → V`, in memory, with at most `max_entries` rows: when there is one more, the row that was not read or written for
+    /// the longest time is deleted, from the changelog too.
+    pub fn lru_map<K: 'static, V: 'static>(
+        name: &str,
+        max_entries: usize,
+        key: impl Serde<Item = K>,
+        value: impl Serde<Item = V>,
+    ) -> StoreBuilder<KeyValueStore<K, V>> {
+        let engine = EngineKind::Lru(max_entries);
+        StoreBuilder::key_value(name, StoreKind::KeyValue, engine, Arc::new(key), Arc::new(value))
+    }
+
     /// `K → (V, timestamp in ms)`, on disk: the kind of store that tables have.
     pub fn timestamped_key_value<K: 'static, V: 'static>(
         name: &str,

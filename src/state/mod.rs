@@ -24,6 +24,7 @@ mod engine;
 mod generation;
 mod global_store;
 mod list_store;
+mod lru;
 mod memory;
 mod merge;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]

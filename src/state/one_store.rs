@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
 use super::engine::{At, Engine};
+use super::lru::LastUses;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
 use super::restore_plan::StoreCondition;
 use super::retention::{History, Retention};
-use super::spec::StoreSpec;
+use super::spec::{EngineKind, StoreSpec};
 use super::write_buffer::WriteBuffer;
 use crate::error::Result;
 
@@ -26,6 +27,8 @@ pub(super) struct Store {
     pub(super) retention: Option<Retention>,
     /// Of a versioned store.
     pub(super) history: Option<History>,
+    /// Of a store with a bounded number of rows.
+    pub(super) last_uses: Option<LastUses>,
     /// Keeps rows of one key and time apart: the last number, and the last one of a row that is committed.
     pub(super) sequence: Option<u32>,
     pub(super) committed_sequence: Option<u32>,
@@ -50,6 +53,7 @@ impl Store {
         let spec = Arc::clone(spec);
         let time = engine.stream_time();
         let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys, time));
+        let last_uses = if let EngineKind::Lru(rows_max) = spec.engine { Some(LastUses::new(rows_max)) } else { None };
         let history = spec.kind.versioned().map(|kind| History::new(kind, time));
         let (sequence, forwards, flushing, is_read_only) = (None, false, false, false);
         Store {
@@ -61,6 +65,7 @@ impl Store {
             changelog,
             retention,
             history,
+            last_uses,
             sequence,
             committed_sequence: None,
             forwards,
@@ -79,6 +84,7 @@ impl Store {
         if let Some(history) = &mut self.history {
             history.abort();
         }
+        self.last_uses.iter_mut().for_each(LastUses::abort);
         // Back too, so that no number is larger than the changelog's offset.
         self.sequence = self.committed_sequence;
         self.forwards = false;
@@ -100,7 +106,33 @@ impl Store {
         if self.retention.as_ref().is_some_and(|retention| !retention.shows(key)) {
             return Ok(None);
         }
+        if self.last_uses.is_some() {
+            self.known_uses()?.read(key);
+        }
         self.buffer.get(key, &mut self.engine)
+    }
+
+    /// Notes that a row of a bounded store was written or deleted: the row that has to go for it.
+    pub(super) fn make_room(&mut self, key: &[u8], has_value: bool) -> Result<Option<Vec<u8>>> {
+        if self.last_uses.is_none() {
+            return Ok(None);
+        }
+        let uses = self.known_uses()?;
+        if has_value {
+            return Ok(uses.written(key));
+        }
+        uses.deleted(key);
+        Ok(None)
+    }
+
+    fn known_uses(&mut self) -> Result<&mut LastUses> {
+        let stale = self.last_uses.as_ref().is_some_and(LastUses::is_stale);
+        let rows = if stale { self.page(Bound::Unbounded, Bound::Unbounded, false, usize::MAX)? } else { Rows::new() };
+        let uses = self.last_uses.get_or_insert_with(|| LastUses::new(usize::MAX));
+        if stale {
+            uses.refresh(rows.into_iter().map(|(key, _)| key).collect());
+        }
+        Ok(uses)
     }
 
     /// Rows in byte order, as the task sees them.

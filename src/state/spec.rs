@@ -94,6 +94,8 @@ pub(crate) enum EngineKind {
     /// On disk where the crate is built with RocksDB, in memory otherwise.
     Persistent,
     Memory,
+    /// In memory, with at most so many rows: the one that was not used for the longest time is deleted.
+    Lru(usize),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +138,13 @@ impl StoreSpec {
                 "store {name} keeps windows of {window_ms} ms for {retention_ms} ms only: its retention must not be shorter \
                  than a window"
             ));
+        }
+        match self.engine {
+            EngineKind::Lru(0) => mistakes.push(format!("store {name} may hold no row: its size must be at least one")),
+            EngineKind::Lru(_) if self.kind.windowed().is_some() => mistakes.push(format!(
+                "store {name} is windowed and cannot be bounded by rows: its rows expire, so bound its retention"
+            )),
+            EngineKind::Persistent | EngineKind::Memory | EngineKind::Lru(_) => {}
         }
         if let StoreKind::Versioned(VersionedKind { segment_ms, .. }) = self.kind {
             if self.caching {

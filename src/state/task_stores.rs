@@ -197,7 +197,7 @@ impl TaskStores {
             store.put_version(key, value, timestamp)?
         } else {
             self.expired += 1;
-            tracing::debug!(store = &*store.spec.name, timestamp, "a version was put after the history had passed it");
+            tracing::warn!(store = &*store.spec.name, timestamp, "a version was put after the history had passed it");
             VersionPut::NotPut
         };
         if store.spec.is_logged() {
@@ -369,6 +369,7 @@ impl TaskStores {
             }
             let Some(retention) = &mut store.retention else {
                 store.buffer.put(key, value)?;
+                store.make_room(key, value.is_some())?;
                 continue;
             };
             let parts = retention.keys.decode_logged(key).ok_or_else(|| bad_key(&store.spec, record.offset))?;
@@ -395,7 +396,17 @@ impl TaskStores {
         let kind = store.spec.kind;
         let mut logged_key = key;
         match &mut store.retention {
-            None => store.buffer.put(key, value)?,
+            None => {
+                store.buffer.put(key, value)?;
+                if let Some(evicted) = store.make_room(key, value.is_some())? {
+                    store.buffer.put(&evicted, None)?;
+                    if store.spec.is_logged() {
+                        let (timestamp, headers) = (Some(context.timestamp), &Headers::new());
+                        let record = ChangelogRecord { store: index, key: &evicted, value: None, timestamp, headers };
+                        self.pending.push(record);
+                    }
+                }
+            }
             Some(retention) => {
                 if retention.admit(key) {
                     // A deletion has no duplicate to hit.
@@ -404,11 +415,7 @@ impl TaskStores {
                     }
                 } else {
                     self.expired += 1;
-                    tracing::debug!(
-                        store = &*store.spec.name,
-                        timestamp = context.timestamp,
-                        "a row was put after it had expired"
-                    );
+                    log_expired(&store.spec.name, context);
                 }
                 if store.spec.is_logged() {
                     retention.keys.to_changelog(key, &mut self.key);
@@ -462,6 +469,14 @@ fn as_row<'a>(kind: StoreKind, value: &'a [u8], timestamp: i64, row: &'a mut Byt
     row.extend_from_slice(&timestamp.to_be_bytes());
     row.extend_from_slice(value);
     row
+}
+
+#[cold]
+fn log_expired(store: &str, context: &RecordContext) {
+    let timestamp = context.timestamp;
+    // The topic's name is not known here; the task's span says of which sub-topology it is.
+    let (partition, offset) = context.position.as_ref().map_or((-1, -1), |at| (at.partition, at.offset));
+    tracing::warn!(store, partition, offset, timestamp, "a row was dropped: it had expired when it was put");
 }
 
 #[cold]

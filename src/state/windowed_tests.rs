@@ -110,3 +110,27 @@ fn duplicates_are_kept_beside_each_other() {
     let keys: Vec<_> = task.0.changelog().map(|record| record.key.to_vec()).collect();
     assert_eq!(keys[4], b"a\0\0\0\0\0\0\0\x05\0\0\0\x05", "a deletion takes a number too");
 }
+
+#[test]
+fn a_bounded_store_deletes_the_row_that_was_not_used_for_the_longest_time() {
+    let (mut task, mut store) = task(&Stores::lru_map("l", 2, Utf8, Utf8), 0);
+    let all = |store: &KeyValueStore<String, String>, task: &mut Task| -> Vec<String> {
+        store.all().collect(task).unwrap().into_iter().map(|(key, _)| key).collect()
+    };
+    for key in ["a", "b"] {
+        store.put(&mut task, &text(key), &text("1")).unwrap();
+    }
+    commit(&mut task);
+    store.get(&mut task, &text("a")).unwrap();
+    store.put(&mut task, &text("c"), &text("1")).unwrap();
+    assert_eq!(all(&store, &mut task), ["a", "c"]);
+    let logged: Vec<_> = task.0.changelog().map(|record| (record.key.to_vec(), record.value.is_some())).collect();
+    assert_eq!(logged, [(b"b".to_vec(), false), (b"c".to_vec(), true)]);
+    task.0.discard();
+    assert_eq!(all(&store, &mut task), ["a", "b"]);
+    store.put(&mut task, &text("d"), &text("1")).unwrap();
+    assert_eq!(all(&store, &mut task).len(), 2);
+    store.delete(&mut task, &text("d")).unwrap();
+    store.put(&mut task, &text("e"), &text("1")).unwrap();
+    assert_eq!(all(&store, &mut task).len(), 2);
+}

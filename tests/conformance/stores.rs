@@ -75,7 +75,7 @@ impl StoreDecl {
         let (key, value) = (Codec::of(&spec["key"])?, Codec::of(&spec["value"])?);
         let in_memory = match spec["impl"].as_str() {
             None | Some("persistent") => false,
-            Some("in_memory") => true,
+            Some("in_memory" | "lru") => true,
             Some(other) => return Err(missing(format!("store implementation {other}"))),
         };
         let (logging, caching) = (spec["logging"] != Json::Bool(false), spec["caching"] == Json::Bool(true));
@@ -87,6 +87,9 @@ impl StoreDecl {
         }
         use kstreams::Stores as S;
         Ok(match spec["type"].as_str().unwrap_or_default() {
+            "kv" if spec["impl"] == "lru" => {
+                StoreDecl::KeyValue(settings!(S::lru_map(name, max_entries(spec), key, value)))
+            }
             "kv" if in_memory => StoreDecl::KeyValue(settings!(S::in_memory_key_value(name, key, value))),
             "kv" => StoreDecl::KeyValue(settings!(S::key_value(name, key, value))),
             "timestamped_kv" if in_memory => {
@@ -139,6 +142,10 @@ impl StoreDecl {
             StoreDecl::Versioned(store) => Opened::Versioned(init.store(store)?),
         })
     }
+}
+
+pub(crate) fn max_entries(spec: &Json) -> usize {
+    spec["max_entries"].as_u64().unwrap_or(0) as usize
 }
 
 fn window_settings(spec: &Json) -> (Duration, Duration, bool) {

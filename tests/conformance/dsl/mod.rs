@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 use crate::build::{Built, NotBuilt, consumed, text, topics};
 use crate::key::Key;
 use crate::outcome::{Stop, inexpressible, missing};
-use crate::stores::{StoreDecl, Stores, each_store};
+use crate::stores::{self, StoreDecl, Stores, each_store};
 use crate::value::{Codec, Val};
 use crate::{cogroup, global, optimize, stream_joins, table_joins, versioned, windowed};
 
@@ -220,6 +220,7 @@ impl Builder<'_> {
         match spec["impl"].as_str().or(spec["store_type"].as_str()) {
             Some("in_memory") => materialized = materialized.in_memory(),
             Some("versioned") => materialized = versioned::materialized(materialized, spec)?,
+            Some("lru") => materialized = materialized.lru(stores::max_entries(spec)),
             Some("plain") => materialized = materialized.without_timestamps(),
             None if in_memory => materialized = materialized.in_memory(),
             None | Some("persistent" | "rocks_db") => {}
