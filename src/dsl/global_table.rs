@@ -197,7 +197,12 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         joined: Joined<K, V>,
     ) -> KStream<K, VR> {
         let given = self.take_given();
-        let Joined { key, value, name, .. } = joined;
+        let Joined { key, value, name, grace, as_of } = joined;
+        if grace.is_some() || as_of.is_some() {
+            let remedy = "leave out Joined::with_grace_period and Joined::as_of";
+            let mistake = format!("a join with a global table knows its rows of now only: {remedy}");
+            self.graph.borrow_mut().mistake(mistake);
+        }
         let mut graph = self.graph.borrow_mut();
         let name = one_name(&mut graph, given, name);
         // Java's name for both kinds.

@@ -84,7 +84,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         joined: Joined<K, V>,
     ) -> KStream<K, VR> {
         let given = self.take_given();
-        let Joined { key, value, name, grace } = joined;
+        let Joined { key, value, name, grace, as_of } = joined;
         let name = one_name(&mut self.graph.borrow_mut(), given, name);
         let stream = match self.repartition_required {
             true => self.repartition_for_join(&key, &value, name.as_deref(), "Joined::named"),
@@ -106,6 +106,12 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         let topics: BTreeSet<_> =
             [stream.node, table.node].into_iter().flat_map(|node| graph.source_topics_of(node)).collect();
         graph.copartition(topics);
+        if as_of.is_some() && !table.table.is_versioned {
+            graph.mistake(format!(
+                "{name} looks into the past of a table that does not remember what its rows were: make it with \
+                 Materialized::as_versioned, or leave out Joined::as_of"
+            ));
+        }
         let buffer = grace.map(|grace| {
             check_grace(&mut graph, &name, grace, table.table.is_versioned, &stores);
             let buffer = buffer(&mut graph, &name, is_named);
@@ -118,7 +124,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
             let (key, value) = (Arc::clone(&key), Arc::clone(&value));
             move |init: &mut ProcessorInit<'_>| {
                 let (key, value, joiner) = (Arc::clone(&key), Arc::clone(&value), Arc::clone(&joiner));
-                Ok(StreamTableJoin { name: init.node_name(), kind, key, value, table: view(init)?, joiner })
+                let as_of = as_of.as_ref().map(Arc::clone);
+                Ok(StreamTableJoin { name: init.node_name(), kind, key, value, table: view(init)?, joiner, as_of })
             }
         };
         let node = match buffer {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::ValueJoiner;
 use super::table::View;
+use super::{KeySelector, ValueJoiner};
 use crate::error::Result;
 use crate::record::Record;
 use crate::serdes::DynSerde;
@@ -24,6 +24,8 @@ pub(crate) struct StreamTableJoin<K, V, VT, VR> {
     pub value: DynSerde<V>,
     pub table: Box<dyn View<K, VT>>,
     pub joiner: ValueJoiner<K, V, VT, VR>,
+    /// The time a row is looked up at; none: that of the record.
+    pub as_of: Option<KeySelector<K, V, i64>>,
 }
 
 impl<K: 'static, V: 'static, VT: 'static, VR: 'static> StreamTableJoin<K, V, VT, VR> {
@@ -48,7 +50,10 @@ impl<K: 'static, V: 'static, VT: 'static, VR: 'static> Processor<K, V> for Strea
         let row = match is_null {
             true => None,
             // What the row was at the record's time (KIP-914).
-            false if self.table.is_versioned() => self.table.get_as_of(ctx.task, &key, timestamp)?,
+            false if self.table.is_versioned() => {
+                let time = self.as_of.as_ref().map_or(timestamp, |as_of| as_of(&key, &value));
+                self.table.get_as_of(ctx.task, &key, time)?
+            }
             false => self.table.get(ctx.task, &key)?,
         };
         match (self.joiner)(&key, value, row.map(|row| row.value)) {

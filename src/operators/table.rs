@@ -193,7 +193,7 @@ pub(crate) struct MappedView<K, V, V2> {
 impl<K, V, V2> View<K, V2> for MappedView<K, V, V2> {
     fn get(&mut self, task: &mut TaskContext, key: &K) -> Result<Option<ValueAndTimestamp<V2>>> {
         let row = self.parent.get(task, key)?;
-        Ok(row.and_then(|row| self.map(key, row)))
+        Ok(row.and_then(|row| self.map(key, &row)))
     }
 
     fn is_versioned(&self) -> bool {
@@ -202,12 +202,12 @@ impl<K, V, V2> View<K, V2> for MappedView<K, V, V2> {
 
     fn get_as_of(&mut self, task: &mut TaskContext, key: &K, time: i64) -> Result<Option<ValueAndTimestamp<V2>>> {
         let row = self.parent.get_as_of(task, key, time)?;
-        Ok(row.and_then(|row| self.map(key, row)))
+        Ok(row.and_then(|row| self.map(key, &row)))
     }
 }
 
 impl<K, V, V2> MappedView<K, V, V2> {
-    fn map(&self, key: &K, row: ValueAndTimestamp<V>) -> Option<ValueAndTimestamp<V2>> {
+    fn map(&self, key: &K, row: &ValueAndTimestamp<V>) -> Option<ValueAndTimestamp<V2>> {
         let value = (self.map)(key, &row.value)?;
         Some(ValueAndTimestamp { value, timestamp: row.timestamp })
     }

@@ -102,3 +102,23 @@ fn rows_may_be_kept_without_their_times() {
     let mut rows = driver.inner.key_value_store("plain", Utf8, I64).unwrap();
     assert_eq!(rows.get(&mut driver.inner, &"a".to_owned()).unwrap(), Some(2));
 }
+
+#[test]
+fn a_record_may_say_at_which_time_its_row_is_looked_up() {
+    let builder = StreamsBuilder::new();
+    let table = builder.table("in", text(), history(100));
+    let joined = || Joined::with(Utf8, Utf8).as_of(|_: &String, time: &String| time.parse().unwrap_or(0));
+    let stream = builder.stream("stream", text());
+    stream.left_join(&table, |s, row| format!("{s}:{}", row.unwrap_or_default()), joined()).to("out", to_text());
+    let mut driver = Driver::new(builder);
+    driver.pipe("in", "a", "x", 10);
+    driver.pipe("in", "a", "y", 30);
+    assert_eq!(driver.pipe("stream", "a", "15", 99), ["out a 15:x @99"]);
+    assert_eq!(driver.pipe("stream", "a", "30", 5), ["out a 30:y @5"]);
+    assert_eq!(driver.pipe("stream", "a", "9", 99), ["out a 9: @99"]);
+
+    let builder = StreamsBuilder::new();
+    let table = builder.table("in", text(), Materialized::default());
+    builder.stream("stream", text()).join(&table, |s, row| s + &row, joined()).to("out", to_text());
+    assert!(build_error(builder).contains("make it with Materialized::as_versioned, or leave out Joined::as_of"));
+}
