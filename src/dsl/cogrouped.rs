@@ -28,10 +28,12 @@ use crate::window::{SessionWindows, StoredWindows, Windowed};
 struct Part<K, A> {
     /// Where its records come from, before any repartition topic.
     node: NodeId,
-    partitioned: Box<dyn Fn(&mut TopologyBuilder, &str, bool) -> NodeId>,
+    partitioned: Partition,
     append: AppendPart<K, A>,
 }
 
+/// Takes the name of the store, and whether the user gave it.
+type Partition = Box<dyn Fn(&mut TopologyBuilder, &str, bool) -> NodeId>;
 type AppendPart<K, A> = Box<dyn Fn(&mut TopologyBuilder, &str, NodeId, &Target<'_, K, A>) -> NodeId>;
 
 /// What a part is aggregated into.
@@ -141,7 +143,7 @@ impl<K: Clone + 'static, A: 'static> CogroupedKStream<K, A> {
         let store = materialized.store(&mut graph, PREFIX, Some(&self.key), None);
         let initializer: Initializer<A> = Arc::new(initializer);
         let target = Target::Rows(&store, &initializer);
-        let (node, writers) = self.append::<K>(&mut graph, target, store.spec.spec(), store.is_named);
+        let (node, writers) = self.append::<K>(&mut graph, &target, store.spec.spec(), store.is_named);
         let (key, value) = (Arc::clone(&store.spec.key), Arc::clone(&store.spec.value));
         let is_versioned = store.spec.is_versioned();
         let table = Table::aggregated(writers, store.spec.spec(), store.is_named, (key, value), store.spec.view());
@@ -152,7 +154,7 @@ impl<K: Clone + 'static, A: 'static> CogroupedKStream<K, A> {
     fn append<K2: 'static>(
         &mut self,
         graph: &mut TopologyBuilder,
-        target: Target<'_, K, A>,
+        target: &Target<'_, K, A>,
         store: &Arc<StoreSpec>,
         is_named: bool,
     ) -> (NodeId, Vec<NodeId>) {
@@ -165,7 +167,7 @@ impl<K: Clone + 'static, A: 'static> CogroupedKStream<K, A> {
         let mut writers = Vec::new();
         for (number, (part, parent)) in self.parts.iter().zip(parents).enumerate() {
             let name = graph.name_or(given.as_ref().map(|given| format!("{given}-cogroup-agg-{number}")), PREFIX);
-            let node = (part.append)(graph, &name, parent, &target);
+            let node = (part.append)(graph, &name, parent, target);
             add_and_connect(graph, node, store, true);
             writers.push(node);
         }
@@ -256,7 +258,7 @@ impl<K: Clone + 'static, A: 'static> TimeWindowedCogroupedKStream<K, A> {
         let initializer: Initializer<A> = Arc::new(initializer);
         let target = Target::Windows(&self.windows, &store, &initializer);
         let (spec, is_named) = (Arc::clone(&store.spec.store.spec), store.is_named);
-        let (node, writers) = self.cogrouped.append::<Windowed<K>>(&mut graph, target, &spec, is_named);
+        let (node, writers) = self.cogrouped.append::<Windowed<K>>(&mut graph, &target, &spec, is_named);
         window_table(&handle, node, writers, store)
     }
 }
@@ -305,7 +307,7 @@ impl<K: Clone + 'static, A: 'static> SessionWindowedCogroupedKStream<K, A> {
         let merger = super::windowed::merger_of(merger);
         let target = Target::Sessions(self.windows, &store, &initializer, &merger);
         let (spec, is_named) = (Arc::clone(&store.spec.store.spec), store.is_named);
-        let (node, writers) = self.cogrouped.append::<Windowed<K>>(&mut graph, target, &spec, is_named);
+        let (node, writers) = self.cogrouped.append::<Windowed<K>>(&mut graph, &target, &spec, is_named);
         session_table(&handle, node, writers, store)
     }
 }

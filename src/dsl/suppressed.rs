@@ -271,7 +271,7 @@ impl<K: 'static, V: 'static> KTable<K, V> {
         (self.table.send_old_values)(&mut graph, OldValues::Needed);
         add_and_connect(&mut graph, node, &spec.store.spec, is_named);
         drop(graph);
-        let table = suppressed_table(&self.table, spec);
+        let table = suppressed_table(&self.table, &spec);
         KTable::new(&self.graph, node, table)
     }
 }
@@ -289,7 +289,7 @@ fn buffer_store(
 }
 
 /// As those behind it know it: with what has come through.
-fn suppressed_table<K: 'static, V: 'static>(before: &Table<K, V>, spec: SuppressSpec<K, V>) -> Table<K, V> {
+fn suppressed_table<K: 'static, V: 'static>(before: &Table<K, V>, spec: &SuppressSpec<K, V>) -> Table<K, V> {
     let (key, value) = (Arc::clone(&spec.key), Arc::clone(&spec.value));
     let store = Arc::clone(&spec.store.spec.name);
     let view: ViewMaker<K, V> = {

@@ -3,14 +3,12 @@
 use std::fmt;
 
 use kstreams::{
-    BufferConfig, KStream, Processed, Serde, SessionWindowedSerde, ShutDown, Suppressed, TimeWindowedSerde, Window,
+    BufferConfig, KGroupedStream, Serde, SessionWindowedSerde, ShutDown, Suppressed, TimeWindowedSerde, Window,
     Windowed,
 };
-use serde_json::Value as Json;
 
-use crate::dsl::{Builder, Codecs, Handle, Stream, Table, grouped};
+use crate::dsl::{Builder, Codecs, Handle, Stream, Table};
 use crate::outcome::{Stop, inexpressible, missing};
-use crate::processors::Script;
 use crate::value::{Codec, Val};
 
 /// The keys that streams and tables of the cases have.
@@ -29,9 +27,7 @@ pub(crate) trait Key: Clone + fmt::Debug + Send + Sync + Sized + 'static {
 
     fn stream_of(builder: &Builder<'_>, id: &str) -> Result<Stream<Self>, Stop>;
 
-    fn group_by_key(stream: KStream<Self, Val>, codecs: Codecs, op: &Json) -> Result<Handle, Stop>;
-
-    fn process_values(input: Stream<Self>, script: Script, processed: Processed) -> Result<Handle, Stop>;
+    fn grouped(grouped: KGroupedStream<Self, Val>, codecs: Codecs) -> Handle;
 
     fn until_window_closes(buffer: BufferConfig<ShutDown>) -> Result<Suppressed<Self, Val>, Stop>;
 }
@@ -59,13 +55,8 @@ impl Key for Val {
         builder.stream_of(id)
     }
 
-    fn group_by_key(stream: KStream<Val, Val>, codecs: Codecs, op: &Json) -> Result<Handle, Stop> {
-        Ok(Handle::Grouped(stream.group_by_key(grouped(op, &codecs)), codecs))
-    }
-
-    fn process_values(input: Stream<Val>, script: Script, processed: Processed) -> Result<Handle, Stop> {
-        let stream = input.stream.process_values(move |init| script.make(init), processed);
-        Ok(Handle::Stream(Stream { stream, codecs: input.codecs }))
+    fn grouped(grouped: KGroupedStream<Val, Val>, codecs: Codecs) -> Handle {
+        Handle::Grouped(grouped, codecs)
     }
 
     fn until_window_closes(_: BufferConfig<ShutDown>) -> Result<Suppressed<Val, Val>, Stop> {
@@ -107,12 +98,8 @@ impl Key for Windowed<Val> {
         }
     }
 
-    fn group_by_key(_: KStream<Windowed<Val>, Val>, _: Codecs, _: &Json) -> Result<Handle, Stop> {
-        Err(missing("grouping by windowed keys"))
-    }
-
-    fn process_values(_: Stream<Windowed<Val>>, _: Script, _: Processed) -> Result<Handle, Stop> {
-        Err(missing("process_values with windowed keys"))
+    fn grouped(grouped: KGroupedStream<Windowed<Val>, Val>, codecs: Codecs) -> Handle {
+        Handle::WindowedGrouped(grouped, codecs)
     }
 
     fn until_window_closes(buffer: BufferConfig<ShutDown>) -> Result<Suppressed<Windowed<Val>, Val>, Stop> {

@@ -353,26 +353,22 @@ impl<K: Key> Processor<K, Val> for AnyKey<K> {
     }
 }
 
-impl FixedKeyProcessor<Val, Val> for Scripted {
+impl<K: Key> FixedKeyProcessor<K, Val> for Scripted {
     type ValueOut = Val;
 
-    fn process(
-        &mut self,
-        mut record: FixedKeyRecord<Val, Val>,
-        ctx: &mut FixedKeyContext<'_, '_, Val, Val>,
-    ) -> Result<()> {
+    fn process(&mut self, mut record: FixedKeyRecord<K, Val>, ctx: &mut FixedKeyContext<'_, '_, K, Val>) -> Result<()> {
         let call = Arc::clone(&self.call);
         match call.name.as_str() {
             "upper" => ctx.forward(record.map_value(|_, value| upper(&value))),
             "append_count" => {
-                let count = self.store().count(ctx, record.key())?;
+                let count = self.store().count(ctx, &record.key().val())?;
                 ctx.forward(record.map_value(|_, value| Val::text(format!("{}#{count}", value.show()))))
             }
             "metadata" => {
                 let task: &TaskContext = ctx;
                 let place = metadata(task.record_metadata());
                 let time = task.stream_time().unwrap_or(-1);
-                let value = format!("{} {place}@{} st={time}", record.key().show(), record.timestamp);
+                let value = format!("{} {place}@{} st={time}", record.key().val().show(), record.timestamp);
                 ctx.forward(record.with_value(Val::text(value)))
             }
             "add_header" => {

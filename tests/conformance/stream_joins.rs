@@ -6,8 +6,9 @@ use kstreams::{JoinWindows, Joined, StoreBuilder, StreamJoined, WindowStore};
 use serde_json::Value as Json;
 
 use crate::build::text;
-use crate::dsl::{Builder, Handle, Stream};
+use crate::dsl::{Builder, Handle, Stream, Table};
 use crate::functions;
+use crate::key::Key;
 use crate::outcome::{Stop, inexpressible, missing};
 use crate::value::{Codec, Val};
 
@@ -94,9 +95,16 @@ fn join_store(spec: &Json, key: &Codec, value: &Codec) -> Result<StoreBuilder<Wi
 }
 
 pub(crate) fn stream_table_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, Stop> {
-    let Stream { stream, .. } = builder.stream_of(text(op, "left"))?;
-    let right = builder.table_of(text(op, "right"))?.table;
-    let mut joined = Joined::with(Codec::of(&op["key"])?, Codec::of(&op["value"])?);
+    match (builder.handle(text(op, "left"))?, builder.handle(text(op, "right"))?) {
+        (Handle::Stream(left), Handle::Table(right)) => join_table(left, right, op),
+        (Handle::WindowedStream(left), Handle::WindowedTable(right)) => join_table(left, right, op),
+        _ => Err(missing(format!("op {op}"))),
+    }
+}
+
+fn join_table<K: Key>(left: Stream<K>, right: Table<K>, op: &Json) -> Result<Handle, Stop> {
+    let (stream, right) = (left.stream, right.table);
+    let mut joined = Joined::with(K::codec(&Codec::of(&op["key"])?)?, Codec::of(&op["value"])?);
     if let Some(name) = op["name"].as_str() {
         joined = joined.named(name);
     }
@@ -105,13 +113,13 @@ pub(crate) fn stream_table_join(builder: &mut Builder<'_>, op: &Json) -> Result<
     }
     let joiner = functions::joiner(&op["joiner"])?;
     let stream = match text(op, "type") {
-        "inner" => stream.join_with_key(&right, move |key, left, right| joiner(key, &left, &right), joined),
+        "inner" => stream.join_with_key(&right, move |key: &K, left, right| joiner(&key.val(), &left, &right), joined),
         "left" => stream.left_join_with_key(
             &right,
-            move |key, left, right| joiner(key, &left, &right.unwrap_or(Val::Null)),
+            move |key: &K, left, right| joiner(&key.val(), &left, &right.unwrap_or(Val::Null)),
             joined,
         ),
         other => return Err(missing(format!("{other} stream-table join"))),
     };
-    Ok(Handle::Stream(Stream { stream, codecs: (Codec::of(&op["key"])?, Codec::Text) }))
+    Ok(K::stream(Stream { stream, codecs: (Codec::of(&op["key"])?, Codec::Text) }))
 }

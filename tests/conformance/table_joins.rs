@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use crate::build::text;
 use crate::dsl::{Builder, Handle, Table, codecs_of_materialized, named_table};
 use crate::functions;
+use crate::key::Key;
 use crate::outcome::{Stop, missing};
 use crate::value::{Codec, Val};
 
@@ -15,8 +16,15 @@ fn val(row: Option<Val>) -> Val {
 }
 
 pub(crate) fn table_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, Stop> {
-    let Table { table, codecs } = builder.table_of(text(op, "left"))?;
-    let other = builder.table_of(text(op, "right"))?.table;
+    match (builder.handle(text(op, "left"))?, builder.handle(text(op, "right"))?) {
+        (Handle::Table(left), Handle::Table(right)) => join(builder, left, right, op),
+        (Handle::WindowedTable(left), Handle::WindowedTable(right)) => join(builder, left, right, op),
+        _ => Err(missing(format!("op {op}"))),
+    }
+}
+
+fn join<K: Key>(builder: &mut Builder<'_>, left: Table<K>, right: Table<K>, op: &Json) -> Result<Handle, Stop> {
+    let (Table { table, codecs }, other) = (left, right.table);
     let table = named_table(table, op);
     let function = functions::joiner(&op["joiner"])?;
     let joiner = move |left: Val, right: Val| function(&Val::Null, &left, &right).row();
@@ -34,14 +42,27 @@ pub(crate) fn table_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle,
         ("outer", Some(rows)) => table.outer_join_materialized(&other, move |l, r| joiner(val(l), val(r)), rows),
         (other, _) => return Err(missing(format!("{other} join of tables"))),
     };
-    Ok(Handle::Table(Table { table, codecs }))
+    Ok(K::table(Table { table, codecs }))
 }
 
 pub(crate) fn fk_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, Stop> {
-    let Table { table, codecs } = builder.table_of(text(op, "left"))?;
-    let other = builder.table_of(text(op, "right"))?.table;
+    let right = builder.table_of(text(op, "right"))?;
+    match builder.handle(text(op, "left"))? {
+        Handle::Table(left) => foreign_join(builder, left, right, op),
+        Handle::WindowedTable(left) => foreign_join(builder, left, right, op),
+        _ => Err(missing(format!("op {op}"))),
+    }
+}
+
+fn foreign_join<K: Key>(
+    builder: &mut Builder<'_>,
+    left: Table<K>,
+    right: Table<Val>,
+    op: &Json,
+) -> Result<Handle, Stop> {
+    let (Table { table, codecs }, other) = (left, right.table);
     let select = functions::key_selector(&op["fk"])?;
-    let foreign_key = move |key: &Val, row: &Val| select(key, row);
+    let foreign_key = move |key: &K, row: &Val| select(&key.val(), row);
     let function = functions::joiner(&op["joiner"])?;
     let joiner = move |left: Val, right: Val| function(&Val::Null, &left, &right).row();
     let joined = op["name"].as_str().map_or_else(TableJoined::default, TableJoined::named);
@@ -55,5 +76,5 @@ pub(crate) fn fk_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, St
         }
         other => return Err(missing(format!("{other} join of tables on a foreign key"))),
     };
-    Ok(Handle::Table(Table { table, codecs }))
+    Ok(K::table(Table { table, codecs }))
 }

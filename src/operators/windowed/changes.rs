@@ -40,9 +40,9 @@ impl<A: 'static> RowForm<A> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Emission {
-    OnUpdate,
-    OnCommit,
-    OnClose,
+    AtOnce,
+    WithCommit,
+    AtTheEnd,
 }
 
 /// Sends the changes of a windowed table on their way.
@@ -65,11 +65,11 @@ impl<K: 'static, A: 'static> WindowedChanges<K, A> {
         let sends_old_values = init.sends_old_values();
         let stores = &mut init.task.stores;
         let emission = match emit {
-            EmitStrategy::OnWindowClose => Emission::OnClose,
-            EmitStrategy::OnWindowUpdate if stores.is_cached(index) => Emission::OnCommit,
-            EmitStrategy::OnWindowUpdate => Emission::OnUpdate,
+            EmitStrategy::OnWindowClose => Emission::AtTheEnd,
+            EmitStrategy::OnWindowUpdate if stores.is_cached(index) => Emission::WithCommit,
+            EmitStrategy::OnWindowUpdate => Emission::AtOnce,
         };
-        if emission != Emission::OnClose {
+        if emission != Emission::AtTheEnd {
             stores.set_forwards(index);
         }
         WindowedChanges { index, keys, rows, emission, sends_old_values }
@@ -77,12 +77,12 @@ impl<K: 'static, A: 'static> WindowedChanges<K, A> {
 
     /// Whether a change has to come with the row as it was. A cache finds it by itself.
     pub(crate) fn needs_old_value(&self) -> bool {
-        self.sends_old_values && self.emission == Emission::OnUpdate
+        self.sends_old_values && self.emission == Emission::AtOnce
     }
 
     /// Whether each change goes downstream, now or later.
     pub(crate) fn emits_updates(&self) -> bool {
-        self.emission != Emission::OnClose
+        self.emission != Emission::AtTheEnd
     }
 
     /// Sees to a change that the store already has.
@@ -92,15 +92,15 @@ impl<K: 'static, A: 'static> WindowedChanges<K, A> {
         ctx: &mut ProcessorContext<'_, Windowed<K>, Change<A>>,
     ) -> Result<()> {
         match self.emission {
-            Emission::OnUpdate => ctx.forward(record),
-            Emission::OnCommit if ctx.task.stores.is_cache_full() => self.flush(ctx),
-            Emission::OnCommit | Emission::OnClose => Ok(()),
+            Emission::AtOnce => ctx.forward(record),
+            Emission::WithCommit if ctx.task.stores.is_cache_full() => self.flush(ctx),
+            Emission::WithCommit | Emission::AtTheEnd => Ok(()),
         }
     }
 
     /// Forwards what was held back, in the order of the last updates, each as if its record were in hand again.
     pub(crate) fn flush(&mut self, ctx: &mut ProcessorContext<'_, Windowed<K>, Change<A>>) -> Result<()> {
-        if self.emission != Emission::OnCommit {
+        if self.emission != Emission::WithCommit {
             return Ok(());
         }
         let outer = ctx.task.record.clone();

@@ -6,13 +6,14 @@ use serde_json::{Value as Json, json};
 use super::{Builder, Codecs, Handle, Table, codecs_of_materialized};
 use crate::build::text;
 use crate::functions;
+use crate::key::Key;
 use crate::outcome::{Stop, missing};
 use crate::value::{Codec, Val};
 
 impl Builder<'_> {
-    pub(super) fn aggregate(
+    pub(super) fn aggregate<K: Key>(
         &mut self,
-        grouped: KGroupedStream<Val, Val>,
+        grouped: KGroupedStream<K, Val>,
         inherited: Codecs,
         op: &Json,
     ) -> Result<Handle, Stop> {
@@ -27,9 +28,13 @@ impl Builder<'_> {
             grouped.reduce(move |row, value| reduce(&row, &value).row(), rows)
         } else {
             let (initial, add) = (initial(op)?, add(op, "agg")?);
-            grouped.aggregate(move || initial.clone(), move |key, value, row| add(key, &value, &row).row(), rows)
+            grouped.aggregate(
+                move || initial.clone(),
+                move |key: &K, value, row| add(&key.val(), &value, &row).row(),
+                rows,
+            )
         };
-        Ok(Handle::Table(Table { table, codecs }))
+        Ok(K::table(Table { table, codecs }))
     }
 
     pub(super) fn aggregate_table(

@@ -8,7 +8,6 @@ mod streams;
 mod tables;
 
 pub(crate) use aggregates::{add, codecs_of_aggregate, initial};
-pub(crate) use streams::grouped;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +29,7 @@ pub(crate) enum Handle {
     Table(Table<Val>),
     WindowedTable(Table<Windowed<Val>>),
     Grouped(KGroupedStream<Val, Val>, Codecs),
+    WindowedGrouped(KGroupedStream<Windowed<Val>, Val>, Codecs),
     GroupedTable(KGroupedTable<Val, Val>, Codecs),
     Branches(BTreeMap<String, Handle>),
     Windows(windowed::Windows),
@@ -108,6 +108,7 @@ impl Builder<'_> {
                     windowed::window(grouped, codecs, op)?
                 }
                 Handle::Grouped(grouped, codecs) => self.aggregate(grouped, codecs, op)?,
+                Handle::WindowedGrouped(grouped, codecs) => self.aggregate(grouped, codecs, op)?,
                 Handle::GroupedTable(grouped, codecs) => self.aggregate_table(grouped, codecs, op)?,
                 Handle::Windows(windows) => windowed::aggregate(self, windows, op)?,
                 Handle::Cogrouped(cogrouped) => cogroup::aggregate(self, cogrouped, op)?,

@@ -93,7 +93,8 @@ impl Builder<'_> {
             return Ok(Handle::Stream(Stream { stream, codecs }));
         }
         let script = Script::parse_fixed_key(&op["processor"], &self.stores)?;
-        K::process_values(Stream { stream, codecs }, script, processed)
+        let stream = stream.process_values(move |init| script.make(init), processed);
+        Ok(K::stream(Stream { stream, codecs }))
     }
 }
 
@@ -141,17 +142,17 @@ fn repartition<K: Key>(stream: KStream<K, Val>, op: &Json) -> Result<Handle, Sto
 fn group<K: Key>(stream: KStream<K, Val>, op: &Json) -> Result<Handle, Stop> {
     let codecs = codecs(op)?;
     if text(op, "op") == "group_by_key" {
-        return K::group_by_key(stream, codecs, op);
+        return Ok(K::grouped(stream.group_by_key(grouped::<K>(op, &codecs)?), codecs));
     }
     let select = functions::key_selector(&op["fn"])?;
-    let grouped = stream.group_by(move |key: &K, value| select(&key.val(), value), grouped(op, &codecs));
+    let grouped = stream.group_by(move |key: &K, value| select(&key.val(), value), grouped(op, &codecs)?);
     Ok(Handle::Grouped(grouped, codecs))
 }
 
-pub(crate) fn grouped(op: &Json, codecs: &Codecs) -> Grouped<Val, Val> {
-    let grouped = Grouped::with(codecs.0.clone(), codecs.1.clone());
-    match op["name"].as_str() {
+pub(crate) fn grouped<K: Key>(op: &Json, codecs: &Codecs) -> Result<Grouped<K, Val>, Stop> {
+    let grouped = Grouped::with(K::codec(&codecs.0)?, codecs.1.clone());
+    Ok(match op["name"].as_str() {
         Some(name) => grouped.named(name),
         None => grouped,
-    }
+    })
 }

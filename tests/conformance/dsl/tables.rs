@@ -59,5 +59,5 @@ fn group<K: Key>(input: Table<K>, op: &Json) -> Result<Handle, Stop> {
     let codecs = codecs(op)?;
     let map = functions::pair_mapper(&op["fn"])?;
     let select = move |key: &K, row: &Val| Some(map(&key.val(), row));
-    Ok(Handle::GroupedTable(input.table.group_by(select, grouped(op, &codecs)), codecs))
+    Ok(Handle::GroupedTable(input.table.group_by(select, grouped(op, &codecs)?), codecs))
 }
