@@ -13,6 +13,7 @@ mod bad_input;
 mod cluster;
 mod exactly_once;
 mod faults;
+mod globals;
 mod process;
 mod word_count;
 

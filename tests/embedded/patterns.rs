@@ -40,7 +40,9 @@ fn start(config: Config) -> KafkaStreams {
 }
 
 fn write(cluster: &EmbeddedCluster, topic: &str, keys: &[&str]) {
-    keys.iter().for_each(|key| drop(cluster.produce(topic, Some(key.as_bytes()), Some(b"x"), Some(1)).unwrap()));
+    for key in keys {
+        cluster.produce(topic, Some(key.as_bytes()), Some(b"x"), Some(1)).unwrap();
+    }
 }
 
 fn seen(cluster: &EmbeddedCluster) -> BTreeSet<(String, i64)> {
