@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::io::{Consumed, Destination, OffsetReset, Produced, SinkTopic};
-use super::node::{Duplicate, Made};
+use super::io::{Consumed, OffsetReset, Produced, SinkTopic};
+use super::node::Duplicate;
+use super::node_spec::{NodeSpec, connect};
 use super::optimize::{Notes, Optimization, RepartitionNodes, Role, optimize};
 use super::processor::{Processor, ProcessorInit};
 use super::self_joins::StreamJoinNodes;
 use super::{
-    FanOut, Maker, Node, NodeId, NodeKind, Parts, RecordType, RepartitionTopic, SinkName, TopicPattern, Topology,
-    checks, sink, source, sub_topology,
+    FanOut, Node, NodeId, NodeKind, Parts, RecordType, RepartitionTopic, SinkName, TopicPattern, Topology, checks,
+    sub_topology,
 };
 use crate::error::{Error, Result};
 use crate::state::{Changelog, LoggedHeaders, StoreBuilder, StoreSpec};
@@ -39,9 +40,6 @@ pub struct TopologyBuilder {
     announced: Vec<String>,
     mistakes: Vec<String>,
 }
-
-/// A node before it has a place: its name, its maker, its types.
-pub(crate) struct NodeSpec(Node);
 
 impl TopologyBuilder {
     /// An empty topology.
@@ -113,79 +111,6 @@ impl TopologyBuilder {
             self.connect(processor, &[store.name()]);
         });
         self
-    }
-
-    /// Adds a store that every instance holds whole and every processor can read: a processor of its own writes what a
-    /// topic says, and is the only one that may. It has no changelog, and its processor forwards to nobody.
-    ///
-    /// Processors ask for it as for any store, without being connected. It is not synchronised with the records of other
-    /// topics. Timestamps are those of the records; an extractor of `consumed` is not asked.
-    pub fn add_global_store<S, K, V, P>(
-        &mut self,
-        store: &StoreBuilder<S>,
-        source: &str,
-        topic: &str,
-        consumed: Consumed<K, V>,
-        processor: &str,
-        make: impl Fn(&mut ProcessorInit<'_>) -> Result<P> + Send + Sync + 'static,
-    ) -> &mut Self
-    where
-        K: 'static,
-        V: 'static,
-        P: Processor<K, V>,
-    {
-        let node = NodeSpec::processor::<K, V, _>(processor, make);
-        self.append_global(&store.spec, source, topic, consumed, node);
-        self
-    }
-
-    /// Adds a store that holds what a topic says (KIP-813): partitioned like any store, written only by the processor
-    /// given here, and restored from the topic itself instead of a changelog.
-    ///
-    /// The processor has to write each record as it is: that is what a restored store gets. Reading begins with the oldest
-    /// record. Others that are [connected](TopologyBuilder::connect) should only read the store.
-    pub fn add_read_only_store<S, K, V, P>(
-        &mut self,
-        store: &StoreBuilder<S>,
-        source: &str,
-        topic: &str,
-        consumed: Consumed<K, V>,
-        processor: &str,
-        make: impl Fn(&mut ProcessorInit<'_>) -> Result<P> + Send + Sync + 'static,
-    ) -> &mut Self
-    where
-        K: 'static,
-        V: 'static,
-        P: Processor<K, V>,
-    {
-        let consumed = consumed.with_offset_reset(OffsetReset::Earliest);
-        let source = self.append(NodeSpec::source(source, &[topic], consumed), &[]);
-        let name = Arc::clone(&store.spec.name);
-        self.append(NodeSpec::processor::<K, V, _>(processor, make).with_stores([Arc::clone(&name)]), &[source]);
-        self.add_store(Arc::clone(&store.spec));
-        self.back_by_source(&name, topic);
-        self
-    }
-
-    /// A source and a processor that write a global store.
-    pub(crate) fn append_global<K: 'static, V: 'static>(
-        &mut self,
-        store: &Arc<StoreSpec>,
-        source: &str,
-        topic: &str,
-        consumed: Consumed<K, V>,
-        processor: NodeSpec,
-    ) {
-        // Readers see what has been written, so nothing is held back; and the topic is the changelog.
-        let spec = StoreSpec { caching: false, changelog: Changelog::Off, ..StoreSpec::clone(store) };
-        let name = Arc::clone(&spec.name);
-        if !spec.kind.can_be_global() {
-            self.mistake(format!("store {name} cannot be a global one: only key-value stores can"));
-        }
-        let source = self.append(NodeSpec::source(source, &[topic], consumed.at_record_time()), &[]);
-        self.append(processor.with_stores([Arc::clone(&name)]), &[source]);
-        self.add_store(Arc::new(spec));
-        self.global_stores.insert(name);
     }
 
     /// Connects a processor to stores that have been added.
@@ -542,89 +467,5 @@ impl TopologyBuilder {
 impl std::fmt::Debug for TopologyBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TopologyBuilder").field("nodes", &self.nodes.len()).finish_non_exhaustive()
-    }
-}
-
-fn connect(node: &mut Node, store: Arc<str>) {
-    if !node.stores.contains(&store) {
-        node.stores.push(store);
-    }
-}
-
-/// The three kinds of nodes, each with the maker that brings it to life.
-impl NodeSpec {
-    pub(crate) fn source<K: 'static, V: 'static>(name: &str, topics: &[&str], consumed: Consumed<K, V>) -> NodeSpec {
-        let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
-        let kind = NodeKind::Source { topics, pattern: None, reset: consumed.reset };
-        let make = move |init: &mut ProcessorInit<'_>| source::make(&consumed, init);
-        NodeSpec(Node { kind, output: Some(RecordType::of::<K, V>()), ..NodeSpec::node(name, Arc::new(make)) })
-    }
-
-    pub(crate) fn processor<K: 'static, V: 'static, P: Processor<K, V>>(
-        name: &str,
-        make: impl Fn(&mut ProcessorInit<'_>) -> Result<P> + Send + Sync + 'static,
-    ) -> NodeSpec {
-        let make = move |init: &mut ProcessorInit<'_>| -> Result<Made> {
-            let processor = make(init)?;
-            init.node(processor)
-        };
-        let output = Some(RecordType::of::<P::KeyOut, P::ValueOut>());
-        let input = Some(RecordType::of::<K, V>());
-        NodeSpec(Node { input, output, ..NodeSpec::node(name, Arc::new(make)) })
-    }
-
-    pub(crate) fn sink<K: 'static, V: 'static>(
-        name: &str,
-        topic: SinkTopic<K, V>,
-        produced: Produced<K, V>,
-    ) -> NodeSpec {
-        let known = match &topic.0 {
-            Destination::Fixed(topic) => SinkName::Fixed(Arc::clone(topic)),
-            Destination::Chosen(extractor) => SinkName::Chosen(extractor.label.clone()),
-        };
-        let make = move |init: &mut ProcessorInit<'_>| Ok(sink::Sink::new(&topic, &produced, init));
-        let NodeSpec(node) = NodeSpec::processor::<K, V, _>(name, make);
-        NodeSpec(Node { kind: NodeKind::Sink { topic: known }, output: None, ..node })
-    }
-
-    /// Puts the node where another one was, behind one parent: its name and its children stay.
-    pub(super) fn take_place_of(self, node: &mut Node, parent: NodeId) {
-        let children = std::mem::take(&mut node.children);
-        *node = Node { parents: vec![parent], children, fan_out: node.fan_out.clone(), ..self.0 };
-    }
-
-    /// Says what the node does.
-    pub(crate) fn with_role(mut self, role: Role) -> NodeSpec {
-        self.0.role = role;
-        self
-    }
-
-    /// Says how long after its end a window of the node takes records.
-    pub(crate) fn closing_after(mut self, millis: i64) -> NodeSpec {
-        self.0.closes_after_ms = Some(millis);
-        self
-    }
-
-    /// Connects the node to stores.
-    pub(crate) fn with_stores(mut self, stores: impl IntoIterator<Item = Arc<str>>) -> NodeSpec {
-        stores.into_iter().for_each(|store| connect(&mut self.0, store));
-        self
-    }
-
-    fn node(name: &str, make: Maker) -> Node {
-        Node {
-            name: name.into(),
-            kind: NodeKind::Processor,
-            parents: Vec::new(),
-            children: Vec::new(),
-            stores: Vec::new(),
-            input: None,
-            output: None,
-            fan_out: FanOut::Only,
-            make,
-            sends_old_values: false,
-            closes_after_ms: None,
-            role: Role::Other,
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! Joins of a stream with itself: one store in the place of two (`single.store.self.join`, KIP-862).
 
 use super::NodeId;
-use super::builder::{NodeSpec, TopologyBuilder};
+use super::builder::TopologyBuilder;
+use super::node_spec::NodeSpec;
 use super::optimize::reorder;
 
 /// The nodes of a join of two streams, and the one that can take their place if they are one stream.
