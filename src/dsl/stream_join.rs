@@ -182,7 +182,7 @@ impl<K: Clone + 'static, V: 'static> KStream<K, V> {
 
         let this_windowed = this.window(&mut graph, &names.this_windowed, left.node);
         let other_windowed = other.window(&mut graph, &names.other_windowed, right.node);
-        let this_join = join(&this, &other, unmatched.as_ref(), &this_shape, joiner.clone());
+        let this_join = join(&this, &other, unmatched.as_ref(), &this_shape, Arc::clone(&joiner));
         let this_join = graph.append(this_join(&names.this_join), &[this_windowed]);
         let other_join = join(&other, &this, unmatched.as_ref(), &other_shape, reversed);
         let other_join = graph.append(other_join(&names.other_join), &[other_windowed]);

@@ -44,7 +44,7 @@ impl<K: 'static, V: 'static, VT: 'static, VR: 'static> Processor<K, V> for Grace
 impl<K: 'static, V: 'static, VT: 'static, VR: 'static> GraceJoin<K, V, VT, VR> {
     /// Joins the records whose time has come, each as if it were in hand again.
     fn join_due(&mut self, ctx: &mut ProcessorContext<'_, K, VR>) -> Result<()> {
-        while let Some((row_key, record, context)) = self.buffer.next_due(ctx.task)? {
+        while let Some(Due { row_key, record, context }) = self.buffer.next_due(ctx.task)? {
             ctx.task.record = context;
             self.join.process(record, ctx)?;
             self.buffer.remove(&row_key, ctx.task)?;
@@ -74,6 +74,13 @@ pub(crate) struct GraceBuffer<K, V> {
     row_key: Vec<u8>,
     value_bytes: Vec<u8>,
     row: Vec<u8>,
+}
+
+/// A record that has waited long enough, and what was in hand with it.
+struct Due<K, V> {
+    row_key: Vec<u8>,
+    record: Record<K, V>,
+    context: RecordContext,
 }
 
 /// Rows that are read at once.
@@ -133,7 +140,7 @@ impl<K: 'static, V: 'static> GraceBuffer<K, V> {
     }
 
     /// The record that has waited long enough, in the order of times; its row stays until it is removed.
-    fn next_due(&mut self, task: &mut TaskContext) -> Result<Option<(Vec<u8>, Record<K, V>, RecordContext)>> {
+    fn next_due(&mut self, task: &mut TaskContext) -> Result<Option<Due<K, V>>> {
         let due_until = self.observed(task)?.saturating_sub(self.grace_ms);
         if self.due.len() == 0 {
             if self.min_time > due_until {
@@ -155,7 +162,7 @@ impl<K: 'static, V: 'static> GraceBuffer<K, V> {
         let BufferValue { timestamp, offset, partition, headers, .. } = buffered;
         let position = topic.map(|topic| Position { topic, partition, offset });
         let context = RecordContext { timestamp, headers: headers.clone(), position };
-        Ok(Some((row_key, Record { key, value, timestamp, headers }, context)))
+        Ok(Some(Due { row_key, record: Record { key, value, timestamp, headers }, context }))
     }
 
     fn remove(&self, row_key: &[u8], task: &mut TaskContext) -> Result<()> {

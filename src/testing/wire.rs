@@ -114,8 +114,8 @@ impl Wire {
     }
 
     /// A row of a buffer, without what follows it in a changelog; the last of the parts is prior, old, new.
-    pub fn buffer_value(timestamp: i64, at: (&str, i32, i64), headers: Headers, rows: [Part; 3]) -> Result<Vec<u8>> {
-        let ([prior, old, new], (topic, partition, offset)) = (&rows, at);
+    pub fn buffer_value(timestamp: i64, at: (&str, i32, i64), headers: Headers, rows: &[Part; 3]) -> Result<Vec<u8>> {
+        let ([prior, old, new], (topic, partition, offset)) = (rows, at);
         let (prior, old, new) = (prior.as_deref(), old.as_deref(), new.as_deref());
         let mut bytes = Vec::new();
         BufferValue { timestamp, offset, topic, partition, headers, prior, old, new }.write(&mut bytes)?;

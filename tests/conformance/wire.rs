@@ -89,7 +89,7 @@ fn check(list: &str, entry: &Json) -> Result<Differences, Stop> {
                 headers.add(header[0].as_str().unwrap_or_default(), header[1].as_str().unwrap_or_default());
             }
             let at = (text("topic"), number("partition") as i32, number("offset"));
-            let mut bytes = Wire::buffer_value(number("timestamp"), at, headers, rows.clone()).unwrap();
+            let mut bytes = Wire::buffer_value(number("timestamp"), at, headers, &rows).unwrap();
             let time = number("buffer_time").to_be_bytes().to_vec();
             bytes.extend_from_slice(&time);
             same("bytes", text("bytes"), &hex(&bytes));
