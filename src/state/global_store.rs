@@ -9,7 +9,10 @@
 //! Readers see what has been applied, whole batches at a time. RocksDB takes readers beside its writer without a lock of
 //! ours; rows in memory stand behind a lock that readers share and the writer holds for the rows of one batch. A task
 //! without a global store meets neither.
+//!
+//! A reader keeps rows at hand as any store does, and forgets them when a counter says that something was applied since.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::engine::Engine;
@@ -21,22 +24,60 @@ use super::{CacheBudget, StoreSpec};
 /// Handles to the global stores of an application, shared by its threads.
 #[derive(Debug, Default)]
 pub(crate) struct GlobalStores {
-    stores: Vec<(Arc<StoreSpec>, Engine)>,
+    stores: Vec<(Arc<StoreSpec>, Engine, Arc<AtomicU64>)>,
+}
+
+/// Whether others have a part in the rows of a store.
+#[derive(Debug)]
+pub(super) enum Sharing {
+    None,
+    /// Counts what is applied.
+    Written(Arc<AtomicU64>),
+    /// The count that the rows at hand are of.
+    Read(Arc<AtomicU64>, u64),
+}
+
+impl Sharing {
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self, Sharing::Read(..))
+    }
+
+    /// Rows were applied.
+    pub(super) fn change(&self) {
+        if let Sharing::Written(changes) = self {
+            // Release and acquire: who sees the count sees the rows.
+            changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Whether rows were applied since the last call.
+    ///
+    /// IMPORTANT: asked before the engine is, so that an old row is never kept under a new count.
+    #[inline]
+    pub(super) fn has_changed(&mut self) -> bool {
+        let Sharing::Read(changes, seen) = self else { return false };
+        let now = changes.load(Ordering::Acquire);
+        std::mem::replace(seen, now) != now
+    }
 }
 
 impl GlobalStores {
     /// Adds the stores of a task that writes some.
     pub(crate) fn add(&mut self, writer: &TaskStores) {
-        self.stores.extend(writer.stores.iter().map(|store| (Arc::clone(&store.spec), store.engine.reader())));
+        self.stores.extend(writer.stores.iter().filter_map(|store| match &store.sharing {
+            Sharing::Written(changes) => Some((Arc::clone(&store.spec), store.engine.reader(), Arc::clone(changes))),
+            Sharing::None | Sharing::Read(..) => None,
+        }));
     }
 
     /// Lets a task read them: behind its own stores, under their names.
     pub(crate) fn attach(&self, stores: &mut TaskStores) {
-        for (spec, engine) in &self.stores {
+        for (spec, engine, changes) in &self.stores {
             let mut store = Store::new(spec, None, engine.reader(), &CacheBudget::new(0));
-            store.is_read_only = true;
+            store.sharing = Sharing::Read(Arc::clone(changes), changes.load(Ordering::Acquire));
             stores.stores.push(store);
         }
+        stores.share_read_cache();
     }
 }
 
@@ -48,9 +89,10 @@ impl TaskStores {
         stores
     }
 
-    /// Makes rows in memory readable by others.
+    /// Makes rows readable by others.
     pub(super) fn share(&mut self) {
         for store in &mut self.stores {
+            store.sharing = Sharing::Written(Arc::default());
             if let Engine::Memory(memory) = &mut store.engine {
                 let memory = std::mem::take(memory);
                 store.engine = Engine::Shared(Arc::new(RwLock::new(memory)));
@@ -89,6 +131,26 @@ mod tests {
     use crate::ErrorKind;
     use crate::serdes::Utf8;
     use crate::state::{RecordContext, Stores};
+
+    #[test]
+    fn rows_at_hand_are_forgotten_when_others_are_applied() {
+        let spec = Stores::in_memory_key_value("g", Utf8, Utf8).spec;
+        let mut writer = TaskStores::shared_in_memory(&[spec]);
+        let mut globals = GlobalStores::default();
+        globals.add(&writer);
+        let mut reader = TaskStores::default();
+        globals.attach(&mut reader);
+        // As over rows on disk.
+        reader.stores[0].buffer.set_clean_bytes_max(1 << 20);
+        for round in 0..9_i64 {
+            let row = round.to_string().into_bytes();
+            writer.put(0, b"k", Some(&row), &RecordContext::default()).unwrap();
+            writer.apply_positions(&[(0, round)]).unwrap();
+            assert_eq!(reader.get(0, b"k").unwrap(), Some(&*row));
+            writer.apply_positions(&[(0, round)]).unwrap();
+            assert_eq!(reader.get(0, b"k").unwrap(), Some(&*row), "from what is at hand");
+        }
+    }
 
     #[test]
     fn a_reader_sees_what_is_applied_and_writes_nothing() {

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::global_store::Sharing;
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
 use super::engine::{At, Engine};
 use super::lru::LastUses;
@@ -36,8 +37,7 @@ pub(super) struct Store {
     pub(super) forwards: bool,
     /// The dirty rows of the cache are being taken: nothing is evicted in between.
     pub(super) flushing: bool,
-    /// A global store in the hands of a task that reads it.
-    pub(super) is_read_only: bool,
+    pub(super) sharing: Sharing,
 }
 
 impl Store {
@@ -55,7 +55,7 @@ impl Store {
         let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys, time));
         let last_uses = if let EngineKind::Lru(rows_max) = spec.engine { Some(LastUses::new(rows_max)) } else { None };
         let history = spec.kind.versioned().map(|kind| History::new(kind, time));
-        let (sequence, forwards, flushing, is_read_only) = (None, false, false, false);
+        let (sequence, forwards, flushing, sharing) = (None, false, false, Sharing::None);
         Store {
             spec,
             cache,
@@ -70,7 +70,7 @@ impl Store {
             committed_sequence: None,
             forwards,
             flushing,
-            is_read_only,
+            sharing,
         }
     }
 
@@ -103,6 +103,9 @@ impl Store {
 
     /// The row below the cache.
     pub(super) fn get_below(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
+        if self.sharing.has_changed() {
+            self.buffer.forget();
+        }
         if self.retention.as_ref().is_some_and(|retention| !retention.shows(key)) {
             return Ok(None);
         }

@@ -85,19 +85,21 @@ impl TaskStores {
         for store in &mut self.stores {
             store.buffer.sort();
             store.engine.apply(store.buffer.dirty(), At { positions, now_ms, ..At::default() })?;
+            if store.buffer.dirty_len() > 0 {
+                store.sharing.change();
+            }
             store.buffer.commit();
         }
         Ok(())
     }
 
     /// Takes the share of the read cache that is due to each store now.
-    fn share_read_cache(&mut self) {
+    pub(super) fn share_read_cache(&mut self) {
         let share = self.backing.memory.as_ref().map_or(0, |registration| registration.memory.read_cache_share());
         for store in &mut self.stores {
             // The rows of a store in memory are at hand already.
             let is_at_hand = matches!(store.engine, Engine::Memory(_) | Engine::Shared(_));
-            // What others write must not be kept.
-            let share = if is_at_hand || store.is_read_only { 0 } else { share };
+            let share = if is_at_hand { 0 } else { share };
             store.buffer.set_clean_bytes_max(share);
         }
     }
@@ -114,7 +116,7 @@ impl TaskStores {
 
     /// The task's own stores, in the order of their indices.
     pub(crate) fn specs(&self) -> impl Iterator<Item = &Arc<StoreSpec>> {
-        self.stores.iter().filter(|store| !store.is_read_only).map(|store| &store.spec)
+        self.stores.iter().filter(|store| !store.sharing.is_read_only()).map(|store| &store.spec)
     }
 
     /// Whether updates of a store are held back until the commit or until the cache is full.
@@ -390,7 +392,7 @@ impl TaskStores {
 
     fn write(&mut self, index: usize, key: &[u8], value: Option<&[u8]>, context: &RecordContext) -> Result<()> {
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-        if store.is_read_only {
+        if store.sharing.is_read_only() {
             return Err(read_only(&store.spec.name));
         }
         let kind = store.spec.kind;
