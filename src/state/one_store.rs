@@ -3,9 +3,9 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::global_store::Sharing;
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
 use super::engine::{At, Engine};
+use super::global_store::Sharing;
 use super::lru::LastUses;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
