@@ -15,7 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use kstreams::{
     Config, Consumed, Grouped, I64, JoinWindows, Joined, KafkaStreams, Materialized, Produced, Repartitioned,
-    RestoreEvent, State, StreamJoined, StreamsBuilder, TableJoined, Topology, UncaughtErrorResponse, Utf8,
+    RestoreEvent, SessionWindows, State, StreamJoined, StreamsBuilder, TableJoined, TimeWindows, Topology,
+    UncaughtErrorResponse, Utf8, Windowed,
 };
 
 fn main() -> std::process::ExitCode {
@@ -120,6 +121,20 @@ fn topology(args: &Args) -> Result<Topology> {
             )
             .to_stream()
             .to(output, Produced::with(Utf8, Utf8)),
+        "window-count" => stream(left)
+            .group_by_key(Grouped::with(Utf8, Utf8))
+            .windowed_by(TimeWindows::of_size_with_no_grace(window))
+            .count(Materialized::named("counts"))
+            .to_stream_by(|key: &Windowed<String>, _count| format!("{}@{}", key.key, key.window.start))
+            .to(output, Produced::with(Utf8, I64)),
+        "session-count" => stream(left)
+            .group_by_key(Grouped::with(Utf8, Utf8))
+            .windowed_by(SessionWindows::of_inactivity_gap_with_no_grace(window))
+            .count(Materialized::named("counts"))
+            .to_stream_by(|key: &Windowed<String>, _count| {
+                format!("{}@{}@{}", key.key, key.window.start, key.window.end)
+            })
+            .to(output, Produced::with(Utf8, I64)),
         "stream-table" => {
             let table = builder.table(&right, strings(), Materialized::named("right"));
             stream(left)
