@@ -84,6 +84,11 @@ impl TestKafka {
         self.script(&["restart", &self.folder(), &n.to_string()]).map(drop)
     }
 
+    /// The folder of Kafka's jars, those of Kafka Streams for Java among them.
+    pub(crate) fn home(&self) -> String {
+        self.script(&["home"]).unwrap().trim().to_owned()
+    }
+
     /// Runs Kafka's own topic tool and gives what it printed. A second client is the witness in tests.
     pub(crate) fn topics(&self, arguments: &[&str]) -> Result<String, String> {
         let bootstrap = self.bootstrap();
