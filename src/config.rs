@@ -12,7 +12,7 @@ use crate::client::Cluster;
 use crate::client::embedded::EmbeddedCluster;
 use crate::error::{Error, Result};
 use crate::state::StateMemoryLimits;
-use crate::topology::{ErrorHandler, Handlers, OffsetReset, Optimization};
+use crate::topology::{ErrorHandler, Handlers, Interceptor, OffsetReset, Optimization, ProcessorInterceptor};
 
 /// The settings of an application. Defaults are Java's unless a method says otherwise.
 ///
@@ -296,6 +296,12 @@ impl Config {
     /// Decides about records on which a function or processor of the user failed; the default fails.
     pub fn processing_handler(mut self, handler: ErrorHandler) -> Config {
         self.handlers.processing = handler;
+        self
+    }
+
+    /// Stands around every call of a processor (KIP-1112): see [`ProcessorInterceptor`].
+    pub fn processor_interceptor(mut self, interceptor: impl ProcessorInterceptor) -> Config {
+        self.handlers.interceptor = Interceptor(Some(Arc::new(interceptor)));
         self
     }
 

@@ -100,9 +100,10 @@ pub use testing::{SingleTask, Wire, WireAssignmentInfo, WireSubscription, WireSu
 #[cfg(feature = "testing")]
 pub use testing::{TestInputTopic, TestOutputTopic, TestRecord, TopicClient, TopologyTestDriver};
 pub use topology::{
-    Consumed, CreatedTopic, ErrorContext, ErrorHandler, HandlerResponse, Incoming, OffsetReset, Optimization, Outgoing,
-    Processor, ProcessorContext, ProcessorInit, Produced, Punctuation, PunctuationType, SinkTopic, SubTopology,
-    TaskContext, TaskId, TimestampExtractor, TopicNameExtractor, Topology, TopologyBuilder,
+    CallKind, Consumed, CreatedTopic, ErrorContext, ErrorHandler, HandlerResponse, Incoming, Interception, OffsetReset,
+    Optimization, Outgoing, Processor, ProcessorContext, ProcessorInit, ProcessorInterceptor, Produced, Punctuation,
+    PunctuationType, SinkTopic, SubTopology, TaskContext, TaskId, TimestampExtractor, TopicNameExtractor, Topology,
+    TopologyBuilder,
 };
 pub use window::{JoinWindows, SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed};
 

@@ -146,6 +146,11 @@ impl<K, V> FixedKeyContext<'_, '_, K, V> {
         self.inner.schedule(interval, kind)
     }
 
+    /// The same at `start + n * interval`, `start` in milliseconds since the epoch (KIP-1146).
+    pub fn schedule_from(&mut self, start: i64, interval: Duration, kind: PunctuationType) -> Punctuation {
+        self.inner.schedule_from(start, interval, kind)
+    }
+
     /// Ends a schedule. May be called from its own punctuation.
     pub fn cancel(&mut self, punctuation: Punctuation) {
         self.inner.cancel(punctuation);

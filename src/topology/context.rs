@@ -149,6 +149,24 @@ impl TaskContext {
         self.schedules.add(node, kind, interval_ms, first)
     }
 
+    /// At `start + n * interval`: the first of these times that has not passed.
+    pub(crate) fn schedule_from(
+        &mut self,
+        node: NodeId,
+        start: i64,
+        interval_ms: i64,
+        kind: PunctuationType,
+    ) -> Punctuation {
+        let now = self.wall_clock_ms;
+        let passed = match kind {
+            PunctuationType::WallClockTime => now.saturating_sub(start).max(0),
+            PunctuationType::StreamTime => 0,
+        };
+        let first = start.saturating_add(passed.div_euclid(interval_ms) * interval_ms);
+        let first = if first < start.saturating_add(passed) { first + interval_ms } else { first };
+        self.schedules.add(node, kind, interval_ms, first)
+    }
+
     /// Counts and logs a record that is dropped on purpose, as Java's `dropped-records`.
     #[cold]
     pub(crate) fn drop_record(&mut self, node: &str, reason: &str) {

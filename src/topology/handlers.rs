@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::TaskId;
+use super::{Interceptor, TaskId};
 use crate::error::Error;
 use crate::record::{ConsumerRecord, Headers};
 
@@ -71,12 +71,20 @@ pub(crate) struct Handlers {
     pub production: ErrorHandler,
     /// Gets a copy of the source record of every failure (KIP-1034); must exist.
     pub dead_letter_topic: Option<Arc<str>>,
+    /// Stands around every call of a processor.
+    pub interceptor: Interceptor,
 }
 
 impl Default for Handlers {
     fn default() -> Self {
         let fail = ErrorHandler::log_and_fail;
-        Handlers { deserialization: fail(), processing: fail(), production: fail(), dead_letter_topic: None }
+        Handlers {
+            deserialization: fail(),
+            processing: fail(),
+            production: fail(),
+            dead_letter_topic: None,
+            interceptor: Interceptor::default(),
+        }
     }
 }
 

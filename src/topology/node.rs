@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::TaskContext;
+use super::interceptor::{CallKind, Interception};
 use super::processor::{Processor, ProcessorContext};
 use super::schedules::Punctuation;
 use super::{FanOut, NodeId};
@@ -143,11 +144,40 @@ impl<K, V, P: Processor<K, V>> Node<K, V, P> {
     #[inline]
     fn guarded(
         &mut self,
+        kind: CallKind,
         task: &mut TaskContext,
         work: impl FnOnce(&mut P, &mut ProcessorContext<'_, P::KeyOut, P::ValueOut>) -> Result<()>,
     ) -> Result<()> {
+        if task.environment.handlers.interceptor.0.is_some() {
+            return self.intercepted(kind, task, work);
+        }
         let Node { processor, out, id, .. } = self;
         let result = catch_unwind(AssertUnwindSafe(|| work(processor, &mut ProcessorContext { task, out, node: *id })));
+        self.settle(result, task)
+    }
+
+    /// The same inside what the application wants around it. Apart, so that others do not pay for it.
+    #[inline(never)]
+    fn intercepted(
+        &mut self,
+        kind: CallKind,
+        task: &mut TaskContext,
+        work: impl FnOnce(&mut P, &mut ProcessorContext<'_, P::KeyOut, P::ValueOut>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(interceptor) = task.environment.handlers.interceptor.0.clone() else { return Ok(()) };
+        let Node { processor, out, id, name, .. } = self;
+        let at = Interception { task: task.task_id(), node: name, kind, timestamp: task.record.timestamp };
+        let mut work = Some(work);
+        let mut call = || match work.take() {
+            Some(work) => work(processor, &mut ProcessorContext { task, out, node: *id }),
+            None => Err(Error::user("an interceptor has made a call twice")),
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| interceptor.intercept(&at, &mut call)));
+        self.settle(result, task)
+    }
+
+    #[inline]
+    fn settle(&self, result: std::thread::Result<Result<()>>, task: &mut TaskContext) -> Result<()> {
         match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => self.failed(error, task),
@@ -171,7 +201,7 @@ impl<K: 'static, V: 'static, P: Processor<K, V>> Receive<K, V> for Node<K, V, P>
         if self.holds_back {
             task.record.headers.clone_from(&record.headers);
         }
-        let result = self.guarded(task, |processor, ctx| processor.process(record, ctx));
+        let result = self.guarded(CallKind::Record, task, |processor, ctx| processor.process(record, ctx));
         task.record.timestamp = outer;
         result
     }
@@ -179,15 +209,15 @@ impl<K: 'static, V: 'static, P: Processor<K, V>> Receive<K, V> for Node<K, V, P>
 
 impl<K, V, P: Processor<K, V>> Live for Node<K, V, P> {
     fn punctuate(&mut self, punctuation: Punctuation, timestamp: i64, task: &mut TaskContext) -> Result<()> {
-        self.guarded(task, |processor, ctx| processor.punctuate(punctuation, timestamp, ctx))
+        self.guarded(CallKind::Punctuation, task, |processor, ctx| processor.punctuate(punctuation, timestamp, ctx))
     }
 
     fn flush(&mut self, task: &mut TaskContext) -> Result<()> {
-        self.guarded(task, |processor, ctx| processor.flush(ctx))
+        self.guarded(CallKind::Flush, task, |processor, ctx| processor.flush(ctx))
     }
 
     fn finish(&mut self, task: &mut TaskContext) -> Result<()> {
-        self.guarded(task, |processor, ctx| processor.finish(ctx))
+        self.guarded(CallKind::Flush, task, |processor, ctx| processor.finish(ctx))
     }
 
     fn close(&mut self) {

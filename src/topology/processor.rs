@@ -130,6 +130,11 @@ impl<K, V> ProcessorContext<'_, K, V> {
         self.task.schedule(self.node, kind, millis(interval))
     }
 
+    /// The same at `start + n * interval`, `start` in milliseconds since the epoch (KIP-1146).
+    pub fn schedule_from(&mut self, start: i64, interval: Duration, kind: PunctuationType) -> Punctuation {
+        self.task.schedule_from(self.node, start, millis(interval), kind)
+    }
+
     /// Ends a schedule. May be called from its own punctuation.
     pub fn cancel(&mut self, punctuation: Punctuation) {
         self.task.schedules.cancel(punctuation);
@@ -195,14 +200,7 @@ impl ProcessorInit<'_> {
 
     /// The same at `start + n * interval`, `start` in milliseconds since the epoch (KIP-1146).
     pub fn schedule_from(&mut self, start: i64, interval: Duration, kind: PunctuationType) -> Punctuation {
-        let (interval, now) = (millis(interval), self.task.wall_clock_ms);
-        let passed = match kind {
-            PunctuationType::WallClockTime => now.saturating_sub(start).max(0),
-            PunctuationType::StreamTime => 0,
-        };
-        let first = start.saturating_add(passed.div_euclid(interval) * interval);
-        let first = if first < start.saturating_add(passed) { first + interval } else { first };
-        self.task.schedules.add(self.id, kind, interval, first)
+        self.task.schedule_from(self.id, start, millis(interval), kind)
     }
 
     /// The task that the processor is made for.

@@ -15,6 +15,7 @@ mod caching;
 mod foreign_key_joins;
 mod globals;
 mod grouped_tables;
+mod interceptors;
 mod join_models;
 mod joins;
 mod mistakes;
