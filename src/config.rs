@@ -66,8 +66,7 @@ pub struct Config {
     pub(crate) max_task_idle: Option<Duration>,
     pub(crate) buffered_records_per_partition: usize,
     pub(crate) outer_join_emit_interval: Duration,
-    /// None: a second, and at every record under the test driver.
-    pub(crate) window_emit_interval: Option<Duration>,
+    pub(crate) window_emit_interval: Duration,
     pub(crate) cache_bytes: usize,
     pub(crate) uncommitted_bytes: usize,
     pub(crate) memory: StateMemoryLimits,
@@ -161,7 +160,7 @@ impl Config {
             max_task_idle: Some(Duration::ZERO),
             buffered_records_per_partition: 1000,
             outer_join_emit_interval: Duration::ZERO,
-            window_emit_interval: None,
+            window_emit_interval: Duration::ZERO,
             cache_bytes: 10 * MIB,
             uncommitted_bytes: 64 * MIB,
             memory: StateMemoryLimits::default(),
@@ -262,9 +261,12 @@ impl Config {
         Config { max_task_idle: idle, ..self }
     }
 
-    /// How often operators that emit results when their windows close look for such windows (1 s, by the wall clock).
+    /// How long by the wall clock an aggregation that emits on close waits between two looks for windows that have closed
+    /// (`__emit.interval.ms.kstreams.windowed.aggregation__`). Zero, the default, lets each record look.
+    ///
+    /// Differs from Kafka Streams, which looks once a second: with zero, the same input gives the same output each time.
     pub fn window_emit_interval(self, interval: Duration) -> Config {
-        Config { window_emit_interval: Some(interval), ..self }
+        Config { window_emit_interval: interval, ..self }
     }
 
     /// Records that a task buffers for each input partition (`buffered.records.per.partition`, 1000).
@@ -423,10 +425,6 @@ impl Config {
 
     pub(crate) fn state_dir_or_default(&self) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("kafka-streams"))
-    }
-
-    pub(crate) fn window_emit_interval_or_default(&self) -> i64 {
-        self.window_emit_interval.map_or(1000, crate::window::millis)
     }
 
     pub(crate) fn commit_interval_or_default(&self) -> Duration {

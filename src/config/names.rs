@@ -57,6 +57,7 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         "statestore.uncommitted.max.bytes" => config.uncommitted_bytes = number(name, value)?,
         "max.task.idle.ms" if value == "-1" => config.max_task_idle = None,
         "max.task.idle.ms" => config.max_task_idle = Some(millis(name, value)?),
+        "__emit.interval.ms.kstreams.windowed.aggregation__" => config.window_emit_interval = millis(name, value)?,
         "__emit.interval.ms.kstreams.outer.join.spurious.results.fix__" => {
             config.outer_join_emit_interval = millis(name, value)?;
         }

@@ -116,7 +116,7 @@ impl Application {
             calls: Arc::clone(&self.calls),
             outer_join_emit_interval: self.config.outer_join_emit_interval,
             upgrade_from: self.config.upgrade_from,
-            window_emit_interval_ms: self.config.window_emit_interval_or_default(),
+            window_emit_interval: self.config.window_emit_interval,
         }
     }
 

@@ -119,7 +119,7 @@ impl KafkaStreams {
             calls: Arc::new(ConcurrentCalls::default()),
             outer_join_emit_interval: config.outer_join_emit_interval,
             upgrade_from: config.upgrade_from,
-            window_emit_interval_ms: config.window_emit_interval_or_default(),
+            window_emit_interval: config.window_emit_interval,
         };
         try_makers(&topology, &trial)?;
         Ok(KafkaStreams {

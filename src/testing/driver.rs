@@ -14,7 +14,6 @@ use crate::serdes::Serde;
 use crate::state::{GlobalStores, RecordContext, StoreContext, TaskStores};
 use crate::task::{CommitPoint, GlobalTask, MaxTaskIdle, Task, TaskSpec};
 use crate::topology::{TaskEnvironment, TaskId, Topology, changelog_topic};
-use crate::window::millis;
 
 /// Records that one call may make a topology process. Beyond it the topology feeds itself without end.
 const RECORDS_PER_CALL_MAX: usize = 1_000_000;
@@ -125,7 +124,7 @@ impl TopologyTestDriver {
             calls: Arc::new(CallsInTurn),
             outer_join_emit_interval: config.outer_join_emit_interval,
             upgrade_from: config.upgrade_from,
-            window_emit_interval_ms: config.window_emit_interval.map_or(0, millis),
+            window_emit_interval: config.window_emit_interval,
         };
         let globals = global_inputs(topology, config, &environment, &mut stores, wall_clock_ms)?;
         let wait = |idle: Duration| MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));

@@ -31,7 +31,7 @@ impl SingleTask {
             calls: Arc::new(CallsInTurn),
             outer_join_emit_interval: std::time::Duration::ZERO,
             upgrade_from: None,
-            window_emit_interval_ms: 0,
+            window_emit_interval: std::time::Duration::ZERO,
         };
         let inputs: Vec<_> = topics.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect();
         let committed = inputs.iter().map(|_| CommitPoint::starting_at(0)).collect();

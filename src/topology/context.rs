@@ -31,8 +31,8 @@ pub(crate) struct TaskEnvironment {
     pub outer_join_emit_interval: Duration,
     /// The release (major, minor) whose formats repartition topics have; none: the newest.
     pub upgrade_from: Option<(u16, u16)>,
-    /// How often operators look for closed windows (ms).
-    pub window_emit_interval_ms: i64,
+    /// How long an aggregation waits between two looks for windows that have closed.
+    pub window_emit_interval: Duration,
 }
 
 impl TaskEnvironment {

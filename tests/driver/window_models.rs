@@ -49,7 +49,7 @@ fn rows(run: Run) -> Materialized<String, i64> {
     if run.in_memory { rows.in_memory() } else { rows }
 }
 
-/// Pipes the records and gives the last result of each window; a deleted one is none.
+/// The last result of each window; a deleted one is none.
 fn results(
     table: KTable<Windowed<String>, i64>,
     builder: StreamsBuilder,
@@ -57,6 +57,24 @@ fn results(
     run: Run,
     size: i64,
 ) -> Results {
+    let mut last = Results::new();
+    for (key, value) in emissions(table, builder, inputs, run, size) {
+        match value {
+            Some(value) => drop(last.insert(key, value)),
+            None => drop(last.remove(&key)),
+        }
+    }
+    last
+}
+
+/// Pipes the records and gives what goes downstream.
+fn emissions(
+    table: KTable<Windowed<String>, i64>,
+    builder: StreamsBuilder,
+    inputs: &[Input],
+    run: Run,
+    size: i64,
+) -> Vec<(Windowed<String>, Option<i64>)> {
     let is_session = size < 0;
     let out = if is_session {
         Produced::with(SessionWindowedSerde::new(Utf8), I64)
@@ -75,19 +93,13 @@ fn results(
         }
     }
     driver.commit().unwrap();
-    let mut last = Results::new();
-    let mut see = |(key, value): (Windowed<String>, Option<i64>)| match value {
-        Some(value) => drop(last.insert(key, value)),
-        None => drop(last.remove(&key)),
-    };
     if is_session {
         let out = driver.create_output_topic("out", SessionWindowedSerde::new(Utf8), Nullable(I64));
-        out.read_key_values(&mut driver).unwrap().into_iter().for_each(&mut see);
+        out.read_key_values(&mut driver).unwrap()
     } else {
         let out = driver.create_output_topic("out", TimeWindowedSerde::new(Utf8, ms(size)), Nullable(I64));
-        out.read_key_values(&mut driver).unwrap().into_iter().for_each(&mut see);
+        out.read_key_values(&mut driver).unwrap()
     }
-    last
 }
 
 fn grouped_numbers(builder: &StreamsBuilder) -> KGroupedStream<String, i64> {
@@ -211,6 +223,44 @@ proptest! {
             rows(run),
         );
         prop_assert_eq!(results(table, builder, &inputs, run, -1), expected);
+    }
+
+    #[test]
+    fn what_a_window_holds_at_last_is_what_is_emitted_when_it_closes(
+        inputs in inputs(200), size in 1..20_i64, grace in 0..30_i64, run in runs(), is_session in any::<bool>(),
+    ) {
+        let table = |builder: &StreamsBuilder, emit| {
+            let grouped = grouped_numbers(builder);
+            if is_session {
+                let windows = SessionWindows::of_inactivity_gap_and_grace(ms(size), ms(grace));
+                let windowed = grouped.windowed_by(windows).emit_strategy(emit);
+                windowed.aggregate(|| 0, |_, n, row| row | bit(n), |_, one, other| one | other, rows(run))
+            } else {
+                let windows = SlidingWindows::of_time_difference_and_grace(ms(size), ms(grace));
+                grouped.windowed_by(windows).emit_strategy(emit).aggregate(|| 0, |_, n, row| row | bit(n), rows(run))
+            }
+        };
+        // One more record closes all windows before it.
+        let last = 10_000;
+        let mut all = inputs.clone();
+        all.push(Input { key: 0, at: last });
+        let size = if is_session { -1 } else { size };
+        let builder = StreamsBuilder::new();
+        let mut expected = results(table(&builder, EmitStrategy::OnWindowUpdate), builder, &all, run, size);
+        expected.retain(|key, _| key.window.end < last);
+        let builder = StreamsBuilder::new();
+        let emitted = emissions(table(&builder, EmitStrategy::OnWindowClose), builder, &all, run, size);
+        let in_order = emitted.windows(2).all(|two| two[0].0.window.end <= two[1].0.window.end);
+        prop_assert!(in_order || inputs.windows(2).any(|two| two[0].at > two[1].at));
+        let count = emitted.len();
+        let emitted: Results = emitted.into_iter().map(|(key, row)| (key, row.unwrap())).collect();
+        prop_assert_eq!(emitted.len(), count, "each window once");
+        if is_session {
+            // A record that is not late itself may still join a session that has been emitted: the longer one comes, too.
+            prop_assert!(expected.iter().all(|(session, row)| emitted.get(session) == Some(row)));
+        } else {
+            prop_assert_eq!(emitted, expected);
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@ pub enum EmitStrategy {
     /// Each update, or the last of each commit where the store is cached. The default.
     #[default]
     OnWindowUpdate,
-    /// One result for each window, once it takes no more records. Looked for when a record comes, at most once a second
-    /// (`Config::window_emit_interval`); no result while no record comes.
+    /// One result for each window, once it takes no more records. Looked for when a record comes, or less often:
+    /// [`Config::window_emit_interval`](crate::Config::window_emit_interval). No result while no record comes.
     OnWindowClose,
 }
 

@@ -1,12 +1,13 @@
 //! Results that only go downstream when their window has closed (KIP-825).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::record::{Change, Headers, Record};
 use crate::serdes::DynSerde;
 use crate::topology::{ProcessorContext, ProcessorInit};
-use crate::window::{Window, Windowed};
+use crate::window::{Window, Windowed, millis};
 
 /// Knows which windows have been emitted. The time up to which they have is committed with the offsets of the inputs
 /// (Java's processor metadata), so a restart neither repeats nor leaves out a window.
@@ -32,7 +33,7 @@ pub(crate) struct Closed {
 
 impl Closing {
     pub(crate) fn new(init: &ProcessorInit<'_>, store: &Arc<str>, index: usize) -> Closing {
-        let interval_ms = init.task.environment.window_emit_interval_ms;
+        let interval_ms = millis(init.task.environment.window_emit_interval);
         let emitted = init.task.processor_metadata.get(store).copied();
         Closing { store: Arc::clone(store), index, interval_ms, next_attempt_ms: i64::MIN, emitted }
     }
@@ -61,7 +62,8 @@ impl Closing {
         (is_due || is_urgent()).then_some(range)
     }
 
-    /// Forwards results in the order of their windows and of the bytes of their keys, with the headers of the record that has closed them.
+    /// Forwards results in the order of their windows and of the bytes of their keys, with the headers of the record that
+    /// has closed them.
     pub(crate) fn emit<K: 'static, A: 'static>(
         &mut self,
         results: Vec<Closable<K, A>>,
@@ -75,16 +77,20 @@ impl Closing {
         for result in results {
             let mut bytes = Vec::new();
             keys.serialize(&result.key.key, &mut bytes)?;
-            ordered.push((order(result.key.window), bytes, result));
+            ordered.push((result.key.window.start, bytes, result));
         }
         ordered.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
-        for (.., Closable { key, value, timestamp }) in ordered {
-            let value = Change::latest(None, Some(value));
-            ctx.forward(Record { key, value, timestamp, headers: headers.clone() })?;
+        for (.., result) in ordered {
+            result.forward(headers, ctx)?;
         }
+        self.finish(close_time, ctx);
+        Ok(())
+    }
+
+    /// All windows that have closed by then are emitted.
+    pub(crate) fn finish<K, A>(&mut self, close_time: i64, ctx: &mut ProcessorContext<'_, Windowed<K>, Change<A>>) {
         self.emitted = Some(close_time);
         ctx.task.set_processor_metadata(&self.store, close_time);
-        Ok(())
     }
 }
 
@@ -96,7 +102,117 @@ pub(crate) struct Closable<K, A> {
     pub timestamp: i64,
 }
 
-/// By end, then by start: windows of one size are the same either way.
-fn order(window: Window) -> (i64, i64) {
-    (window.end, window.start)
+impl<K: 'static, A: 'static> Closable<K, A> {
+    pub(crate) fn forward(
+        self,
+        headers: &Headers,
+        ctx: &mut ProcessorContext<'_, Windowed<K>, Change<A>>,
+    ) -> Result<()> {
+        let Closable { key, value, timestamp } = self;
+        ctx.forward(Record { key, value: Change::latest(None, Some(value)), timestamp, headers: headers.clone() })
+    }
+}
+
+/// Windows that any record may close, the next to close first: sessions and sliding windows, whose rows lie by key.
+///
+/// Only a part of them is in memory. What is missing closes later than all that is there, and is read from the store when
+/// it is its turn.
+#[derive(Debug)]
+pub(crate) struct Upcoming {
+    /// By end, start and key.
+    windows: BTreeSet<(i64, i64, Box<[u8]>)>,
+    /// Windows that end here or later may be missing.
+    complete_before: i64,
+}
+
+/// Windows in memory, for each operator.
+const WINDOWS_MAX: usize = 100_000;
+
+impl Upcoming {
+    /// Nothing is known yet: the store may have rows.
+    pub(crate) fn unknown() -> Upcoming {
+        Upcoming { windows: BTreeSet::new(), complete_before: i64::MIN }
+    }
+
+    /// Whether all windows that end by this time are known.
+    pub(crate) fn knows(&self, end: i64) -> bool {
+        end < self.complete_before
+    }
+
+    /// Before every window of the store is [added](Upcoming::add).
+    pub(crate) fn begin(&mut self) {
+        self.windows.clear();
+        self.complete_before = i64::MAX;
+    }
+
+    pub(crate) fn add(&mut self, window: Window, key: &[u8]) {
+        if window.end >= self.complete_before {
+            return;
+        }
+        self.windows.insert((window.end, window.start, key.into()));
+        if self.windows.len() <= WINDOWS_MAX {
+            return;
+        }
+        // All with the same end go, so that the end alone says what is known; the first to close always stay.
+        let (first, last) = (self.windows.first().map(|first| first.0), self.windows.last().map(|last| last.0));
+        if let Some(end) = last.filter(|_| first < last) {
+            self.complete_before = end;
+            self.windows.split_off(&(end, i64::MIN, Box::default()));
+        }
+    }
+
+    /// Windows that end before this are all known.
+    pub(crate) fn complete_before(&self) -> i64 {
+        self.complete_before
+    }
+
+    pub(crate) fn remove(&mut self, window: Window, key: &[u8]) {
+        self.windows.remove(&(window.end, window.start, key.into()));
+    }
+
+    /// Takes the next window that ends by this time, if it is known.
+    pub(crate) fn take(&mut self, end: i64) -> Option<(Window, Box<[u8]>)> {
+        if self.windows.first().is_none_or(|first| first.0 > end) {
+            return None;
+        }
+        self.windows.pop_first().map(|(end, start, key)| (Window { start, end }, key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(start: i64, end: i64) -> Window {
+        Window { start, end }
+    }
+
+    #[test]
+    fn windows_are_taken_in_the_order_in_which_they_close() {
+        let mut upcoming = Upcoming::unknown();
+        assert!(!upcoming.knows(i64::MIN));
+        upcoming.begin();
+        for (start, end, key) in [(0, 9, "b"), (3, 5, "a"), (0, 9, "a"), (1, 5, "z"), (7, 20, "a"), (2, 4, "c")] {
+            upcoming.add(window(start, end), key.as_bytes());
+        }
+        upcoming.remove(window(2, 4), b"c");
+        let mut taken = Vec::new();
+        while let Some((window, key)) = upcoming.take(9) {
+            taken.push((window.start, window.end, String::from_utf8(key.to_vec()).unwrap()));
+        }
+        let expected = [(1, 5, "z"), (3, 5, "a"), (0, 9, "a"), (0, 9, "b")];
+        assert_eq!(taken, expected.map(|(start, end, key)| (start, end, key.to_owned())));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_taken_for_known() {
+        let mut upcoming = Upcoming::unknown();
+        upcoming.begin();
+        let count = i64::try_from(WINDOWS_MAX).unwrap() + 10;
+        (0..count).rev().for_each(|end| upcoming.add(window(0, end / 2), &end.to_be_bytes()));
+        let known = count / 2 - 10;
+        assert!(upcoming.knows(known) && !upcoming.knows(count / 2));
+        let taken = std::iter::from_fn(|| upcoming.take(known)).count();
+        assert_eq!(i64::try_from(taken).unwrap(), 2 * known + 2, "none is missing");
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::changes::{EmitStrategy, RowForm, WindowedChanges};
-use super::closing::{Closable, Closed, Closing};
+use super::closing::{Closable, Closed, Closing, Upcoming};
 use super::{ObservedTime, drop_late};
 use crate::error::Result;
 use crate::operators::table::View;
@@ -44,6 +44,9 @@ pub(crate) struct SessionAggregate<K, V, A> {
     rows: SessionStore<K, Vec<u8>>,
     changes: WindowedChanges<K, A>,
     closing: Option<Closing>,
+    /// Sessions that have not been emitted yet; only where they wait for their end.
+    upcoming: Upcoming,
+    key_bytes: Vec<u8>,
     key: DynSerde<K>,
     value: DynSerde<A>,
     windows: SessionWindows,
@@ -88,6 +91,8 @@ impl<K: 'static, V: 'static, A: 'static> SessionAggregate<K, V, A> {
             rows,
             changes,
             closing,
+            upcoming: Upcoming::unknown(),
+            key_bytes: Vec::new(),
             key,
             value,
             windows,
@@ -110,14 +115,43 @@ impl<K: 'static, V: 'static, A: 'static> SessionAggregate<K, V, A> {
         let range = (to >= from).then_some(Closed { from, to });
         let Some(Closed { from, to }) = closing.is_due(ctx, close_time, timestamp, range) else { return Ok(()) };
         let index = self.store.index();
-        ctx.task.stores.show_expired(index, true);
-        let rows = self.store.sessions_ending(from, to).collect(ctx.task);
-        ctx.task.stores.show_expired(index, false);
-        let closable = |(key, value): (Windowed<K>, A)| {
-            let timestamp = key.window.end;
-            Closable { key, value, timestamp }
-        };
-        closing.emit(rows?.into_iter().map(closable).collect(), &self.key, close_time, headers, ctx)
+        loop {
+            while let Some((window, key)) = self.upcoming.take(to) {
+                let key = self.key.deserialize(&key)?;
+                ctx.task.stores.show_expired(index, true);
+                let row = self.store.fetch_session(ctx.task, &key, window.start, window.end);
+                ctx.task.stores.show_expired(index, false);
+                if let Some(value) = row? {
+                    let key = Windowed { key, window };
+                    Closable { key, value, timestamp: window.end }.forward(headers, ctx)?;
+                }
+            }
+            if self.upcoming.knows(to) {
+                break;
+            }
+            let from = from.max(self.upcoming.complete_before());
+            ctx.task.stores.show_expired(index, true);
+            let read = read_upcoming(&mut self.upcoming, &self.rows, &self.key, from, ctx.task);
+            ctx.task.stores.show_expired(index, false);
+            read?;
+        }
+        if let Some(closing) = &mut self.closing {
+            closing.finish(close_time, ctx);
+        }
+        Ok(())
+    }
+
+    fn upcoming(&mut self, session: &Windowed<K>, is_there: bool) -> Result<()> {
+        if self.closing.is_none() {
+            return Ok(());
+        }
+        self.key_bytes.clear();
+        self.key.serialize(&session.key, &mut self.key_bytes)?;
+        match is_there {
+            true => self.upcoming.add(session.window, &self.key_bytes),
+            false => self.upcoming.remove(session.window, &self.key_bytes),
+        }
+        Ok(())
     }
 
     /// Deletes a session that has become part of another.
@@ -129,6 +163,7 @@ impl<K: 'static, V: 'static, A: 'static> SessionAggregate<K, V, A> {
         ctx: &mut ProcessorContext<'_, Windowed<K>, Change<A>>,
     ) -> Result<()> {
         self.store.remove(ctx.task, &session)?;
+        self.upcoming(&session, false)?;
         let old = self.changes.needs_old_value().then(|| self.value.deserialize(row)).transpose()?;
         let timestamp = session.window.end;
         let record = Record { key: session, value: Change::latest(old, None), timestamp, headers: headers.clone() };
@@ -177,10 +212,12 @@ impl<K: 'static, V: 'static, A: 'static> Processor<K, V> for SessionAggregate<K,
         let new = match new.filter(|row| !self.value.is_null(row)) {
             Some(row) => {
                 self.store.put(ctx.task, &session, &row)?;
+                self.upcoming(&session, true)?;
                 Some(row)
             }
             None => {
                 self.store.remove(ctx.task, &session)?;
+                self.upcoming(&session, false)?;
                 None
             }
         };
@@ -191,6 +228,24 @@ impl<K: 'static, V: 'static, A: 'static> Processor<K, V> for SessionAggregate<K,
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, Windowed<K>, Change<A>>) -> Result<()> {
         self.changes.flush(ctx)
     }
+}
+
+/// Reads the sessions that end at a time or later.
+fn read_upcoming<K: 'static>(
+    upcoming: &mut Upcoming,
+    rows: &SessionStore<K, Vec<u8>>,
+    keys: &DynSerde<K>,
+    from: i64,
+    task: &mut TaskContext,
+) -> Result<()> {
+    upcoming.begin();
+    let (mut found, mut key) = (rows.sessions_ending(from, i64::MAX), Vec::new());
+    while let Some((session, _)) = found.next(task)? {
+        key.clear();
+        keys.serialize(&session.key, &mut key)?;
+        upcoming.add(session.window, &key);
+    }
+    Ok(())
 }
 
 /// The sessions, for other operators of the task.

@@ -14,15 +14,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::closing::Closed;
-use super::time::{OpenedWindows, WindowStoreSpec, closed_rows};
+use super::closing::{Closable, Closed, Upcoming};
+use super::time::{OpenedWindows, WindowStoreSpec};
 use super::{ObservedTime, drop_late};
 use crate::error::{Error, Result};
 use crate::operators::{Aggregator, Initializer};
 use crate::record::{Change, Headers, Record, ValueAndTimestamp};
 use crate::serdes::{Bytes, DynSerde, Timestamped};
 use crate::state::{TimestampedWindowStore, WindowKind};
-use crate::topology::{Processor, ProcessorContext, ProcessorInit};
+use crate::topology::{Processor, ProcessorContext, ProcessorInit, TaskContext};
 use crate::window::{SlidingWindows, Window, Windowed};
 
 /// `count`, `reduce` and `aggregate` over sliding windows.
@@ -31,6 +31,9 @@ pub(crate) struct SlidingAggregate<K, V, A> {
     opened: OpenedWindows<K, A>,
     /// The same store with rows as bytes: a row goes into several windows, and need not be Clone.
     rows: TimestampedWindowStore<K, Vec<u8>>,
+    /// Windows that have not been emitted yet; only where they wait for their end.
+    upcoming: Upcoming,
+    key_bytes: Vec<u8>,
     key: DynSerde<K>,
     value: DynSerde<V>,
     row: DynSerde<A>,
@@ -86,7 +89,21 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
         let rows = TimestampedWindowStore::new(opened.store.index(), kind, Arc::clone(&spec.key), bytes);
         let (key, row, time) = (Arc::clone(&spec.key), Arc::clone(&spec.value), ObservedTime::new());
         let SlidingFunctions { value, initializer, aggregator } = functions;
-        Ok(SlidingAggregate { name, opened, rows, key, value, row, windows, aggregator, initializer, time })
+        let (upcoming, key_bytes) = (Upcoming::unknown(), Vec::new());
+        Ok(SlidingAggregate {
+            name,
+            opened,
+            rows,
+            upcoming,
+            key_bytes,
+            key,
+            value,
+            row,
+            windows,
+            aggregator,
+            initializer,
+            time,
+        })
     }
 
     fn emit_closed(
@@ -103,9 +120,30 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
         let range = (to >= from).then_some(Closed { from, to });
         // No window that the record makes begins later.
         let latest_start = timestamp.saturating_add(1);
-        let Some(Closed { from, to }) = closing.is_due(ctx, close_time, latest_start, range) else { return Ok(()) };
-        let rows = closed_rows(store, from, to, ctx.task)?;
-        closing.emit(rows, &self.key, close_time, headers, ctx)
+        let Some(Closed { from, .. }) = closing.is_due(ctx, close_time, latest_start, range) else { return Ok(()) };
+        let (index, last_end) = (store.index(), close_time - 1);
+        loop {
+            while let Some((window, key)) = self.upcoming.take(last_end) {
+                let key = self.key.deserialize(&key)?;
+                ctx.task.stores.show_expired(index, true);
+                let row = store.fetch(ctx.task, &key, window.start);
+                ctx.task.stores.show_expired(index, false);
+                if let Some(ValueAndTimestamp { value, timestamp }) = row? {
+                    let key = Windowed { key, window };
+                    Closable { key, value, timestamp }.forward(headers, ctx)?;
+                }
+            }
+            if self.upcoming.knows(last_end) {
+                break;
+            }
+            let from = from.max(self.upcoming.complete_before().saturating_sub(difference));
+            ctx.task.stores.show_expired(index, true);
+            let read = read_upcoming(&mut self.upcoming, &self.rows, &self.key, from, ctx.task);
+            ctx.task.stores.show_expired(index, false);
+            read?;
+        }
+        closing.finish(close_time, ctx);
+        Ok(())
     }
 
     /// Adds the record to the windows around it, the latest first, and says what it found.
@@ -245,11 +283,16 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
         record: &Record<K, V>,
         ctx: &mut Context<'_, K, A>,
     ) -> Result<()> {
-        let OpenedWindows { store, changes, .. } = &mut self.opened;
+        let OpenedWindows { store, changes, closing } = &mut self.opened;
         let new = match new.filter(|row| !self.row.is_null(row)) {
             Some(value) => {
                 let row = ValueAndTimestamp { value, timestamp };
                 store.put(ctx.task, &record.key, &row, window.start)?;
+                if closing.is_some() {
+                    self.key_bytes.clear();
+                    self.key.serialize(&record.key, &mut self.key_bytes)?;
+                    self.upcoming.add(window, &self.key_bytes);
+                }
                 Some(row.value)
             }
             None => {
@@ -261,6 +304,24 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
         let headers = record.headers.clone();
         changes.update(Record { key, value: Change::latest(old, new), timestamp, headers }, ctx)
     }
+}
+
+/// Reads the windows that begin at a time or later.
+fn read_upcoming<K: 'static>(
+    upcoming: &mut Upcoming,
+    rows: &TimestampedWindowStore<K, Vec<u8>>,
+    keys: &DynSerde<K>,
+    from: i64,
+    task: &mut TaskContext,
+) -> Result<()> {
+    upcoming.begin();
+    let (mut found, mut key) = (rows.fetch_all(from, i64::MAX), Vec::new());
+    while let Some((row, _)) = found.next(task)? {
+        key.clear();
+        keys.serialize(&row.key, &mut key)?;
+        upcoming.add(row.window, &key);
+    }
+    Ok(())
 }
 
 impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for SlidingAggregate<K, V, A> {

@@ -157,7 +157,7 @@ impl<K: 'static, V: 'static, A: 'static> TimeWindowAggregate<K, V, A> {
 }
 
 /// The rows of windows that begin in a span of time, both ends included, whether reads still show them or not.
-pub(super) fn closed_rows<K: 'static, A: 'static>(
+fn closed_rows<K: 'static, A: 'static>(
     store: &TimestampedWindowStore<K, A>,
     from: i64,
     to: i64,
