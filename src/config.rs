@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::client::Cluster;
 use crate::client::embedded::EmbeddedCluster;
 use crate::error::{Error, Result};
-use crate::state::StateMemoryLimits;
+use crate::state::{EngineKind, StateMemoryLimits};
 use crate::topology::{ErrorHandler, Handlers, Interceptor, OffsetReset, Optimization, ProcessorInterceptor};
 
 /// The settings of an application. Defaults are Java's unless a method says otherwise.
@@ -49,6 +49,7 @@ pub struct Config {
     pub(crate) optimization: Optimization,
     pub(crate) upgrade_from: Option<(u16, u16)>,
     pub(crate) store_format: StoreFormat,
+    pub(crate) default_engine: EngineKind,
     pub(crate) topic_creation: TopicCreation,
     pub(crate) replication_factor: Option<i32>,
     /// Settings of every topic the library creates.
@@ -146,6 +147,7 @@ impl Config {
             optimization: Optimization::none(),
             upgrade_from: None,
             store_format: StoreFormat::Default,
+            default_engine: EngineKind::Persistent,
             topic_creation: TopicCreation::Internal,
             replication_factor: None,
             topic_settings: BTreeMap::new(),
@@ -357,6 +359,13 @@ impl Config {
     /// How the stores of tables and aggregations are kept (`dsl.store.format`): see [`StoreFormat`].
     pub fn store_format(self, format: StoreFormat) -> Config {
         Config { store_format: format, ..self }
+    }
+
+    /// Whether stores of the DSL that say nothing of it are kept in memory (`default.dsl.store`,
+    /// `dsl.store.suppliers.class`): on disk by default. It counts for topologies that begin with
+    /// [`StreamsBuilder::with_config`](crate::StreamsBuilder::with_config).
+    pub fn stores_in_memory(self, in_memory: bool) -> Config {
+        Config { default_engine: if in_memory { EngineKind::Memory } else { EngineKind::Persistent }, ..self }
     }
 
     /// Which topics are created at the start: by default the internal ones.

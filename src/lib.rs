@@ -91,7 +91,7 @@ pub use serdes::{
 #[doc(hidden)]
 pub use state::BenchStore;
 pub use state::{
-    KeyValueStore, Rows, SessionStore, StoreBuilder, StoreContext, Stores, TimestampedKeyValueStore,
+    KeyValueStore, Rows, SessionStore, StoreBuilder, StoreContext, StoreEngine, Stores, TimestampedKeyValueStore,
     TimestampedWindowStore, VersionPut, VersionedKeyValueStore, VersionedRecord, WindowRows, WindowStore, WindowValues,
 };
 #[cfg(feature = "testing")]

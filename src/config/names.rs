@@ -76,6 +76,14 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         "ensure.explicit.internal.resource.naming" => config.require_names = number(name, value)?,
         "upgrade.from" => config.upgrade_from = Some(release(name, value)?),
         "topology.optimization" => config.optimization = value.parse()?,
+        "default.dsl.store" | "dsl.store.suppliers.class" => {
+            let in_memory = match value.rsplit(['.', '$']).next().unwrap_or(value) {
+                "in_memory" | "InMemoryDslStoreSuppliers" => true,
+                "rocksDB" | "RocksDBDslStoreSuppliers" => false,
+                _ => return Err(refused(name, value, "rocksDB or in_memory, or the class of Java that stands for it")),
+            };
+            config = config.stores_in_memory(in_memory);
+        }
         "dsl.store.format" => {
             config.store_format = match value.to_ascii_lowercase().as_str() {
                 "default" => StoreFormat::Default,

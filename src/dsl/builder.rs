@@ -34,12 +34,23 @@ pub(super) type Graph = Rc<RefCell<TopologyBuilder>>;
 pub struct StreamsBuilder {
     pub(super) graph: Graph,
     require_names: Cell<bool>,
+    /// Given at the beginning.
+    config: Option<Config>,
 }
 
 impl StreamsBuilder {
     /// An empty topology.
     pub fn new() -> StreamsBuilder {
         StreamsBuilder::default()
+    }
+
+    /// An empty topology that is built with the settings of an application: those of
+    /// [`build_with`](StreamsBuilder::build_with), and where stores are kept that say nothing of it
+    /// ([`Config::stores_in_memory`]).
+    pub fn with_config(config: &Config) -> StreamsBuilder {
+        let builder = StreamsBuilder { config: Some(config.clone()), ..StreamsBuilder::default() };
+        builder.graph.borrow_mut().default_engine = config.default_engine;
+        builder
     }
 
     /// The records of a topic. Two streams of one topic share a source, so each of its records is read once.
@@ -157,7 +168,8 @@ impl StreamsBuilder {
     /// # Errors
     /// Every mistake that the compiler could not see, all at once, with the names of the nodes.
     pub fn build(self) -> Result<Topology> {
-        self.build_with(&Config::new("", ""))
+        let config = self.config.clone().unwrap_or_else(|| Config::new("", ""));
+        self.build_with(&config)
     }
 
     /// The same with the settings of an application that concern its topology: [`optimization`](Config::optimization),

@@ -11,7 +11,7 @@ use crate::operators::print::{LineFile, PrintTarget, Show};
 use crate::operators::table_store::{NoSerde, TableRows, TableStoreSpec};
 use crate::record::ValueAndTimestamp;
 use crate::serdes::{DynSerde, Serde, Timestamped, Untimestamped};
-use crate::state::{EngineKind, StoreBuilder, StoreKind, StoreSpec, VersionedKind};
+use crate::state::{EngineKind, MakeEngine, StoreBuilder, StoreEngine, StoreKind, StoreSpec, VersionedKind};
 use crate::topology::{Partitioner, TopologyBuilder};
 use crate::window::millis;
 
@@ -114,7 +114,9 @@ pub struct Materialized<K, V> {
     pub(super) value: Option<DynSerde<V>>,
     pub(super) caching: bool,
     pub(super) logging: Option<BTreeMap<String, String>>,
-    pub(super) engine: EngineKind,
+    /// None: what the builder says.
+    engine: Option<EngineKind>,
+    pub(super) custom: Option<MakeEngine>,
     pub(super) retention: Option<Duration>,
     rows: RowOption,
 }
@@ -130,8 +132,18 @@ enum RowOption {
 impl<K, V> Default for Materialized<K, V> {
     fn default() -> Self {
         let rows = RowOption::Timestamped;
-        let (caching, engine, logging) = (true, EngineKind::Persistent, Some(BTreeMap::new()));
-        Materialized { name: None, key: None, value: None, caching, logging, engine, retention: None, rows }
+        let (caching, logging, retention) = (true, Some(BTreeMap::new()), None);
+        Materialized {
+            name: None,
+            key: None,
+            value: None,
+            caching,
+            logging,
+            engine: None,
+            custom: None,
+            retention,
+            rows,
+        }
     }
 }
 
@@ -191,20 +203,31 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
     /// Keeps the rows in memory; they are restored from the changelog at every start.
     #[must_use]
     pub fn in_memory(self) -> Self {
-        Materialized { engine: EngineKind::Memory, ..self }
+        Materialized { engine: Some(EngineKind::Memory), ..self }
     }
 
     /// Keeps at most `max_entries` rows, in memory: when there is one more, the row that was not read or written for the
     /// longest time is deleted. Nothing downstream is told of it. Not for windows, whose rows expire.
     #[must_use]
     pub fn lru(self, max_entries: usize) -> Self {
-        Materialized { engine: EngineKind::Lru(max_entries), ..self }
+        Materialized { engine: Some(EngineKind::Lru(max_entries)), ..self }
     }
 
     /// Keeps the rows on disk. The default.
     #[must_use]
     pub fn persistent(self) -> Self {
-        Materialized { engine: EngineKind::Persistent, ..self }
+        Materialized { engine: Some(EngineKind::Persistent), ..self }
+    }
+
+    /// Keeps the rows in an engine of one's own, one for each task: see [`StoreEngine`]. Not for windows and versions.
+    #[must_use]
+    pub fn with_engine(self, make: impl Fn() -> Box<dyn StoreEngine> + Send + Sync + 'static) -> Self {
+        Materialized { custom: Some(MakeEngine(Arc::new(make))), ..self }
+    }
+
+    /// Where the rows are kept.
+    pub(super) fn engine(&self, graph: &TopologyBuilder) -> EngineKind {
+        self.engine.unwrap_or(graph.default_engine)
     }
 
     /// How long rows of windows are kept behind the time of their store: at least the size of a window and its grace
@@ -297,7 +320,7 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         key: Option<&DynSerde<K>>,
         value: Option<&DynSerde<V>>,
     ) -> TableStoreOption<K, V> {
-        let is_named = self.name.is_some();
+        let (is_named, engine) = (self.name.is_some(), self.engine(graph));
         let name = match self.name {
             Some(name) => graph.checked(name),
             None => graph.name(&format!("{prefix}STATE-STORE-")),
@@ -305,7 +328,7 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         let mut missing = None;
         let key = serde_or_missing(self.key.or(key.map(Arc::clone)), &name, "key", &mut missing);
         let value = serde_or_missing(self.value.or(value.map(Arc::clone)), &name, "value", &mut missing);
-        let (caching, logging, engine) = (self.caching, self.logging, self.engine);
+        let (caching, logging, engine) = (self.caching, self.logging, (engine, self.custom));
         let rows = match self.rows {
             RowOption::Versions(kind) => {
                 let store = StoreBuilder::versioned(&name, kind, Arc::clone(&key), Arc::clone(&value));
@@ -328,13 +351,14 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
 fn newest<K: 'static, V: 'static>(
     name: &str,
     kind: StoreKind,
-    engine: EngineKind,
+    (engine, custom): (EngineKind, Option<MakeEngine>),
     key: &DynSerde<K>,
     rows: DynSerde<ValueAndTimestamp<V>>,
     caching: bool,
     logging: Option<BTreeMap<String, String>>,
 ) -> TableRows<K, V> {
-    let store = StoreBuilder::key_value(name, kind, engine, Arc::clone(key), Arc::clone(&rows));
+    let store =
+        StoreBuilder::key_value(name, kind, engine, Arc::clone(key), Arc::clone(&rows)).with_made_engine(custom);
     let store = if caching { store.with_caching() } else { store };
     TableRows::Newest(logged(store, logging), rows)
 }

@@ -19,7 +19,8 @@ pub struct StreamJoined<K, V, VO> {
     pub(super) name: Option<String>,
     store_name: Option<String>,
     logging: Option<BTreeMap<String, String>>,
-    engine: EngineKind,
+    /// None: what the builder says.
+    engine: Option<EngineKind>,
     this_store: Option<StoreBuilder<WindowStore<K, V>>>,
     other_store: Option<StoreBuilder<WindowStore<K, VO>>>,
 }
@@ -38,7 +39,7 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
             name: None,
             store_name: None,
             logging: Some(BTreeMap::new()),
-            engine: EngineKind::Persistent,
+            engine: None,
             this_store: None,
             other_store: None,
         }
@@ -71,13 +72,13 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
     /// Keeps everything in memory; it is restored from the changelogs at every start.
     #[must_use]
     pub fn in_memory(self) -> Self {
-        StreamJoined { engine: EngineKind::Memory, ..self }
+        StreamJoined { engine: Some(EngineKind::Memory), ..self }
     }
 
     /// Keeps everything on disk. The default.
     #[must_use]
     pub fn persistent(self) -> Self {
-        StreamJoined { engine: EngineKind::Persistent, ..self }
+        StreamJoined { engine: Some(EngineKind::Persistent), ..self }
     }
 
     /// Keeps the records of this side in a store of one's own, made with `Stores::window`: its window is as long as the
@@ -131,7 +132,8 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
         let this = self.this_store.as_ref();
         let base = this.map(|store| store.name()).or(self.store_name.as_deref());
         let name = self.store_name(graph, base.map(|base| format!("{base}{suffix}")), generated);
-        let engine = this.map_or(self.engine, |store| store.spec.engine);
+        let own = self.engine.unwrap_or(graph.default_engine);
+        let engine = this.map_or(own, |store| store.spec.engine);
         let bytes = || Arc::new(crate::serdes::Bytes);
         let store = StoreBuilder::key_value(&name, StoreKind::KeyValue, engine, bytes(), bytes());
         match &self.logging {
@@ -150,15 +152,11 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
     ) -> StoreBuilder<WindowStore<K, T>> {
         let base = self.store_name.as_ref().map(|base| format!("{base}{suffix}"));
         let name = self.store_name(graph, base, generated);
-        let kind = WindowKind::new(windows.retention_ms(), windows.size_ms(), true, false, self.engine);
-        let store = StoreBuilder::<WindowStore<K, T>>::window(
-            &name,
-            kind,
-            self.engine,
-            Arc::clone(&self.key),
-            Arc::clone(value),
-        )
-        .with_logged_headers();
+        let engine = self.engine.unwrap_or(graph.default_engine);
+        let kind = WindowKind::new(windows.retention_ms(), windows.size_ms(), true, false, engine);
+        let store =
+            StoreBuilder::<WindowStore<K, T>>::window(&name, kind, engine, Arc::clone(&self.key), Arc::clone(value))
+                .with_logged_headers();
         match &self.logging {
             Some(config) => {
                 // Rows of one key differ by a number, so there is nothing to compact.

@@ -44,20 +44,20 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
         windows: &StoredWindows,
         emit: EmitStrategy,
     ) -> WindowStoreOption<K, A> {
-        let is_named = self.name.is_some();
+        let (is_named, engine, custom) = (self.name.is_some(), self.engine(graph), self.custom.take());
         let Settled { name, key, value, retention_ms } = self.settle(graph, prefix, serdes, windows.retention_ms_min());
-        let kind = WindowKind::new(retention_ms, windows.size_ms(), false, true, self.engine);
+        let kind = WindowKind::new(retention_ms, windows.size_ms(), false, true, engine);
         let store = StoreBuilder::<TimestampedWindowStore<K, A>>::timestamped_window(
             &name,
             kind,
-            self.engine,
+            engine,
             Arc::clone(&key),
             Arc::clone(&value),
         );
         // As in Java: results of sliding windows that wait for the end would only wait twice.
         let is_sliding = matches!(windows, StoredWindows::Sliding(_));
         let caching = self.caching && !(is_sliding && emit == EmitStrategy::OnWindowClose);
-        let store = self.with_settings(store, caching);
+        let store = self.with_settings(store, caching).with_made_engine(custom);
         WindowStoreOption { spec: WindowStoreSpec { store, key, value, emit }, kind, is_named }
     }
 
@@ -70,14 +70,14 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
         windows: &SessionWindows,
         emit: EmitStrategy,
     ) -> SessionStoreOption<K, A> {
-        let is_named = self.name.is_some();
+        let (is_named, engine, custom) = (self.name.is_some(), self.engine(graph), self.custom.take());
         let retention_ms_min = windows.gap_ms().saturating_add(windows.grace_ms());
         let Settled { name, key, value, retention_ms } = self.settle(graph, prefix, serdes, retention_ms_min);
-        let kind = SessionKind::new(retention_ms, self.engine);
+        let kind = SessionKind::new(retention_ms, engine);
         let store =
-            StoreBuilder::<SessionStore<K, A>>::session(&name, kind, self.engine, Arc::clone(&key), Arc::clone(&value));
+            StoreBuilder::<SessionStore<K, A>>::session(&name, kind, engine, Arc::clone(&key), Arc::clone(&value));
         let caching = self.caching && emit == EmitStrategy::OnWindowUpdate;
-        let store = self.with_settings(store, caching);
+        let store = self.with_settings(store, caching).with_made_engine(custom);
         SessionStoreOption { spec: SessionStoreSpec { store, kind, key, value, emit }, is_named }
     }
 

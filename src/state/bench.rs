@@ -88,6 +88,7 @@ fn spec() -> Arc<StoreSpec> {
         engine,
         caching: false,
         changelog,
+        custom: None,
         logs_headers: LoggedHeaders::None,
     })
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::custom::{MakeEngine, StoreEngine};
 use super::session_store::SessionStore;
 use super::spec::{Changelog, EngineKind, LoggedHeaders, SessionKind, StoreKind, StoreSpec, VersionedKind, WindowKind};
 use super::store::{KeyValueStore, TimestampedKeyValueStore};
@@ -186,6 +187,17 @@ impl<S> StoreBuilder<S> {
         self.change(|spec| spec.changelog = Changelog::Topic { config })
     }
 
+    /// Keeps the rows in an engine of one's own, one for each task. For key-value stores that are not global.
+    #[must_use]
+    pub fn with_engine(self, make: impl Fn() -> Box<dyn StoreEngine> + Send + Sync + 'static) -> Self {
+        let make = MakeEngine(Arc::new(make));
+        self.change(|spec| spec.custom = Some(make))
+    }
+
+    pub(crate) fn with_made_engine(self, make: Option<MakeEngine>) -> Self {
+        self.change(|spec| spec.custom = make)
+    }
+
     /// No changelog: the store is lost with its task, and nothing can restore it.
     #[must_use]
     pub fn without_logging(self) -> Self {
@@ -216,8 +228,15 @@ impl<S> StoreBuilder<S> {
         open: impl Fn(usize) -> S + Send + Sync + 'static,
     ) -> StoreBuilder<S> {
         let changelog = Changelog::Topic { config: BTreeMap::new() };
-        let spec =
-            StoreSpec { name: name.into(), kind, engine, caching: false, changelog, logs_headers: LoggedHeaders::None };
+        let spec = StoreSpec {
+            name: name.into(),
+            kind,
+            engine,
+            caching: false,
+            changelog,
+            custom: None,
+            logs_headers: LoggedHeaders::None,
+        };
         StoreBuilder { spec: Arc::new(spec), open: Arc::new(open) }
     }
 }

@@ -3,12 +3,14 @@
 use std::ops::Bound;
 use std::sync::{Arc, RwLock};
 
+use super::custom::CustomEngine;
 use super::global_store::{read, write};
 use super::memory::MemoryEngine;
 use super::merge::Direction;
 use super::retention::Expired;
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
+use super::spec::StoreSpec;
 use crate::error::Result;
 
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub(super) enum Engine {
     Memory(MemoryEngine),
     /// Rows of a global store, read by other threads as well.
     Shared(Arc<RwLock<MemoryEngine>>),
+    Custom(CustomEngine),
     #[cfg(feature = "rocksdb")]
     RocksDb(disk::Family),
 }
@@ -40,6 +43,14 @@ pub(super) enum Scan {
 }
 
 impl Engine {
+    /// Of a store that is not on disk.
+    pub(super) fn off_disk(spec: &StoreSpec) -> Engine {
+        match &spec.custom {
+            Some(make) => Engine::Custom(CustomEngine::make(make)),
+            None => Engine::Memory(MemoryEngine::default()),
+        }
+    }
+
     /// Appends the row of a key to `row`; whether there is one.
     pub(super) fn get(&mut self, key: &[u8], row: &mut Vec<u8>) -> Result<bool> {
         match self {
@@ -53,6 +64,7 @@ impl Engine {
                 row.extend_from_slice(found.unwrap_or_default());
                 found.is_some()
             })),
+            Engine::Custom(custom) => custom.get(key, row),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.get(key, row),
         }
@@ -79,6 +91,7 @@ impl Engine {
                 read(memory, |memory| scan(memory, from, to, direction, each));
                 Ok(())
             }
+            Engine::Custom(custom) => custom.scan(from, to, direction, each),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.scan(from, to, direction, each),
         }
@@ -102,6 +115,7 @@ impl Engine {
                 write(memory, |memory| memory.apply(rows));
                 Ok(())
             }
+            Engine::Custom(custom) => custom.apply(rows, at.next_offset),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.apply(rows, at),
         }
@@ -110,7 +124,7 @@ impl Engine {
     /// The next offset of each partition that feeds the store, as far as it is kept.
     pub(super) fn positions(&self) -> Result<Vec<(i32, i64)>> {
         match self {
-            Engine::Memory(_) | Engine::Shared(_) => Ok(Vec::new()),
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => Ok(Vec::new()),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.positions(),
         }
@@ -121,6 +135,7 @@ impl Engine {
         match self {
             Engine::Memory(memory) => memory.offset,
             Engine::Shared(_) => None,
+            Engine::Custom(custom) => custom.offset,
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.offset(),
         }
@@ -130,7 +145,7 @@ impl Engine {
     #[cfg(all(test, feature = "rocksdb"))]
     pub(super) fn durable_offset(&self) -> Result<Option<i64>> {
         match self {
-            Engine::Memory(_) | Engine::Shared(_) => Ok(None),
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => Ok(None),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.durable_offset(),
         }
@@ -147,6 +162,8 @@ impl Engine {
                 write(memory, |memory| memory.clear(expired));
                 Ok(())
             }
+            // Only rows of windows and versions expire.
+            Engine::Custom(_) => Ok(()),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.clear(expired),
         }
@@ -155,7 +172,7 @@ impl Engine {
     /// The largest time that was put to a store whose rows expire, as far as it is kept.
     pub(super) fn stream_time(&self) -> Option<i64> {
         match self {
-            Engine::Memory(_) | Engine::Shared(_) => None,
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => None,
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.stream_time(),
         }
@@ -165,7 +182,7 @@ impl Engine {
     /// need anything.
     pub(super) fn durable_stream_time(&self, committed: i64) -> Result<i64> {
         match self {
-            Engine::Memory(_) | Engine::Shared(_) => Ok(committed),
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => Ok(committed),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.durable_stream_time(),
         }
@@ -182,6 +199,7 @@ impl Engine {
                 write(memory, |memory| *memory = MemoryEngine::default());
                 Ok(())
             }
+            Engine::Custom(custom) => custom.wipe(),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.wipe(),
         }
@@ -190,7 +208,7 @@ impl Engine {
     /// Bytes of its files; none: it has none.
     pub(super) fn disk_bytes(&self) -> Option<u64> {
         match self {
-            Engine::Memory(_) | Engine::Shared(_) => None,
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => None,
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => Some(family.disk_bytes()),
         }
@@ -200,6 +218,7 @@ impl Engine {
         match self {
             Engine::Memory(memory) => memory.len() as u64,
             Engine::Shared(memory) => read(memory, MemoryEngine::len) as u64,
+            Engine::Custom(custom) => custom.approximate_len(),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.approximate_len(),
         }

@@ -18,13 +18,23 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::engine::Engine;
 use super::memory::MemoryEngine;
 use super::one_store::Store;
+#[cfg(feature = "rocksdb")]
+use super::rocksdb as disk;
 use super::task_stores::TaskStores;
 use super::{CacheBudget, StoreSpec};
 
 /// Handles to the global stores of an application, shared by its threads.
 #[derive(Debug, Default)]
 pub(crate) struct GlobalStores {
-    stores: Vec<(Arc<StoreSpec>, Engine, Arc<AtomicU64>)>,
+    stores: Vec<(Arc<StoreSpec>, SharedRows, Arc<AtomicU64>)>,
+}
+
+/// Rows that several threads read.
+#[derive(Debug)]
+enum SharedRows {
+    Memory(Arc<RwLock<MemoryEngine>>),
+    #[cfg(feature = "rocksdb")]
+    RocksDb(disk::Family),
 }
 
 /// Whether others have a part in the rows of a store.
@@ -65,15 +75,15 @@ impl GlobalStores {
     /// Adds the stores of a task that writes some.
     pub(crate) fn add(&mut self, writer: &TaskStores) {
         self.stores.extend(writer.stores.iter().filter_map(|store| match &store.sharing {
-            Sharing::Written(changes) => Some((Arc::clone(&store.spec), store.engine.reader(), Arc::clone(changes))),
+            Sharing::Written(changes) => Some((Arc::clone(&store.spec), store.engine.shared()?, Arc::clone(changes))),
             Sharing::None | Sharing::Read(..) => None,
         }));
     }
 
     /// Lets a task read them: behind its own stores, under their names.
     pub(crate) fn attach(&self, stores: &mut TaskStores) {
-        for (spec, engine, changes) in &self.stores {
-            let mut store = Store::new(spec, None, engine.reader(), &CacheBudget::new(0));
+        for (spec, rows, changes) in &self.stores {
+            let mut store = Store::new(spec, None, rows.engine(), &CacheBudget::new(0));
             store.sharing = Sharing::Read(Arc::clone(changes), changes.load(Ordering::Acquire));
             stores.stores.push(store);
         }
@@ -102,14 +112,24 @@ impl TaskStores {
 }
 
 impl Engine {
-    /// Another handle to the same rows.
-    fn reader(&self) -> Engine {
+    /// The same rows for readers; none: they are nobody else's.
+    fn shared(&self) -> Option<SharedRows> {
         match self {
-            // Rows of its own: only what is shared has readers.
-            Engine::Memory(_) => Engine::Memory(MemoryEngine::default()),
-            Engine::Shared(memory) => Engine::Shared(Arc::clone(memory)),
+            Engine::Memory(_) | Engine::Custom(_) => None,
+            Engine::Shared(memory) => Some(SharedRows::Memory(Arc::clone(memory))),
             #[cfg(feature = "rocksdb")]
-            Engine::RocksDb(family) => Engine::RocksDb(family.reader()),
+            Engine::RocksDb(family) => Some(SharedRows::RocksDb(family.reader())),
+        }
+    }
+}
+
+impl SharedRows {
+    /// Another handle to them.
+    fn engine(&self) -> Engine {
+        match self {
+            SharedRows::Memory(memory) => Engine::Shared(Arc::clone(memory)),
+            #[cfg(feature = "rocksdb")]
+            SharedRows::RocksDb(family) => Engine::RocksDb(family.reader()),
         }
     }
 }

@@ -18,6 +18,7 @@ mod buffer_value;
 mod builder;
 mod cache;
 mod changelog;
+mod custom;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod directory;
 mod engine;
@@ -59,6 +60,8 @@ pub use bench::BenchStore;
 pub(crate) use buffer_value::BufferValue;
 pub use builder::{StoreBuilder, Stores};
 pub(crate) use cache::CacheBudget;
+pub(crate) use custom::MakeEngine;
+pub use custom::StoreEngine;
 pub(crate) use directory::StateDirectory;
 pub(crate) use global_store::GlobalStores;
 pub(crate) use list_store::ByteLists;

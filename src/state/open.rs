@@ -5,13 +5,12 @@ use std::sync::Arc;
 use super::cache::CacheBudget;
 use super::directory::{StateDirectory, TaskDirectory};
 use super::engine::Engine;
-use super::memory::MemoryEngine;
 use super::meta::ChangelogIdentity;
 use super::one_store::Store;
 use super::restore_plan::{LogState, Reason, RestorePlan, StoreCondition, plan};
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
-use super::spec::{EngineKind, StoreSpec};
+use super::spec::StoreSpec;
 use super::state_memory::StateMemory;
 use super::task_stores::{Backing, TaskStores};
 use crate::error::{Error, ErrorKind, Result};
@@ -81,7 +80,7 @@ impl TaskStores {
         home.memory.set_now(now_ms);
         let registration = home.memory.register(stores.len());
         let mut backing = Backing { memory: Some(registration), ..Backing::default() };
-        let on_disk = |store: &&StoreToOpen| cfg!(feature = "rocksdb") && store.spec.engine == EngineKind::Persistent;
+        let on_disk = |store: &&StoreToOpen| store.spec.is_on_disk();
         let specs: Vec<Arc<StoreSpec>> = stores.iter().filter(on_disk).map(|store| Arc::clone(&store.spec)).collect();
         if !specs.is_empty() {
             let directory = home.directory.as_ref().ok_or_else(no_directory)?;
@@ -193,8 +192,8 @@ impl Backing {
             let (family, condition) = disk::Family::open(database, family, name, layout, store.changelog.clone())?;
             return Ok((Engine::RocksDb(family), condition));
         }
-        let _ = (store, family);
-        Ok((Engine::Memory(MemoryEngine::default()), StoreCondition::Empty))
+        let _ = family;
+        Ok((Engine::off_disk(&store.spec), StoreCondition::Empty))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::custom::MakeEngine;
 #[cfg(feature = "rocksdb")]
 use super::meta::Layout;
 #[cfg(feature = "testing")]
@@ -18,6 +19,8 @@ pub(crate) struct StoreSpec {
     /// Whether updates may be held back and merged until the commit.
     pub caching: bool,
     pub changelog: Changelog,
+    /// In place of the engines here.
+    pub custom: Option<MakeEngine>,
     pub logs_headers: LoggedHeaders,
 }
 
@@ -89,9 +92,10 @@ pub(crate) struct SessionKind {
     pub(super) keys: WindowedKeys,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum EngineKind {
     /// On disk where the crate is built with RocksDB, in memory otherwise.
+    #[default]
     Persistent,
     Memory,
     /// In memory, with at most so many rows: the one that was not used for the longest time is deleted.
@@ -124,13 +128,18 @@ impl StoreSpec {
     }
 
     pub(crate) fn is_on_disk(&self) -> bool {
-        cfg!(feature = "rocksdb") && self.engine == EngineKind::Persistent
+        cfg!(feature = "rocksdb") && self.engine == EngineKind::Persistent && self.custom.is_none()
     }
 
     /// What makes no sense about it, each with its remedy.
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let name = &self.name;
         let mut mistakes = Vec::new();
+        if self.custom.is_some() && !self.kind.can_be_global() {
+            mistakes.push(format!(
+                "store {name} keeps rows by time: only key-value stores can have an engine of their own"
+            ));
+        }
         if let StoreKind::Window(WindowKind { retention_ms, window_ms, .. }) = self.kind
             && window_ms > retention_ms
         {

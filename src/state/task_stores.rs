@@ -7,7 +7,6 @@ use super::cache::CacheBudget;
 use super::changelog::{ChangelogRecord, Pending};
 use super::directory::TaskDirectory;
 use super::engine::{At, Engine};
-use super::memory::MemoryEngine;
 use super::merge::Rows;
 use super::one_store::Store;
 #[cfg(feature = "rocksdb")]
@@ -68,7 +67,7 @@ impl TaskStores {
     /// Stores that live in memory only, whatever their specs say.
     pub(crate) fn in_memory(specs: &[Arc<StoreSpec>], cache_bytes_max: usize) -> TaskStores {
         let budget = CacheBudget::new(cache_bytes_max);
-        let store = |spec: &Arc<StoreSpec>| Store::new(spec, None, Engine::Memory(MemoryEngine::default()), &budget);
+        let store = |spec: &Arc<StoreSpec>| Store::new(spec, None, Engine::off_disk(spec), &budget);
         TaskStores::new(specs.iter().map(store).collect(), budget.clone(), Backing::default())
     }
 

@@ -18,6 +18,7 @@ pub(super) fn spec(name: &str, kind: StoreKind, caching: bool) -> Arc<StoreSpec>
         engine: EngineKind::Persistent,
         caching,
         changelog,
+        custom: None,
         logs_headers: LoggedHeaders::None,
     })
 }

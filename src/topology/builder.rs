@@ -14,7 +14,7 @@ use super::{
     sub_topology,
 };
 use crate::error::{Error, Result};
-use crate::state::{Changelog, LoggedHeaders, StoreBuilder, StoreSpec};
+use crate::state::{Changelog, EngineKind, LoggedHeaders, StoreBuilder, StoreSpec};
 
 /// Grows a topology node by node, wired by name: Java's `Topology`. The typed handles of [`StreamsBuilder`] append to it
 /// as well.
@@ -25,6 +25,8 @@ use crate::state::{Changelog, LoggedHeaders, StoreBuilder, StoreSpec};
 #[derive(Default)]
 pub struct TopologyBuilder {
     pub(super) nodes: Vec<Node>,
+    /// Of stores of the DSL that say nothing.
+    pub(crate) default_engine: EngineKind,
     /// One counter for the names of nodes and stores: Java's.
     names: usize,
     pub(super) stores: BTreeMap<Arc<str>, Arc<StoreSpec>>,

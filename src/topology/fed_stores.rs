@@ -74,8 +74,10 @@ impl TopologyBuilder {
         // Readers see what has been written, so nothing is held back; and the topic is the changelog.
         let spec = StoreSpec { caching: false, changelog: Changelog::Off, ..StoreSpec::clone(store) };
         let name = Arc::clone(&spec.name);
-        if !spec.kind.can_be_global() {
-            self.mistake(format!("store {name} cannot be a global one: only key-value stores can"));
+        if !spec.kind.can_be_global() || spec.custom.is_some() {
+            self.mistake(format!(
+                "store {name} cannot be a global one: only key-value stores with the library's engines can"
+            ));
         }
         let source = self.append(NodeSpec::source(source, &[topic], consumed.at_record_time()), &[]);
         self.append(processor.with_stores([Arc::clone(&name)]), &[source]);

@@ -12,6 +12,7 @@ mod aggregates;
 mod async_calls;
 mod branches;
 mod caching;
+mod engines;
 mod foreign_key_joins;
 mod globals;
 mod grouped_tables;
