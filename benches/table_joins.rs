@@ -37,7 +37,7 @@ fn text(number: usize) -> Row {
 }
 
 fn measure(name: &str, task: &mut SingleTask, topic: &str, rows: impl Fn(usize) -> Row) -> Result<()> {
-    let input = task.input(topic).unwrap_or_default();
+    let input = task.input(topic).ok_or_else(|| Error::user(format!("nothing reads {topic}")))?;
     let mut best = f64::MAX;
     for _ in 0..ROUNDS {
         let rows: Vec<Row> = (0..RECORDS).map(&rows).collect();
@@ -96,7 +96,7 @@ fn on_foreign_key() -> Result<()> {
         Ok((key, Wire::subscription_response(Some(&Wire::murmur3_128(&row)), Some(b"a right row"))?))
     };
     let answers: Vec<Row> = (0..KEYS).map(answer).collect::<Result<_>>()?;
-    measure("foreign-key join: an answer is joined", &mut left, "bench-j-subscription-response-topic", |number| {
+    measure("foreign-key join: an answer is joined", &mut left, "j-subscription-response-topic", |number| {
         answers[number % KEYS].clone()
     })?;
 
@@ -108,12 +108,9 @@ fn on_foreign_key() -> Result<()> {
         Ok((foreign_key(number).into(), Wire::subscription(&subscription)?))
     };
     let requests: Vec<Row> = (0..KEYS).map(request).collect::<Result<_>>()?;
-    measure(
-        "foreign-key join: a request is answered",
-        &mut right,
-        "bench-j-subscription-registration-topic",
-        |number| requests[number % KEYS].clone(),
-    )?;
+    measure("foreign-key join: a request is answered", &mut right, "j-subscription-registration-topic", |number| {
+        requests[number % KEYS].clone()
+    })?;
     let name = format!("foreign-key join: a right row, {FAN_OUT} left ones want it");
     measure(&name, &mut right, "right", |number| (foreign_key(number).into(), text(number).1))
 }

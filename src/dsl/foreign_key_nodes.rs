@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::foreign_key_join::KeyPartitioner;
+use super::kstream::by_inner_key;
 use super::table_node::Table;
 use crate::operators::foreign_key_join::{
     ForeignKey, ForeignTableJoin, ResponseJoin, SubscriptionJoin, SubscriptionReceive, SubscriptionSend,
@@ -132,6 +133,9 @@ impl<K: 'static, V: 'static, KO: 'static, VO: 'static> Join<K, V, KO, VO> {
                 Arc::new(move |topic, key, _, count| Some(vec![choose(topic, key.as_ref()?, count)?]));
             choose
         });
+        if produced.partitioner.is_none() && produced.key.window_bytes() > 0 {
+            produced.partitioner = Some(by_inner_key(Arc::clone(&produced.key)));
+        }
         graph.append(NodeSpec::sink(&self.names.request_sink, topic.into(), produced), &[send]);
         let consumed = Consumed::with(Nullable(self.foreign()), SubscriptionSerde);
         graph.append(NodeSpec::source(&self.names.request_source, &[topic], consumed), &[])
@@ -189,14 +193,17 @@ impl<K: 'static, V: 'static, KO: 'static, VO: 'static> Join<K, V, KO, VO> {
         let topic = self.names.response_topic.as_str();
         graph.add_repartition_topic(topic, None);
         let key = Arc::clone(&self.this.key);
-        let choose: Partitioner<Vec<u8>, Answer> = match partitioner {
+        let mut produced = Produced::with(Bytes, AnswerSerde);
+        match partitioner {
             // To the task that has asked.
-            None => Arc::new(|_, _, answer: &Answer, _| Some(vec![answer.primary_partition?])),
-            Some(choose) => Arc::new(move |topic, primary_key: &Vec<u8>, _, count| {
-                Some(vec![choose(topic, &key.deserialize(primary_key).ok()?, count)?])
-            }),
-        };
-        let produced = Produced { partitioner: Some(choose), ..Produced::with(Bytes, AnswerSerde) };
+            None => produced.partition_of = Some(|answer: &Answer| answer.primary_partition),
+            Some(choose) => {
+                let choose: Partitioner<Vec<u8>, Answer> = Arc::new(move |topic, primary_key: &Vec<u8>, _, count| {
+                    Some(vec![choose(topic, &key.deserialize(primary_key).ok()?, count)?])
+                });
+                produced.partitioner = Some(choose);
+            }
+        }
         graph.append(NodeSpec::sink(&self.names.response_sink, topic.into(), produced), &answers);
         let consumed = Consumed::with(Arc::clone(&self.this.key), ResponseSerde(Arc::clone(&self.other.value)));
         graph.append(NodeSpec::source(&self.names.response_source, &[topic], consumed), &[])

@@ -376,7 +376,7 @@ impl<K, V> fmt::Debug for KStream<K, V> {
 }
 
 /// Sends the windows of a key where the key goes (Java's `WindowedStreamPartitioner`).
-fn by_inner_key<K: 'static, V>(serde: DynSerde<K>) -> Partitioner<K, V> {
+pub(super) fn by_inner_key<K: 'static, V>(serde: DynSerde<K>) -> Partitioner<K, V> {
     Arc::new(move |_, key, _, partitions| {
         let mut bytes = Vec::new();
         // A key that cannot be written is told by the sink itself.

@@ -180,13 +180,15 @@ pub struct Produced<K, V> {
     pub(crate) key: DynSerde<K>,
     pub(crate) value: DynSerde<V>,
     pub(crate) partitioner: Option<Partitioner<K, V>>,
+    /// The partition that a value of the library's own says it goes to, before anybody else is asked.
+    pub(crate) partition_of: Option<fn(&V) -> Option<i32>>,
     pub(crate) name: Option<String>,
 }
 
 impl<K: 'static, V: 'static> Produced<K, V> {
     /// Writes keys and values with these serdes.
     pub fn with(key: impl Serde<Item = K>, value: impl Serde<Item = V>) -> Self {
-        Produced { key: Arc::new(key), value: Arc::new(value), partitioner: None, name: None }
+        Produced { key: Arc::new(key), value: Arc::new(value), partitioner: None, partition_of: None, name: None }
     }
 
     /// Chooses partitions by topic, key, value and number of partitions. None: by the hash of the key, as Java; an empty
@@ -209,7 +211,8 @@ impl<K: 'static, V: 'static> Produced<K, V> {
 impl<K, V> Clone for Produced<K, V> {
     fn clone(&self) -> Self {
         let (key, value) = (Arc::clone(&self.key), Arc::clone(&self.value));
-        Produced { key, value, partitioner: self.partitioner.clone(), name: self.name.clone() }
+        let (partitioner, name) = (self.partitioner.clone(), self.name.clone());
+        Produced { key, value, partitioner, partition_of: self.partition_of, name }
     }
 }
 
@@ -217,7 +220,7 @@ impl<K, V> Clone for Produced<K, V> {
 /// `table.to_stream().to("counts", Produced::with(Utf8, I64))` needs no word about nulls.
 impl<K: 'static, V: 'static> From<Produced<K, V>> for Produced<K, Option<V>> {
     fn from(produced: Produced<K, V>) -> Self {
-        let Produced { key, value, partitioner, name } = produced;
+        let Produced { key, value, partitioner, name, .. } = produced;
         let partitioner = partitioner.map(|partitioner| {
             let null = Arc::clone(&value);
             let nullable: Partitioner<K, Option<V>> = Arc::new(move |topic, key, value, partitions| {
@@ -226,7 +229,7 @@ impl<K: 'static, V: 'static> From<Produced<K, V>> for Produced<K, Option<V>> {
             });
             nullable
         });
-        Produced { key, value: Arc::new(Nullable(value)), partitioner, name }
+        Produced { key, value: Arc::new(Nullable(value)), partitioner, partition_of: None, name }
     }
 }
 

@@ -53,8 +53,10 @@ impl<K: 'static, V: 'static> Processor<K, V> for Sink<K, V> {
                 (ctx.task.output.topic(&chosen), &*chosen)
             }
         };
+        let known = self.produced.partition_of.and_then(|partition_of| partition_of(&value));
         let partitions = match &self.produced.partitioner {
             None => None,
+            Some(_) if known.is_some() => None,
             Some(partitioner) => {
                 let count = (ctx.task.environment.partition_counts)(topic)?;
                 partitioner(topic, &key, &value, count)
@@ -73,7 +75,7 @@ impl<K: 'static, V: 'static> Processor<K, V> for Sink<K, V> {
             }
         };
         match partitions {
-            None => ctx.task.output.push(number, None, bytes, timestamp, headers),
+            None => ctx.task.output.push(number, known, bytes, timestamp, headers),
             Some(partitions) => {
                 for partition in partitions {
                     ctx.task.output.push(number, Some(partition), bytes, timestamp, headers.clone());
