@@ -153,7 +153,7 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
         let base = self.store_name.as_ref().map(|base| format!("{base}{suffix}"));
         let name = self.store_name(graph, base, generated);
         let engine = self.engine.unwrap_or(graph.default_engine);
-        let kind = WindowKind::new(windows.retention_ms(), windows.size_ms(), true, false, engine);
+        let kind = WindowKind::for_join(windows.retention_ms(), windows.size_ms(), engine);
         let store =
             StoreBuilder::<WindowStore<K, T>>::window(&name, kind, engine, Arc::clone(&self.key), Arc::clone(value))
                 .with_logged_headers();

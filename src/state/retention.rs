@@ -54,6 +54,9 @@ impl Retention {
     pub(super) fn admit(&mut self, row: &[u8]) -> bool {
         let Some(time) = self.keys.time(row) else { return true };
         self.observed = self.observed.max(time);
+        if self.keys.drops_each {
+            return time > self.observed.saturating_sub(self.retention_ms);
+        }
         self.keys.prefix(time) >= self.first_prefix(self.observed)
     }
 
@@ -65,7 +68,11 @@ impl Retention {
 
     /// Whether a row of one time would be dropped once a row of another time is put.
     pub(super) fn would_expire(&self, time: i64, put: i64) -> bool {
-        self.keys.prefix(time) < self.first_prefix(self.observed.max(put))
+        let observed = self.observed.max(put);
+        if self.keys.drops_each {
+            return time <= observed.saturating_sub(self.retention_ms);
+        }
+        self.keys.prefix(time) < self.first_prefix(observed)
     }
 
     pub(super) fn show_expired(&mut self, shows: bool) {

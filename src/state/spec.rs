@@ -170,11 +170,14 @@ impl StoreSpec {
 /// The shortest bucket.
 const BUCKET_MS_MIN: i64 = 60_000;
 
+/// The shortest bucket of a join in memory: rows that have expired are kept about as long.
+const JOIN_BUCKET_MS_MIN: i64 = 1_000;
+
 impl WindowedKeys {
     /// Java's segments for this retention; in memory rows lie by time.
     fn of(tail: Tail, retention_ms: i64, engine: EngineKind) -> WindowedKeys {
         let bucket_ms = (engine == EngineKind::Persistent).then_some((retention_ms / 2).max(BUCKET_MS_MIN));
-        WindowedKeys { tail, bucket_ms }
+        WindowedKeys { tail, bucket_ms, drops_each: bucket_ms.is_none() }
     }
 }
 
@@ -189,6 +192,13 @@ impl WindowKind {
         let tail = if retains_duplicates { Tail::Sequence } else { Tail::None };
         let keys = WindowedKeys::of(tail, retention_ms, engine);
         WindowKind { retention_ms, window_ms, retains_duplicates, is_timestamped, keys }
+    }
+
+    /// The window of one side of a join: only ever asked for the rows of one key, so they lie by key in memory, too.
+    pub(crate) fn for_join(retention_ms: i64, window_ms: i64, engine: EngineKind) -> WindowKind {
+        let kind = WindowKind::new(retention_ms, window_ms, true, false, engine);
+        let bucket_ms = kind.keys.bucket_ms.or(Some((retention_ms / 2).max(JOIN_BUCKET_MS_MIN)));
+        WindowKind { keys: WindowedKeys { bucket_ms, ..kind.keys }, ..kind }
     }
 }
 

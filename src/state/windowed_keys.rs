@@ -16,6 +16,8 @@ pub(crate) struct WindowedKeys {
     pub(super) tail: Tail,
     /// The length of a bucket; none: rows lie by their time.
     pub(super) bucket_ms: Option<i64>,
+    /// Whether a row that has expired is dropped although its bucket has not.
+    pub(super) drops_each: bool,
 }
 
 /// What follows the time.
@@ -147,16 +149,16 @@ mod tests {
     fn rows_have_these_keys() {
         let bucket_ms = Some(60_000);
         let parts = Parts { key: b"k1", time: 120_001, tail: 0 };
-        let plain = WindowedKeys { tail: Tail::None, bucket_ms };
+        let plain = WindowedKeys { tail: Tail::None, bucket_ms, drops_each: false };
         let logged = b"k1\0\0\0\0\0\x01\xd4\xc1\0\0\0\0".to_vec();
         assert_eq!(bytes(plain, parts), (b"\0\0\0\0\0\0\0\x02k1\0\0\0\0\0\x01\xd4\xc1".to_vec(), logged.clone()));
-        let in_memory = WindowedKeys { tail: Tail::None, bucket_ms: None };
+        let in_memory = WindowedKeys { tail: Tail::None, bucket_ms: None, drops_each: false };
         assert_eq!(bytes(in_memory, parts), (b"\0\0\0\0\0\x01\xd4\xc1k1".to_vec(), logged));
         let parts = Parts { tail: 7, ..parts };
-        let duplicates = WindowedKeys { tail: Tail::Sequence, bucket_ms };
+        let duplicates = WindowedKeys { tail: Tail::Sequence, bucket_ms, drops_each: false };
         let logged = b"k1\0\0\0\0\0\x01\xd4\xc1\0\0\0\x07".to_vec();
         assert_eq!(bytes(duplicates, parts).1, logged);
-        let session = WindowedKeys { tail: Tail::Start, bucket_ms };
+        let session = WindowedKeys { tail: Tail::Start, bucket_ms, drops_each: false };
         let logged = b"k1\0\0\0\0\0\x01\xd4\xc1\0\0\0\0\0\0\0\x07".to_vec();
         assert_eq!(bytes(session, parts).1, logged);
     }
@@ -165,7 +167,7 @@ mod tests {
     fn a_key_that_is_too_short_is_none() {
         for tail in [Tail::None, Tail::Sequence, Tail::Start] {
             for bucket_ms in [None, Some(60_000)] {
-                let keys = WindowedKeys { tail, bucket_ms };
+                let keys = WindowedKeys { tail, bucket_ms, drops_each: false };
                 assert_eq!(keys.decode(b"\0\0\0"), None);
                 assert_eq!(keys.decode_logged(b"\0\0\0\0\0\0"), None);
             }
