@@ -8,9 +8,10 @@
     reason = "a bench measures time and prints it"
 )]
 
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use kstreams::{BenchStore, Result};
+use kstreams::{BenchStore, I64, Result, Stores, Window, Windowed};
 
 const COMMIT_EVERY: u64 = 10_000;
 
@@ -28,6 +29,70 @@ fn main() -> Result<()> {
         let restored = restore(&mut BenchStore::on_disk(folder.path())?, 1_000_000)?;
         println!("{:44} {:>9} {:>9.2}", "RocksDB, restore, us per record", "", restored);
     }
+    println!();
+    println!("{:44} {:>9} {:>9} {:>9}", "us per step, 100 k keys, 8 B values", "window", "session", "versioned");
+    timed("memory", None)?;
+    if cfg!(feature = "rocksdb") {
+        let folder = tempfile::tempdir().map_err(kstreams::Error::user)?;
+        timed("RocksDB", Some(folder.path()))?;
+    }
+    Ok(())
+}
+
+/// A record a millisecond over ten minutes. Windows: fetch, put and, for one in ten, the last minute of the key. Sessions:
+/// find and put. Versions: put, and as of a minute ago.
+fn timed(name: &str, folder: Option<&Path>) -> Result<()> {
+    const STEPS: i64 = 600_000;
+    let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+    let key = |n: i64| (mix(n as u64) % 100_000) as i64;
+    let folder = |kind: &str| folder.map(|folder| folder.join(kind));
+    let per_step = |start: Instant| start.elapsed().as_secs_f64() * 1e6 / STEPS as f64;
+
+    let builder = Stores::window("w", hour, minute, false, I64, I64);
+    let (mut ctx, mut store) = BenchStore::with_facade(&builder, folder("window").as_deref())?;
+    let start = Instant::now();
+    for n in 0..STEPS {
+        let (key, window) = (key(n), n - n % 60_000);
+        let count = store.fetch(&mut ctx, &key, window)?.unwrap_or(0);
+        store.put(&mut ctx, &key, &(count + 1), window)?;
+        if n % 10 == 0 {
+            store.fetch_range(&key, window - 60_000, window)?.collect(&mut ctx)?;
+        }
+        if n as u64 % COMMIT_EVERY == 0 {
+            ctx.commit()?;
+        }
+    }
+    let window = per_step(start);
+
+    let builder = Stores::session("s", hour, I64, I64);
+    let (mut ctx, mut store) = BenchStore::with_facade(&builder, folder("session").as_deref())?;
+    let start = Instant::now();
+    for n in 0..STEPS {
+        let key = key(n);
+        let found = store.find_sessions(&key, n - 60_000, n)?.next(&mut ctx)?;
+        let (begin, count) = found.as_ref().map_or((n, 0), |(session, count)| (session.window.start, *count));
+        if let Some((session, _)) = found {
+            store.remove(&mut ctx, &session)?;
+        }
+        store.put(&mut ctx, &Windowed::new(key, Window::new(begin, n)), &(count + 1))?;
+        if n as u64 % COMMIT_EVERY == 0 {
+            ctx.commit()?;
+        }
+    }
+    let session = per_step(start);
+
+    let builder = Stores::versioned_key_value("v", hour, I64, I64);
+    let (mut ctx, mut store) = BenchStore::with_facade(&builder, folder("versioned").as_deref())?;
+    let start = Instant::now();
+    for n in 0..STEPS {
+        store.put(&mut ctx, &key(n), Some(&n), n)?;
+        store.get_as_of(&mut ctx, &key(n + 1), n - 60_000)?;
+        if n as u64 % COMMIT_EVERY == 0 {
+            ctx.commit()?;
+        }
+    }
+    let versioned = per_step(start);
+    println!("{name:44} {window:>9.2} {session:>9.2} {versioned:>9.2}");
     Ok(())
 }
 

@@ -20,7 +20,7 @@ pub struct BenchStore {
 impl BenchStore {
     /// A store in memory.
     pub fn in_memory() -> BenchStore {
-        BenchStore { stores: TaskStores::in_memory(&[spec()], 0), context: RecordContext::default(), offset: 0 }
+        BenchStore::of(spec(), None).unwrap_or_else(|_| BenchStore::new(TaskStores::default()))
     }
 
     /// A store in RocksDB, with the default bounds on memory.
@@ -28,15 +28,31 @@ impl BenchStore {
     /// # Errors
     /// A folder that cannot be written.
     pub fn on_disk(folder: &Path) -> Result<BenchStore> {
+        BenchStore::of(spec(), Some(folder))
+    }
+
+    /// A store of any kind with its facade: in RocksDB where there is a folder.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn with_facade<S>(store: &StoreBuilder<S>, folder: Option<&Path>) -> Result<(BenchStore, S)> {
+        Ok((BenchStore::of(Arc::clone(&store.spec), folder)?, store.open(0)))
+    }
+
+    fn of(spec: Arc<StoreSpec>, folder: Option<&Path>) -> Result<BenchStore> {
+        let Some(folder) = folder else { return Ok(BenchStore::new(TaskStores::in_memory(&[spec], 0))) };
         let home = StateHome {
             directory: Some(StateDirectory::open(folder, "bench")?),
             memory: StateMemory::new(StateMemoryLimits::default()),
             cache: CacheBudget::new(0),
         };
         let changelog = ChangelogIdentity { topic: "bench".into(), topic_id: None, partition: 0 };
-        let store = StoreToOpen { spec: spec(), changelog: Some(changelog) };
-        let stores = TaskStores::open(&home, TaskId { sub_topology: 0, partition: 0 }, &[store], 1)?;
-        Ok(BenchStore { stores, context: RecordContext::default(), offset: 0 })
+        let store = StoreToOpen { spec, changelog: Some(changelog) };
+        Ok(BenchStore::new(TaskStores::open(&home, TaskId { sub_topology: 0, partition: 0 }, &[store], 1)?))
+    }
+
+    fn new(stores: TaskStores) -> BenchStore {
+        BenchStore { stores, context: RecordContext::default(), offset: 0 }
     }
 
     /// Reads a row.
@@ -76,6 +92,12 @@ impl BenchStore {
             self.offset += 1;
         }
         self.stores.restore(0, &batch, self.offset)
+    }
+}
+
+impl StoreContext for BenchStore {
+    fn stores(&mut self) -> (&mut TaskStores, &RecordContext) {
+        (&mut self.stores, &self.context)
     }
 }
 

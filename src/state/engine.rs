@@ -25,6 +25,7 @@ pub(super) enum Engine {
 
 /// Where a store is with the rows of a commit.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "memory forgets it with its rows"))]
 pub(super) struct At<'a> {
     /// The next changelog offset that is needed; none: as before.
     pub(super) next_offset: Option<i64>,
