@@ -58,7 +58,7 @@ fn timed(name: &str, folder: Option<&Path>) -> Result<()> {
         if n % 10 == 0 {
             store.fetch_range(&key, window - 60_000, window)?.collect(&mut ctx)?;
         }
-        if n as u64 % COMMIT_EVERY == 0 {
+        if (n as u64).is_multiple_of(COMMIT_EVERY) {
             ctx.commit()?;
         }
     }
@@ -75,7 +75,7 @@ fn timed(name: &str, folder: Option<&Path>) -> Result<()> {
             store.remove(&mut ctx, &session)?;
         }
         store.put(&mut ctx, &Windowed::new(key, Window::new(begin, n)), &(count + 1))?;
-        if n as u64 % COMMIT_EVERY == 0 {
+        if (n as u64).is_multiple_of(COMMIT_EVERY) {
             ctx.commit()?;
         }
     }
@@ -87,7 +87,7 @@ fn timed(name: &str, folder: Option<&Path>) -> Result<()> {
     for n in 0..STEPS {
         store.put(&mut ctx, &key(n), Some(&n), n)?;
         store.get_as_of(&mut ctx, &key(n + 1), n - 60_000)?;
-        if n as u64 % COMMIT_EVERY == 0 {
+        if (n as u64).is_multiple_of(COMMIT_EVERY) {
             ctx.commit()?;
         }
     }
@@ -112,7 +112,7 @@ fn get_and_put(store: &mut BenchStore, keys: u64, choose: impl Fn(u64) -> u64) -
     let mut value = [7; 100];
     for n in 0..keys {
         store.put(&key(mix(n) % keys), &value)?;
-        if n % COMMIT_EVERY == 0 {
+        if n.is_multiple_of(COMMIT_EVERY) {
             store.commit()?;
         }
     }
@@ -125,7 +125,7 @@ fn get_and_put(store: &mut BenchStore, keys: u64, choose: impl Fn(u64) -> u64) -
         }
         value[(n % 100) as usize] = n as u8;
         store.put(&key, &value)?;
-        if n % COMMIT_EVERY == 0 {
+        if n.is_multiple_of(COMMIT_EVERY) {
             store.commit()?;
         }
     }

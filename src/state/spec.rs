@@ -60,11 +60,14 @@ pub(crate) struct VersionedKind {
 impl VersionedKind {
     /// With Java's default for the second length.
     pub(crate) fn new(history_ms: i64) -> VersionedKind {
-        let segment_ms = match history_ms {
-            ..=60_000 => (history_ms / 3).max(2_000),
-            ..=300_000 => (history_ms / 5).max(20_000),
-            ..=3_600_000 => (history_ms / 12).max(60_000),
-            _ => (history_ms / 24).max(300_000),
+        let segment_ms = if history_ms <= 60_000 {
+            (history_ms / 3).max(2_000)
+        } else if history_ms <= 300_000 {
+            (history_ms / 5).max(20_000)
+        } else if history_ms <= 3_600_000 {
+            (history_ms / 12).max(60_000)
+        } else {
+            (history_ms / 24).max(300_000)
         };
         VersionedKind { history_ms, segment_ms }
     }

@@ -36,6 +36,9 @@ pub(crate) struct Version {
     pub(super) value: Option<Vec<u8>>,
 }
 
+/// An earlier version: from, to and value.
+type Earlier = (i64, i64, Option<Vec<u8>>);
+
 /// Versions read at once on the way back to a time.
 const PAGE: usize = 4;
 
@@ -133,7 +136,7 @@ impl Store {
     }
 
     /// The last of the earlier versions that was put for this time or one before: from, to and value.
-    fn version_before(&mut self, key: &[u8], time: i64) -> Result<Option<(i64, i64, Option<Vec<u8>>)>> {
+    fn version_before(&mut self, key: &[u8], time: i64) -> Result<Option<Earlier>> {
         let (mut from, to) = (Bound::Included(row_key(key, time)), [key, &[u8::MAX; 8]].concat());
         loop {
             let rows = self.page(from.as_ref().map(Vec::as_slice), Bound::Included(&to), false, PAGE)?;

@@ -51,6 +51,8 @@ impl KeyRange {
     }
 }
 
+type ByteRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
 /// Rows of a query as bytes, in the order of the store.
 #[derive(Debug)]
 pub(super) struct Scan {
@@ -60,7 +62,7 @@ pub(super) struct Scan {
     /// Prefixes that are left; none: not begun.
     prefixes: Option<(i64, i64)>,
     /// What is left of the range that is being read.
-    range: Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)>,
+    range: Option<ByteRange>,
     page: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
 }
 
