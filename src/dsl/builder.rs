@@ -145,8 +145,9 @@ impl StreamsBuilder {
         let given = consumed.name.take();
         let source = graph.name_or(given.as_ref().map(|name| format!("{name}-source")), "KSTREAM-SOURCE-");
         let name = graph.name_or(given, "KTABLE-SOURCE-");
+        let readable = consumed.readable();
         let source = graph.append(NodeSpec::source(&source, &[topic], consumed.nullable()), &[]);
-        graph.note_source_table(&store.spec.spec().name, topic);
+        graph.note_source_table(&store.spec.spec().name, topic, readable);
         table_source::<K, Option<V>, V>(&self.graph, &mut graph, &name, source, store)
     }
 

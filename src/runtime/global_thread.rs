@@ -48,13 +48,13 @@ impl GlobalThread {
     ///
     /// # Errors
     /// What a maker returned, and stores that cannot be opened.
-    pub(super) fn open(app: Arc<Application>, orders: Arc<Orders>) -> Result<Option<GlobalThread>> {
+    pub(super) fn open(app: &Arc<Application>, orders: &Arc<Orders>) -> Result<Option<GlobalThread>> {
         let mut has_failed = false;
         loop {
             if orders.current() != Order::GoOn {
                 return Ok(None);
             }
-            match GlobalThread::try_open(&app, &orders) {
+            match GlobalThread::try_open(app, orders) {
                 Ok(thread) => return Ok(Some(thread)),
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     if !std::mem::replace(&mut has_failed, true) {

@@ -129,7 +129,7 @@ impl Supervisor {
             enter_own_thread();
             let _entered = tracing::info_span!("global-thread", application = app.id()).entered();
             let work = || -> Result<()> {
-                let Some(thread) = GlobalThread::open(Arc::clone(&app), given)? else { return Ok(()) };
+                let Some(thread) = GlobalThread::open(&app, &given)? else { return Ok(()) };
                 thread.run(|| {
                     // As with the end of a thread: without a supervisor there is nobody to tell.
                     let _ = events.send(Event::GlobalsReady);

@@ -72,7 +72,7 @@ pub use session_store::SessionStore;
 pub(crate) use spec::StoreKind;
 #[allow(unused_imports, reason = "for versioned tables")]
 pub(crate) use spec::VersionedKind;
-pub(crate) use spec::{Changelog, EngineKind, LoggedHeaders, StoreSpec};
+pub(crate) use spec::{Changelog, EngineKind, LoggedHeaders, Readable, StoreSpec};
 pub(crate) use spec::{SessionKind, WindowKind};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreContext, TimestampedKeyValueStore};

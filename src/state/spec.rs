@@ -1,6 +1,7 @@
 //! What a store is, before there is one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::custom::MakeEngine;
@@ -113,7 +114,31 @@ pub(crate) enum Changelog {
     Topic { config: BTreeMap<String, String> },
     /// A source topic of the task that holds the same rows (without the application's prefix): nothing is written to it,
     /// and it is read up to what is committed of it as an input.
-    Source { topic: Arc<str> },
+    Source { topic: Arc<str>, readable: Readable },
+}
+
+/// Whether the source has read a record, and not skipped it: only then is it a row.
+#[derive(Clone)]
+pub(crate) struct Readable(Arc<dyn Fn(&[u8], Option<&[u8]>) -> bool + Send + Sync>);
+
+impl Readable {
+    pub(crate) fn new(is_readable: impl Fn(&[u8], Option<&[u8]>) -> bool + Send + Sync + 'static) -> Readable {
+        Readable(Arc::new(is_readable))
+    }
+}
+
+impl PartialEq for Readable {
+    fn eq(&self, other: &Readable) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Readable {}
+
+impl fmt::Debug for Readable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Readable")
+    }
 }
 
 impl StoreSpec {
@@ -122,10 +147,18 @@ impl StoreSpec {
         matches!(self.changelog, Changelog::Topic { .. })
     }
 
+    /// Whether a record of the changelog is a row of the store.
+    pub(super) fn is_row(&self, key: &[u8], value: Option<&[u8]>) -> bool {
+        match &self.changelog {
+            Changelog::Source { readable, .. } => (readable.0)(key, value),
+            Changelog::Off | Changelog::Topic { .. } => true,
+        }
+    }
+
     /// The source topic that the store is restored from.
     pub(crate) fn source_changelog(&self) -> Option<&Arc<str>> {
         match &self.changelog {
-            Changelog::Source { topic } => Some(topic),
+            Changelog::Source { topic, .. } => Some(topic),
             Changelog::Off | Changelog::Topic { .. } => None,
         }
     }

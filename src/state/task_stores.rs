@@ -360,7 +360,7 @@ impl TaskStores {
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         let mut row = Bytes::new();
         for record in batch.iter(0) {
-            let Some(key) = record.key else { continue };
+            let Some(key) = record.key.filter(|key| store.spec.is_row(key, record.value)) else { continue };
             let value = record.value.map(|value| as_row(store.spec.kind, value, record.timestamp, &mut row));
             if let Some(history) = &mut store.history {
                 if history.admit(record.timestamp) {

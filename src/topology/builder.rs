@@ -14,7 +14,7 @@ use super::{
     sub_topology,
 };
 use crate::error::{Error, Result};
-use crate::state::{Changelog, EngineKind, LoggedHeaders, StoreBuilder, StoreSpec};
+use crate::state::{Changelog, EngineKind, LoggedHeaders, Readable, StoreBuilder, StoreSpec};
 
 /// Grows a topology node by node, wired by name: Java's `Topology`. The typed handles of [`StreamsBuilder`] append to it
 /// as well.
@@ -246,8 +246,8 @@ impl TopologyBuilder {
     }
 
     /// The store of a table that is read from a topic: it may be restored from there.
-    pub(crate) fn note_source_table(&mut self, store: &Arc<str>, topic: &str) {
-        self.notes.source_tables.push((Arc::clone(store), topic.into()));
+    pub(crate) fn note_source_table(&mut self, store: &Arc<str>, topic: &str, readable: Readable) {
+        self.notes.source_tables.push((Arc::clone(store), Changelog::Source { topic: topic.into(), readable }));
     }
 
     pub(crate) fn note_table_store(&mut self, store: &Arc<str>) {
@@ -267,9 +267,9 @@ impl TopologyBuilder {
     }
 
     /// Makes a source topic the changelog of a store.
-    pub(crate) fn back_by_source(&mut self, store: &Arc<str>, topic: &str) {
+    pub(super) fn back_by(&mut self, store: &Arc<str>, changelog: Changelog) {
         if let Some(spec) = self.stores.get_mut(store) {
-            Arc::make_mut(spec).changelog = Changelog::Source { topic: topic.into() };
+            Arc::make_mut(spec).changelog = changelog;
         }
     }
 

@@ -54,11 +54,12 @@ impl TopologyBuilder {
         P: Processor<K, V>,
     {
         let consumed = consumed.with_offset_reset(OffsetReset::Earliest);
+        let changelog = Changelog::Source { topic: topic.into(), readable: consumed.readable() };
         let source = self.append(NodeSpec::source(source, &[topic], consumed), &[]);
         let name = Arc::clone(&store.spec.name);
         self.append(NodeSpec::processor::<K, V, _>(processor, make).with_stores([Arc::clone(&name)]), &[source]);
         self.add_store(Arc::clone(&store.spec));
-        self.back_by_source(&name, topic);
+        self.back_by(&name, changelog);
         self
     }
 

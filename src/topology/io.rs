@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::record::{Headers, RecordMetadata};
 use crate::serdes::{DynSerde, Nullable, Serde};
+use crate::state::Readable;
 
 /// A record as a timestamp extractor sees it.
 #[derive(Debug)]
@@ -138,6 +139,14 @@ impl<K: 'static, V: 'static> Consumed<K, V> {
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         Consumed { name: Some(name.to_owned()), ..self }
+    }
+
+    /// Tells which records are read.
+    pub(crate) fn readable(&self) -> Readable {
+        let (key, value) = (Arc::clone(&self.key), Arc::clone(&self.value));
+        Readable::new(move |key_bytes, value_bytes| {
+            key.deserialize(key_bytes).is_ok() && value_bytes.is_none_or(|bytes| value.deserialize(bytes).is_ok())
+        })
     }
 
     /// The same with the timestamps of the records.

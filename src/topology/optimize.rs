@@ -12,6 +12,7 @@ use super::builder::TopologyBuilder;
 use super::self_joins::{StreamJoinNodes, rewrite_self_joins};
 use super::{FanOut, NodeId};
 use crate::error::{Error, Result};
+use crate::state::Changelog;
 
 /// Which rewrites are made of a topology before it runs (`topology.optimization`); none unless told otherwise.
 ///
@@ -108,8 +109,8 @@ pub(crate) struct Notes {
     pub(super) repartitions: Vec<RepartitionNodes>,
     /// The stores of tables and aggregations.
     pub(super) table_stores: Vec<Arc<str>>,
-    /// The store of each table that is read from a topic, and the topic.
-    pub(super) source_tables: Vec<(Arc<str>, Arc<str>)>,
+    /// The store of each table that is read from a topic, and that topic as its changelog.
+    pub(super) source_tables: Vec<(Arc<str>, Changelog)>,
     /// Joins of streams of one type: of one stream, perhaps.
     pub(super) stream_joins: Vec<StreamJoinNodes>,
 }
@@ -142,8 +143,8 @@ pub(super) fn optimize(builder: &mut TopologyBuilder, optimization: Optimization
 
 /// Tables are restored from their topics, whatever was said of logging.
 fn reuse_source_topics(builder: &mut TopologyBuilder) {
-    for (store, topic) in std::mem::take(&mut builder.notes.source_tables) {
-        builder.back_by_source(&store, &topic);
+    for (store, changelog) in std::mem::take(&mut builder.notes.source_tables) {
+        builder.back_by(&store, changelog);
     }
 }
 

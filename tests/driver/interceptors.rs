@@ -22,7 +22,7 @@ impl ProcessorInterceptor for Watch {
     }
 }
 
-fn driver(config: Config) -> TopologyTestDriver {
+fn driver(config: &Config) -> TopologyTestDriver {
     let builder = StreamsBuilder::new();
     builder
         .stream("in", Consumed::with(Utf8, Utf8))
@@ -34,13 +34,13 @@ fn driver(config: Config) -> TopologyTestDriver {
             true
         })
         .to("out", Produced::with(Utf8, Utf8).named("sink"));
-    TopologyTestDriver::with_config(&builder.build().unwrap(), &config).unwrap()
+    TopologyTestDriver::with_config(&builder.build().unwrap(), config).unwrap()
 }
 
 #[test]
 fn every_call_of_every_processor_is_seen_from_outside_in() {
     let watch = Watch::default();
-    let mut driver = driver(Config::new("app", "embedded://").processor_interceptor(watch.clone()));
+    let mut driver = driver(&Config::new("app", "embedded://").processor_interceptor(watch.clone()));
     driver.pipe_raw("in", Some(b"k"), Some(b"v"), 7, Headers::new()).unwrap();
     let seen = watch.0.lock().unwrap().join(", ");
     assert_eq!(seen, "upper@7 begins, check@7 begins, sink@7 begins, sink ends, check ends, upper ends");
@@ -50,11 +50,11 @@ fn every_call_of_every_processor_is_seen_from_outside_in() {
 #[test]
 fn a_failure_passes_the_interceptor_before_the_handler_decides() {
     let config = Config::new("app", "embedded://").processor_interceptor(Watch::default());
-    let mut failing = driver(config.clone());
+    let mut failing = driver(&config);
     // A panic is no value that could be looked at.
     let error = failing.pipe_raw("in", Some(b"k"), Some(b"bad"), 1, Headers::new()).unwrap_err();
     assert!(error.report().contains("bad value"), "{}", error.report());
-    let mut lenient = driver(config.processing_handler(ErrorHandler::log_and_continue()));
+    let mut lenient = driver(&config.processing_handler(ErrorHandler::log_and_continue()));
     lenient.pipe_raw("in", Some(b"k"), Some(b"bad"), 1, Headers::new()).unwrap();
     lenient.pipe_raw("in", Some(b"k"), Some(b"good"), 2, Headers::new()).unwrap();
     assert_eq!((lenient.produced().len(), lenient.dropped_records()), (1, 1));
@@ -71,7 +71,7 @@ impl ProcessorInterceptor for Nothing {
 
 #[test]
 fn a_call_that_is_not_made_ends_the_way_of_the_record() {
-    let mut driver = driver(Config::new("app", "embedded://").processor_interceptor(Nothing));
+    let mut driver = driver(&Config::new("app", "embedded://").processor_interceptor(Nothing));
     driver.pipe_raw("in", Some(b"k"), Some(b"v"), 7, Headers::new()).unwrap();
     assert!(driver.produced().is_empty());
 }
