@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::kstream::one_name;
 use super::{KStream, StreamJoined};
-use crate::operators::outer_join_store::{OuterJoinRows, OuterJoinStore, Side};
+use crate::operators::outer_join_store::{OuterJoinRows, OuterJoinStore};
 use crate::operators::self_join::SelfJoin;
 use crate::operators::stateless::PassThrough;
 use crate::operators::stream_stream_join::{Bounds, JoinWindow, StreamJoin, StreamJoiner};
 use crate::serdes::DynSerde;
-use crate::state::{StoreBuilder, WindowStore};
+use crate::state::{Side, StoreBuilder, WindowStore};
 use crate::topology::{NodeId, NodeSpec, Role, StreamJoinNodes, TopologyBuilder};
 use crate::window::{JoinWindows, millis};
 

@@ -10,30 +10,9 @@
 use std::ops::Bound;
 
 use crate::error::{Error, Result};
-use crate::state::{ByteLists, KeyValueStore, RecordContext, StoreBuilder, TaskStores};
-
-/// A side of a join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Left,
-    Right,
-}
-
-impl Side {
-    pub(crate) fn byte(self) -> u8 {
-        match self {
-            Side::Left => 1,
-            Side::Right => 0,
-        }
-    }
-
-    pub(crate) fn other(self) -> Side {
-        match self {
-            Side::Left => Side::Right,
-            Side::Right => Side::Left,
-        }
-    }
-}
+use crate::state::{
+    ByteLists, KeyValueStore, RecordContext, Side, StoreBuilder, TaskStores, decode_join_key, encode_join_key,
+};
 
 /// As it is declared: bytes, since the values of the two sides are of two types.
 pub(crate) type OuterJoinRows = StoreBuilder<KeyValueStore<Vec<u8>, Vec<u8>>>;
@@ -70,7 +49,7 @@ impl OuterJoinStore {
         stores: &mut TaskStores,
         context: &RecordContext,
     ) -> Result<()> {
-        encode_key(timestamp, side, key, &mut self.row_key);
+        encode_join_key(timestamp, side, key, &mut self.row_key);
         self.entry.clear();
         self.entry.push(side.byte());
         write_value(&mut self.entry)?;
@@ -87,7 +66,7 @@ impl OuterJoinStore {
         stores: &mut TaskStores,
         context: &RecordContext,
     ) -> Result<()> {
-        encode_key(timestamp, side, key, &mut self.row_key);
+        encode_join_key(timestamp, side, key, &mut self.row_key);
         if stores.get(self.index, &self.row_key)?.is_some() {
             stores.put(self.index, &self.row_key, None, context)?;
         }
@@ -103,7 +82,7 @@ impl OuterJoinStore {
     pub(crate) fn page(&self, after: Bound<&[u8]>, limit: usize, stores: &mut TaskStores) -> Result<Vec<OuterJoinRow>> {
         let page = stores.page(self.index, after, Bound::Unbounded, false, limit)?;
         let rows = page.into_iter().map(|(row_key, row)| {
-            let (timestamp, side, _) = decode_key(&row_key)?;
+            let (timestamp, side, _) = decode_join_key(&row_key)?;
             Ok(OuterJoinRow { row_key, timestamp, side, row })
         });
         rows.collect()
@@ -113,7 +92,7 @@ impl OuterJoinStore {
 impl OuterJoinRow {
     /// The bytes of the key of its records.
     pub(crate) fn key(&self) -> Result<&[u8]> {
-        decode_key(&self.row_key).map(|(_, _, key)| key)
+        decode_join_key(&self.row_key).map(|(_, _, key)| key)
     }
 
     /// The bytes of the values of its records, in the order in which they came.
@@ -122,20 +101,6 @@ impl OuterJoinRow {
         // The side of an entry is that of its row.
         entries.map(|entry| entry.split_first().map(|(_, value)| value).ok_or_else(damaged)).collect()
     }
-}
-
-pub(crate) fn encode_key(timestamp: i64, side: Side, key: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    out.extend_from_slice(&timestamp.to_be_bytes());
-    out.push(side.byte());
-    out.extend_from_slice(key);
-}
-
-fn decode_key(row_key: &[u8]) -> Result<(i64, Side, &[u8])> {
-    let (timestamp, rest) = row_key.split_first_chunk().ok_or_else(damaged)?;
-    let (side, key) = rest.split_first().ok_or_else(damaged)?;
-    let side = if *side == 0 { Side::Right } else { Side::Left };
-    Ok((i64::from_be_bytes(*timestamp), side, key))
 }
 
 #[cold]
@@ -150,16 +115,6 @@ mod tests {
     use super::*;
     use crate::serdes::Bytes;
     use crate::state::{EngineKind, StoreKind};
-
-    #[test]
-    fn keys_are_those_of_java() {
-        let mut key = Vec::new();
-        encode_key(1000, Side::Left, b"k1", &mut key);
-        assert_eq!(key, b"\0\0\0\0\0\0\x03\xe8\x01k1");
-        assert_eq!(decode_key(&key).unwrap(), (1000, Side::Left, &b"k1"[..]));
-        encode_key(1000, Side::Right, b"k1", &mut key);
-        assert_eq!(key, b"\0\0\0\0\0\0\x03\xe8\0k1");
-    }
 
     #[test]
     fn records_of_one_side_key_and_time_are_one_row() {
@@ -192,6 +147,5 @@ mod tests {
         let logged = stores.changelog().count();
         store.remove((5, Side::Left, b"k"), &mut stores, &context).unwrap();
         assert_eq!((logged, stores.changelog().count()), (5, 5), "nothing is there to be removed");
-        assert!(decode_key(b"\0\0").is_err());
     }
 }

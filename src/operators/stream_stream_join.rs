@@ -14,11 +14,11 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::outer_join_store::{OuterJoinRow, OuterJoinStore, Side};
+use super::outer_join_store::{OuterJoinRow, OuterJoinStore};
 use crate::error::Result;
 use crate::record::{Headers, Record};
 use crate::serdes::{DynSerde, encode};
-use crate::state::WindowStore;
+use crate::state::{Side, WindowStore};
 use crate::topology::{Processor, ProcessorContext};
 
 /// Joins this side's value with the other's, one of which may be missing; none joins nothing.

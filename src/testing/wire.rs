@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use crate::client::{murmur2, partition_for_key};
 use crate::error::{Error, Result};
-use crate::operators::outer_join_store::{Side, encode_key};
 use crate::record::{Change, Headers, OffsetAndMetadata, ValueAndTimestamp};
 use crate::serdes::{
     Answer, AnswerSerde, Bytes, Changed, Instruction, ResponseSerde, Serde, Subscription, SubscriptionSerde,
     Timestamped, combined_key, murmur3_128,
 };
-use crate::state::BufferValue;
+use crate::state::{BufferValue, Side, encode_join_key};
 use crate::task::CommitPoint;
 use crate::window::TimeWindows;
 
@@ -104,7 +103,7 @@ impl Wire {
     /// The row key of a record in the store of an outer join; true is the left side.
     pub fn join_side_key(timestamp: i64, is_left: bool, key: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_key(timestamp, side(is_left), key, &mut bytes);
+        encode_join_key(timestamp, side(is_left), key, &mut bytes);
         bytes
     }
 
