@@ -257,3 +257,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_rows_of_windows_are_joined_on_the_key_of_the_window() {
+    let builder = StreamsBuilder::new();
+    let size = Duration::from_millis(10);
+    let names = builder.table("names", text(), Materialized::default());
+    let counts = builder
+        .stream("in", text())
+        .group_by_key(grouped())
+        .windowed_by(TimeWindows::of_size_with_no_grace(size))
+        .count(Materialized::named("counts").with_retention(Duration::from_secs(1)));
+    let by = TableJoined::named("j");
+    counts
+        .left_join_foreign_key(&names, |window, _| window.key.clone(), |n, name| format!("{n}{name:?}"), by)
+        .to_stream_with(Option::unwrap_or_default)
+        .map(|window, row| (format!("{}@{}", window.key, window.window.start), row))
+        .to("out", to_text());
+    let mut driver = Driver::new(builder);
+    assert_eq!(driver.pipe("in", "a", "x", 1), ["out a@0 1None @1"]);
+    assert_eq!(driver.pipe("in", "a", "x", 12), ["out a@10 1None @12"]);
+    assert_eq!(driver.pipe("names", "a", "ann", 5), [r#"out a@0 1Some("ann") @5"#, r#"out a@10 1Some("ann") @5"#]);
+    assert_eq!(driver.pipe("in", "a", "x", 13), [r#"out a@10 2Some("ann") @13"#]);
+}
