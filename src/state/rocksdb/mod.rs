@@ -73,6 +73,9 @@ struct Activity {
     dirty_since_ms: AtomicI64,
     /// What may be dropped from it; none: its rows are kept.
     horizon: Option<Arc<Horizon>>,
+    /// IMPORTANT: these own the compaction filter. A family that is made anew does not keep them alive by itself, so they
+    /// must last as long as the database.
+    options: Options,
 }
 
 const CLEAN: i64 = i64::MAX;
@@ -94,10 +97,14 @@ impl Database {
         damage_mark: PathBuf,
     ) -> Result<Database, OpenError> {
         let (options, family_options) = (options::database(shared), options::family(shared));
-        let activity = |store: &Arc<StoreSpec>| Activity {
-            name: Arc::clone(&store.name),
-            dirty_since_ms: AtomicI64::new(CLEAN),
-            horizon: store.kind.expires().then(|| Arc::new(Horizon::new())),
+        let activity = |store: &Arc<StoreSpec>| {
+            let horizon = store.kind.expires().then(|| Arc::new(Horizon::new()));
+            let mut options = family_options.clone();
+            if let Some(horizon) = &horizon {
+                expiry::drop_expired(&mut options, horizon);
+            }
+            let (name, dirty_since_ms) = (Arc::clone(&store.name), AtomicI64::new(CLEAN));
+            Activity { name, dirty_since_ms, horizon, options }
         };
         let activities: Vec<Activity> = stores.iter().map(activity).collect();
         let existed = path.join("CURRENT").exists();
@@ -108,8 +115,8 @@ impl Database {
         names.dedup();
         let families = names.into_iter().map(|name| {
             let activity = activities.iter().find(|activity| family_name(&activity.name) == name);
-            let options = options_of(&family_options, activity);
-            ColumnFamilyDescriptor::new(name, options)
+            let options = activity.map_or(&family_options, |activity| &activity.options);
+            ColumnFamilyDescriptor::new(name, options.clone())
         });
         let opened = Db::open_cf_descriptors(&options, path, families);
         let db = opened.map_err(|error| {
@@ -170,14 +177,6 @@ impl Database {
         }
         error
     }
-}
-
-fn options_of(family_options: &Options, activity: Option<&Activity>) -> Options {
-    let mut options = family_options.clone();
-    if let Some(horizon) = activity.and_then(|activity| activity.horizon.as_ref()) {
-        expiry::drop_expired(&mut options, horizon);
-    }
-    options
 }
 
 /// RocksDB has a family of its own called `default`; a store may be called so too.
@@ -377,8 +376,8 @@ impl Family {
         if let Some(horizon) = self.activity().and_then(|activity| activity.horizon.as_ref()) {
             horizon.reset();
         }
-        let options = options_of(family_options, self.activity());
-        let wiped = db.drop_cf(&self.name).and_then(|()| db.create_cf(&self.name, &options));
+        let options = self.activity().map_or(family_options, |activity| &activity.options);
+        let wiped = db.drop_cf(&self.name).and_then(|()| db.create_cf(&self.name, options));
         (self.next_offset, self.stream_time) = (None, None);
         wiped.map_err(|error| self.database.failed("empty", error))
     }
