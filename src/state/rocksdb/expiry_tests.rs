@@ -132,3 +132,19 @@ fn expired_versions_leave_with_a_compaction() {
     let left = rows(folder.path(), "v");
     assert!((11 + 20..60).contains(&left), "{left} rows of 150");
 }
+
+/// RocksDB asks the filters of all families for their names when one is made.
+#[test]
+fn a_windowed_store_may_be_emptied_again_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let size = Duration::from_secs(1);
+    let specs = ["a", "b"].map(|name| Stores::window(name, Duration::from_secs(120), size, false, Utf8, Utf8).spec);
+    let home = home(folder.path(), 0);
+    let mut stores = TaskStores::open(&home, TASK, &specs.each_ref().map(to_open), 1).unwrap();
+    for round in 0..20 {
+        stores.wipe(round % 2).unwrap();
+        // Takes the memory that a filter had, if it is gone.
+        let _other = vec![vec![round as u8; 64]; 64];
+    }
+    stores.close().unwrap();
+}

@@ -59,8 +59,6 @@ const END: &[u8] = &[0x02];
 pub(super) struct Database {
     db: Db,
     path: PathBuf,
-    /// Of every family, before what is its own.
-    family_options: Options,
     families: Vec<Activity>,
     /// Where a mark is left when damage is met while running: the next open would succeed.
     damage_mark: PathBuf,
@@ -73,8 +71,8 @@ struct Activity {
     dirty_since_ms: AtomicI64,
     /// What may be dropped from it; none: its rows are kept.
     horizon: Option<Arc<Horizon>>,
-    /// IMPORTANT: these own the compaction filter. A family that is made anew does not keep them alive by itself, so they
-    /// must last as long as the database.
+    /// The database has a bare pointer to the filter in them, also for a family that is made while it is open.
+    /// IMPORTANT: they must outlive it, so they stand behind it in [`Database`].
     options: Options,
 }
 
@@ -98,13 +96,12 @@ impl Database {
     ) -> Result<Database, OpenError> {
         let (options, family_options) = (options::database(shared), options::family(shared));
         let activity = |store: &Arc<StoreSpec>| {
-            let horizon = store.kind.expires().then(|| Arc::new(Horizon::new()));
             let mut options = family_options.clone();
+            let horizon = store.kind.expires().then(|| Arc::new(Horizon::new()));
             if let Some(horizon) = &horizon {
                 expiry::drop_expired(&mut options, horizon);
             }
-            let (name, dirty_since_ms) = (Arc::clone(&store.name), AtomicI64::new(CLEAN));
-            Activity { name, dirty_since_ms, horizon, options }
+            Activity { name: Arc::clone(&store.name), dirty_since_ms: AtomicI64::new(CLEAN), horizon, options }
         };
         let activities: Vec<Activity> = stores.iter().map(activity).collect();
         let existed = path.join("CURRENT").exists();
@@ -126,7 +123,7 @@ impl Database {
             let wrap = if damaged { OpenError::Damaged } else { OpenError::Unavailable };
             wrap(failed("open", path, error))
         })?;
-        Ok(Database { db, path: path.into(), family_options, families: activities, damage_mark })
+        Ok(Database { db, path: path.into(), families: activities, damage_mark })
     }
 
     /// Sizes of the memtables that hold something, each with the number of its family.
@@ -372,12 +369,14 @@ impl Family {
 
     /// Forgets all rows.
     pub(super) fn wipe(&mut self) -> Result<()> {
-        let Database { db, family_options, .. } = &*self.database;
-        if let Some(horizon) = self.activity().and_then(|activity| activity.horizon.as_ref()) {
+        let Database { db, families, .. } = &*self.database;
+        let activity = families
+            .get(self.index)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, format!("{} is no store of its database", self.name)))?;
+        if let Some(horizon) = &activity.horizon {
             horizon.reset();
         }
-        let options = self.activity().map_or(family_options, |activity| &activity.options);
-        let wiped = db.drop_cf(&self.name).and_then(|()| db.create_cf(&self.name, options));
+        let wiped = db.drop_cf(&self.name).and_then(|()| db.create_cf(&self.name, &activity.options));
         (self.next_offset, self.stream_time) = (None, None);
         wiped.map_err(|error| self.database.failed("empty", error))
     }
