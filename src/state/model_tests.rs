@@ -199,8 +199,6 @@ impl Model {
         let mut rows: Vec<_> = rows.into_iter().collect();
         rows.sort_by_key(|((key, time, last), _)| {
             let time_bytes = if self.bucket_ms == 1 { Vec::new() } else { time.to_be_bytes().to_vec() };
-            let is_turned = self.kind == Kind::Session && self.bucket_ms == 1;
-            let last = if is_turned { !last } else { *last };
             (time / self.bucket_ms, [key.as_bytes(), &time_bytes, &last.to_be_bytes()].concat())
         });
         rows

@@ -79,7 +79,7 @@ impl Retention {
         self.shows_expired = shows;
     }
 
-    fn first_visible(&self) -> i64 {
+    pub(super) fn first_visible(&self) -> i64 {
         if self.shows_expired {
             return 0;
         }
@@ -98,10 +98,6 @@ impl Retention {
 
     pub(super) fn has_cached(&mut self, row: &[u8]) {
         self.cached = self.cached.max(self.keys.time(row).unwrap_or(NEVER));
-    }
-
-    pub(super) fn all_prefixes(&self) -> (i64, i64) {
-        (0, self.keys.prefix(i64::MAX))
     }
 
     /// Prefixes of rows that there may be.
