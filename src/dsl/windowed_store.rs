@@ -46,7 +46,7 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
     ) -> WindowStoreOption<K, A> {
         let (is_named, engine, custom) = (self.name.is_some(), self.engine(graph), self.custom.take());
         let Settled { name, key, value, retention_ms } = self.settle(graph, prefix, serdes, windows.retention_ms_min());
-        let kind = WindowKind::new(retention_ms, windows.size_ms(), false, true, engine);
+        let kind = WindowKind::new(retention_ms, windows.size_ms(), false, true, engine).by_key();
         let store = StoreBuilder::<TimestampedWindowStore<K, A>>::timestamped_window(
             &name,
             kind,
@@ -73,7 +73,7 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
         let (is_named, engine, custom) = (self.name.is_some(), self.engine(graph), self.custom.take());
         let retention_ms_min = windows.gap_ms().saturating_add(windows.grace_ms());
         let Settled { name, key, value, retention_ms } = self.settle(graph, prefix, serdes, retention_ms_min);
-        let kind = SessionKind::new(retention_ms, engine);
+        let kind = SessionKind::new(retention_ms, engine).by_key();
         let store =
             StoreBuilder::<SessionStore<K, A>>::session(&name, kind, engine, Arc::clone(&key), Arc::clone(&value));
         let caching = self.caching && emit == EmitStrategy::OnWindowUpdate;

@@ -166,7 +166,7 @@ impl Stores {
 /// [`add_state_store`](crate::StreamsBuilder::add_state_store), and ask for it where a processor is made.
 pub struct StoreBuilder<S> {
     pub(crate) spec: Arc<StoreSpec>,
-    open: Arc<dyn Fn(usize) -> S + Send + Sync>,
+    open: Arc<dyn Fn(usize, StoreKind) -> S + Send + Sync>,
 }
 
 impl<S> StoreBuilder<S> {
@@ -215,8 +215,14 @@ impl<S> StoreBuilder<S> {
     }
 
     /// The facade over the store with this index.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn open(&self, index: usize) -> S {
-        (self.open)(index)
+        self.open_as(index, self.spec.kind)
+    }
+
+    /// The same over a store that was added by another declaration.
+    pub(crate) fn open_as(&self, index: usize, kind: StoreKind) -> S {
+        (self.open)(index, kind)
     }
 }
 
@@ -225,7 +231,7 @@ impl<S> StoreBuilder<S> {
         name: &str,
         kind: StoreKind,
         engine: EngineKind,
-        open: impl Fn(usize) -> S + Send + Sync + 'static,
+        open: impl Fn(usize, StoreKind) -> S + Send + Sync + 'static,
     ) -> StoreBuilder<S> {
         let changelog = Changelog::Topic { config: BTreeMap::new() };
         let spec = StoreSpec {
@@ -249,7 +255,7 @@ impl<K: 'static, V: 'static> StoreBuilder<KeyValueStore<K, V>> {
         key: DynSerde<K>,
         value: DynSerde<V>,
     ) -> Self {
-        let open = move |index| KeyValueStore::new(index, Arc::clone(&key), Arc::clone(&value));
+        let open = move |index, _| KeyValueStore::new(index, Arc::clone(&key), Arc::clone(&value));
         StoreBuilder::new(name, kind, engine, open)
     }
 }
@@ -268,7 +274,11 @@ impl<K: 'static, V: 'static> StoreBuilder<WindowStore<K, V>> {
         key: DynSerde<K>,
         value: DynSerde<V>,
     ) -> Self {
-        let open = move |index| WindowStore::new(index, kind, Arc::clone(&key), Arc::clone(&value));
+        let open = move |index, actual| {
+            // Where rows lie follows from how the store was declared where it was added.
+            let kind = if let StoreKind::Window(actual) = actual { actual } else { kind };
+            WindowStore::new(index, kind, Arc::clone(&key), Arc::clone(&value))
+        };
         StoreBuilder::new(name, StoreKind::Window(kind), engine, open)
     }
 }
@@ -293,14 +303,17 @@ impl<K: 'static, A: 'static> StoreBuilder<SessionStore<K, A>> {
         key: DynSerde<K>,
         aggregate: DynSerde<A>,
     ) -> Self {
-        let open = move |index| SessionStore::new(index, kind, Arc::clone(&key), Arc::clone(&aggregate));
+        let open = move |index, actual| {
+            let kind = if let StoreKind::Session(actual) = actual { actual } else { kind };
+            SessionStore::new(index, kind, Arc::clone(&key), Arc::clone(&aggregate))
+        };
         StoreBuilder::new(name, StoreKind::Session(kind), engine, open)
     }
 }
 
 impl<K: 'static, V: 'static> StoreBuilder<VersionedKeyValueStore<K, V>> {
     pub(crate) fn versioned(name: &str, kind: VersionedKind, key: DynSerde<K>, value: DynSerde<V>) -> Self {
-        let open = move |index| VersionedKeyValueStore::new(index, Arc::clone(&key), Arc::clone(&value));
+        let open = move |index, _| VersionedKeyValueStore::new(index, Arc::clone(&key), Arc::clone(&value));
         StoreBuilder::new(name, StoreKind::Versioned(kind), EngineKind::Persistent, open)
     }
 

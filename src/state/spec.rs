@@ -207,13 +207,18 @@ impl StoreSpec {
 const BUCKET_MS_MIN: i64 = 60_000;
 
 /// The shortest bucket of a join in memory: rows that have expired are kept about as long.
-const JOIN_BUCKET_MS_MIN: i64 = 1_000;
+const MEMORY_BUCKET_MS_MIN: i64 = 1_000;
 
 impl WindowedKeys {
     /// Java's segments for this retention; in memory rows lie by time.
     fn of(tail: Tail, retention_ms: i64, engine: EngineKind) -> WindowedKeys {
         let bucket_ms = (engine == EngineKind::Persistent).then_some((retention_ms / 2).max(BUCKET_MS_MIN));
         WindowedKeys { tail, bucket_ms, drops_each: bucket_ms.is_none() }
+    }
+
+    fn by_key(self, retention_ms: i64) -> WindowedKeys {
+        let bucket_ms = self.bucket_ms.or(Some((retention_ms / 2).max(MEMORY_BUCKET_MS_MIN)));
+        WindowedKeys { bucket_ms, ..self }
     }
 }
 
@@ -230,17 +235,25 @@ impl WindowKind {
         WindowKind { retention_ms, window_ms, retains_duplicates, is_timestamped, keys }
     }
 
-    /// The window of one side of a join: only ever asked for the rows of one key, so they lie by key in memory, too.
+    /// The window of one side of a join.
     pub(crate) fn for_join(retention_ms: i64, window_ms: i64, engine: EngineKind) -> WindowKind {
-        let kind = WindowKind::new(retention_ms, window_ms, true, false, engine);
-        let bucket_ms = kind.keys.bucket_ms.or(Some((retention_ms / 2).max(JOIN_BUCKET_MS_MIN)));
-        WindowKind { keys: WindowedKeys { bucket_ms, ..kind.keys }, ..kind }
+        WindowKind::new(retention_ms, window_ms, true, false, engine).by_key()
+    }
+
+    /// Asked for the rows of one key before all: they lie by key in memory, too.
+    pub(crate) fn by_key(self) -> WindowKind {
+        WindowKind { keys: self.keys.by_key(self.retention_ms), ..self }
     }
 }
 
 impl SessionKind {
     pub(crate) fn new(retention_ms: i64, engine: EngineKind) -> SessionKind {
         SessionKind { retention_ms, keys: WindowedKeys::of(Tail::Start, retention_ms, engine) }
+    }
+
+    /// Asked for the sessions of one key before all: they lie by key in memory, too.
+    pub(crate) fn by_key(self) -> SessionKind {
+        SessionKind { keys: self.keys.by_key(self.retention_ms), ..self }
     }
 }
 

@@ -114,6 +114,10 @@ impl TaskStores {
     }
 
     /// The task's own stores, in the order of their indices.
+    pub(crate) fn kind(&self, index: usize) -> Option<StoreKind> {
+        self.stores.get(index).map(|store| store.spec.kind)
+    }
+
     pub(crate) fn specs(&self) -> impl Iterator<Item = &Arc<StoreSpec>> {
         self.stores.iter().filter(|store| !store.sharing.is_read_only()).map(|store| &store.spec)
     }

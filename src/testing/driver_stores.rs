@@ -18,7 +18,8 @@ impl TopologyTestDriver {
     /// `Invalid` when the topology has no store of that name.
     pub fn store<S>(&mut self, store: &StoreBuilder<S>) -> Result<S> {
         let index = self.task_stores()?.index(store.name()).ok_or_else(|| no_store(store.name()))?;
-        Ok(store.open(index))
+        let kind = self.task_stores()?.kind(index).unwrap_or(store.spec.kind);
+        Ok(store.open_as(index, kind))
     }
 
     /// A key-value store by its name.

@@ -190,7 +190,8 @@ impl ProcessorInit<'_> {
             let context = format!("no access to store {}: connect it where the processor is added", store.name());
             Error::invalid(context).at(&node.name)
         })?;
-        Ok(store.open(index))
+        let kind = self.task.stores.kind(index).unwrap_or(store.spec.kind);
+        Ok(store.open_as(index, kind))
     }
 
     /// Calls [`punctuate`](Processor::punctuate) each interval (at least 1 ms).
