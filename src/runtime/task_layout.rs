@@ -146,4 +146,15 @@ mod tests {
         let error = layout().tasks(&BTreeSet::from([TopicPartition::new("a", 0)])).unwrap_err();
         assert!(error.to_string().contains("b[0]"), "{error}");
     }
+
+    #[test]
+    fn with_patterns_a_task_that_is_not_whole_waits_for_the_next_rebalance() {
+        let mut builder = TopologyBuilder::new();
+        builder.add_source_matching("both", "a|b", Consumed::with(Utf8, Utf8));
+        let topology = builder.build().unwrap().resolved("app", &["a".into(), "b".into()]);
+        let layout = TaskLayout::new(&topology, "app", &Counts::from([("a".into(), 2), ("b".into(), 2)]));
+        let given = ["a", "b"].map(|topic| TopicPartition::new(topic, 0));
+        let given = given.into_iter().chain([TopicPartition::new("b", 1)]).collect();
+        assert_eq!(layout.tasks(&given).unwrap(), BTreeSet::from([TaskId { sub_topology: 0, partition: 0 }]));
+    }
 }

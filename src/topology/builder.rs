@@ -30,8 +30,8 @@ pub struct TopologyBuilder {
     /// One counter for the names of nodes and stores: Java's.
     names: usize,
     pub(super) stores: BTreeMap<Arc<str>, Arc<StoreSpec>>,
-    /// Stores that every task reads and one thread writes.
-    pub(super) global_stores: BTreeSet<Arc<str>>,
+    /// Stores that every task reads, each with the processor that writes it.
+    pub(super) global_stores: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) repartition_topics: BTreeMap<Arc<str>, RepartitionTopic>,
     pub(super) copartitions: Vec<BTreeSet<Arc<str>>>,
     generated_names: Vec<String>,
@@ -118,7 +118,7 @@ impl TopologyBuilder {
     /// Connects a processor to stores that have been added.
     pub fn connect(&mut self, processor: &str, stores: &[&str]) -> &mut Self {
         for store in stores {
-            if self.global_stores.contains(*store) {
+            if self.global_stores.contains_key(*store) {
                 self.mistake(format!(
                     "global store {store} is there for every processor: do not connect it to {processor}"
                 ));
@@ -161,6 +161,7 @@ impl TopologyBuilder {
         let sub_topologies = sub_topology::number(&self.nodes);
         let TopologyBuilder { nodes, stores, global_stores, repartition_topics, copartitions, generated_names, .. } =
             self;
+        let global_stores = global_stores.into_keys().collect();
         let parts =
             Parts { nodes, sub_topologies, stores, global_stores, repartition_topics, copartitions, generated_names };
         Ok(Topology { parts: Arc::new(parts) })

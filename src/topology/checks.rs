@@ -63,6 +63,14 @@ fn stores(builder: &TopologyBuilder) -> Vec<String> {
         for store in node.stores.iter().filter(|store| !builder.stores.contains_key(*store)) {
             mistakes.push(format!("store {store} of {} is not added yet: call add_state_store", node.name));
         }
+        for store in &node.stores {
+            if builder.global_stores.get(store).is_some_and(|writer| *writer != node.name) {
+                mistakes.push(format!(
+                    "global store {store} is there for every processor: do not connect it to {}",
+                    node.name
+                ));
+            }
+        }
     }
     mistakes
 }

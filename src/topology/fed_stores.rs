@@ -81,8 +81,9 @@ impl TopologyBuilder {
             ));
         }
         let source = self.append(NodeSpec::source(source, &[topic], consumed.at_record_time()), &[]);
+        let writer = Arc::clone(&processor.0.name);
         self.append(processor.with_stores([Arc::clone(&name)]), &[source]);
         self.add_store(Arc::new(spec));
-        self.global_stores.insert(name);
+        self.global_stores.insert(name, writer);
     }
 }

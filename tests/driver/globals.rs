@@ -169,6 +169,15 @@ fn mistakes_about_global_stores_are_told_by_name() {
     }
 }
 
+#[test]
+fn a_global_store_is_not_connected() {
+    let builder = with_global_store();
+    let stream = builder.stream("other", Consumed::with(Utf8, Utf8));
+    stream.process(|_| Ok(Nothing), Processed::stores(["codes"])).to("out", Produced::with(Utf8, Utf8));
+    let error = builder.build().unwrap_err().to_string();
+    assert!(error.contains("global store codes is there for every processor: do not connect it"), "{error}");
+}
+
 struct Nothing;
 
 impl Processor<String, String> for Nothing {
