@@ -19,7 +19,7 @@ use super::supervisor::{EVENTS_MAX, ErrorPolicy, Event, Supervisor, UncaughtErro
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::try_makers;
-use crate::topology::{TaskEnvironment, TaskId, Topology};
+use crate::topology::{Optimization, TaskEnvironment, TaskId, Topology};
 
 /// Runs a topology: Java's `KafkaStreams`.
 ///
@@ -110,6 +110,13 @@ impl KafkaStreams {
         }
         if config.require_names {
             topology.refuse_generated_names()?;
+        }
+        if config.optimization != Optimization::none() && topology.optimization() != config.optimization {
+            // As in Java it is the build that optimises; unlike there, somebody is told.
+            tracing::warn!(
+                "topology.optimization is set, but the topology was built without it: build it with \
+                 StreamsBuilder::build_with and the same configuration"
+            );
         }
         let trial = TaskEnvironment {
             application_id: config.application_id().into(),

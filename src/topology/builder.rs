@@ -162,8 +162,16 @@ impl TopologyBuilder {
         let TopologyBuilder { nodes, stores, global_stores, repartition_topics, copartitions, generated_names, .. } =
             self;
         let global_stores = global_stores.into_keys().collect();
-        let parts =
-            Parts { nodes, sub_topologies, stores, global_stores, repartition_topics, copartitions, generated_names };
+        let parts = Parts {
+            nodes,
+            sub_topologies,
+            stores,
+            global_stores,
+            repartition_topics,
+            copartitions,
+            generated_names,
+            optimization,
+        };
         Ok(Topology { parts: Arc::new(parts) })
     }
 

@@ -108,6 +108,8 @@ struct Parts {
     copartitions: Vec<BTreeSet<Arc<str>>>,
     /// Internal topics and stores whose names were generated: they change when the program does (KIP-1111).
     generated_names: Vec<String>,
+    /// The rewrites that were made of it.
+    optimization: Optimization,
 }
 
 #[derive(Clone)]
@@ -239,6 +241,11 @@ impl Topology {
         let mut nodes: Vec<NodeId> = tasks.flat_map(|number| self.sub_topology(number)).collect();
         nodes.sort_unstable();
         nodes
+    }
+
+    /// The rewrites that were made of it.
+    pub(crate) fn optimization(&self) -> Optimization {
+        self.parts.optimization
     }
 
     pub(crate) fn is_global_store(&self, store: &str) -> bool {
