@@ -70,6 +70,41 @@ impl Stores {
     /// A row for each key and time, on disk. Rows expire when a time has been put that is `retention` after theirs; the window
     /// size only says where a window ends. With `retain_duplicates`, rows of one key and time are kept beside
     /// each other, and a deletion does nothing.
+    ///
+    /// ```
+    /// use kstreams::*;
+    /// use std::time::Duration;
+    ///
+    /// struct PerMinute(WindowStore<String, i64>);
+    ///
+    /// impl Processor<String, String> for PerMinute {
+    ///     type KeyOut = String;
+    ///     type ValueOut = i64;
+    ///
+    ///     fn process(&mut self, record: Record<String, String>, ctx: &mut ProcessorContext<'_, String, i64>) -> Result<()> {
+    ///         let minute = record.timestamp - record.timestamp % 60_000;
+    ///         let clicks = self.0.fetch(ctx, &record.key, minute)?.unwrap_or(0) + 1;
+    ///         self.0.put(ctx, &record.key, &clicks, minute)?;
+    ///         ctx.forward(record.with_value(clicks))
+    ///     }
+    /// }
+    ///
+    /// let clicks = Stores::window("clicks", Duration::from_secs(3600), Duration::from_secs(60), false, Utf8, I64);
+    /// let builder = StreamsBuilder::new();
+    /// builder.add_state_store(&clicks);
+    /// let stream = builder.stream("in", Consumed::with(Utf8, Utf8));
+    /// let store = clicks.clone();
+    /// stream
+    ///     .process(move |init| Ok(PerMinute(init.store(&store)?)), Processed::stores(["clicks"]))
+    ///     .to("out", Produced::with(Utf8, I64));
+    /// let mut driver = TopologyTestDriver::new(&builder.build()?)?;
+    /// for time in [10_000, 50_000, 70_000] {
+    ///     driver.pipe_raw("in", Some(b"home"), Some(b"click"), time, Headers::new())?;
+    /// }
+    /// let rows = driver.store(&clicks)?.fetch_range(&"home".to_owned(), 0, 120_000)?;
+    /// assert_eq!(rows.collect(&mut driver)?, [(0, 2), (60_000, 1)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn window<K: 'static, V: 'static>(
         name: &str,
         retention: Duration,

@@ -72,7 +72,6 @@ pub(crate) use open::{StateHome, StoreToOpen};
 pub(crate) use restore_plan::LogState;
 pub use session_store::SessionStore;
 pub(crate) use spec::StoreKind;
-#[allow(unused_imports, reason = "for versioned tables")]
 pub(crate) use spec::VersionedKind;
 pub(crate) use spec::{Changelog, EngineKind, LoggedHeaders, Readable, StoreSpec};
 pub(crate) use spec::{SessionKind, WindowKind};
