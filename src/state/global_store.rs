@@ -34,7 +34,7 @@ pub(crate) struct GlobalStores {
 enum SharedRows {
     Memory(Arc<RwLock<MemoryEngine>>),
     #[cfg(feature = "rocksdb")]
-    RocksDb(disk::Family),
+    RocksDb(Box<disk::Family>),
 }
 
 /// Whether others have a part in the rows of a store.
@@ -118,7 +118,7 @@ impl Engine {
             Engine::Memory(_) | Engine::Custom(_) => None,
             Engine::Shared(memory) => Some(SharedRows::Memory(Arc::clone(memory))),
             #[cfg(feature = "rocksdb")]
-            Engine::RocksDb(family) => Some(SharedRows::RocksDb(family.reader())),
+            Engine::RocksDb(family) => Some(SharedRows::RocksDb(Box::new(family.reader()))),
         }
     }
 }

@@ -119,7 +119,9 @@ pub(crate) enum Changelog {
 
 /// Whether the source has read a record, and not skipped it: only then is it a row.
 #[derive(Clone)]
-pub(crate) struct Readable(Arc<dyn Fn(&[u8], Option<&[u8]>) -> bool + Send + Sync>);
+pub(crate) struct Readable(Arc<IsReadable>);
+
+type IsReadable = dyn Fn(&[u8], Option<&[u8]>) -> bool + Send + Sync;
 
 impl Readable {
     pub(crate) fn new(is_readable: impl Fn(&[u8], Option<&[u8]>) -> bool + Send + Sync + 'static) -> Readable {
