@@ -203,7 +203,8 @@ fn part<K: Clone + 'static, V: Clone + 'static, A: 'static, R: Into<Option<A>>>(
                 graph.append(NodeSpec::processor::<K, V, _>(name, make), &[parent])
             }
             Target::Windows(windows, store, initializer) => {
-                let functions = WindowFunctions { value, initializer: Some(Arc::clone(initializer)), aggregator };
+                let functions =
+                    WindowFunctions { value, initializer: Some(Arc::clone(initializer)), aggregator, late: None };
                 append_windows(graph, name, parent, windows, store, functions)
             }
             Target::Sessions(windows, store, initializer, merger) => {

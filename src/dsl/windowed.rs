@@ -8,9 +8,10 @@ use super::builder::Graph;
 use super::cogrouped::{CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream};
 use super::table_node::{Table, add_and_connect};
 use super::windowed_store::{SessionStoreOption, WindowStoreOption};
-use super::{KGroupedStream, KTable, Materialized};
+use super::{KGroupedStream, KStream, KTable, Materialized};
 use crate::operators::table::{View, ViewMaker};
 use crate::operators::windowed::changes::EmitStrategy;
+use crate::operators::windowed::late::ForwardLate;
 use crate::operators::windowed::session::{Merger, SessionAggregate, SessionFunctions};
 use crate::operators::windowed::sliding::{SlidingAggregate, SlidingFunctions};
 use crate::operators::windowed::time::{Grid, TimeWindowAggregate};
@@ -89,7 +90,7 @@ impl Windows for SessionWindows {
         if let Err(mistake) = self.check() {
             grouped.stream.graph.borrow_mut().mistake(mistake);
         }
-        SessionWindowedKStream { grouped, windows: self, emit: EmitStrategy::default() }
+        SessionWindowedKStream { grouped, windows: self, emit: EmitStrategy::default(), on_late: None }
     }
 
     fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
@@ -107,11 +108,17 @@ pub struct TimeWindowedKStream<K, V> {
     grouped: KGroupedStream<K, V>,
     windows: StoredWindows,
     emit: EmitStrategy,
+    on_late: Option<OnLate<K, V>>,
 }
 
 impl<K: Clone + 'static, V: Clone + 'static> Clone for TimeWindowedKStream<K, V> {
     fn clone(&self) -> Self {
-        TimeWindowedKStream { grouped: self.grouped.clone(), windows: self.windows, emit: self.emit }
+        TimeWindowedKStream {
+            grouped: self.grouped.clone(),
+            windows: self.windows,
+            emit: self.emit,
+            on_late: self.on_late.clone(),
+        }
     }
 }
 
@@ -120,7 +127,7 @@ impl<K: Clone + 'static, V: Clone + 'static> TimeWindowedKStream<K, V> {
         if let Err(mistake) = check {
             grouped.stream.graph.borrow_mut().mistake(mistake);
         }
-        TimeWindowedKStream { grouped, windows, emit: EmitStrategy::default() }
+        TimeWindowedKStream { grouped, windows, emit: EmitStrategy::default(), on_late: None }
     }
 
     /// Gives the aggregation a name, Java's `Named`.
@@ -138,6 +145,27 @@ impl<K: Clone + 'static, V: Clone + 'static> TimeWindowedKStream<K, V> {
             self.grouped.stream.graph.borrow_mut().mistake(mistake.to_owned());
         }
         TimeWindowedKStream { emit, ..self }
+    }
+
+    /// Gives the records that come too late a way of their own: the function gets them as a stream, each with the window
+    /// that it has missed, and says what becomes of them. They are dropped from the aggregation and counted all the same.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// # use std::time::Duration;
+    /// # let builder = StreamsBuilder::new();
+    /// # let clicks = builder.stream("clicks", Consumed::with(Utf8, Utf8)).group_by_key(Grouped::with(Utf8, Utf8));
+    /// let minute = Duration::from_secs(60);
+    /// let counts = clicks
+    ///     .windowed_by(TimeWindows::of_size_with_no_grace(minute))
+    ///     .on_late(|late| late.select_key(|key, _| key.key.clone()).to("late-clicks", Produced::with(Utf8, Utf8)))
+    ///     .count(Materialized::named("clicks"));
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_late(self, build: impl Fn(KStream<Windowed<K>, V>) + 'static) -> Self {
+        TimeWindowedKStream { on_late: Some(Rc::new(build)), ..self }
     }
 
     /// Counts the records of each key and window.
@@ -194,9 +222,15 @@ impl<K: Clone + 'static, V: Clone + 'static> TimeWindowedKStream<K, V> {
         let name = graph.name_or(given, prefix);
         let parent = self.grouped.partitioned(&mut graph, store.spec.store.name(), store.is_named);
         let value = Arc::clone(&self.grouped.grouped.value);
-        let functions = WindowFunctions { value, initializer, aggregator };
+        let late = self.on_late.as_ref().map(|_| late_name(&name));
+        let functions = WindowFunctions { value, initializer, aggregator, late: late.clone() };
         let node = append_windows(&mut graph, &name, parent, &self.windows, &store, functions);
         add_and_connect(&mut graph, node, &store.spec.store.spec, store.is_named);
+        let late = late.map(|late| append_late::<K, V>(&mut graph, parent, late));
+        drop(graph);
+        if let (Some(late), Some(on_late)) = (late, self.on_late) {
+            on_late(KStream::new(&handle, late));
+        }
         window_table(&handle, node, vec![node], store)
     }
 }
@@ -206,6 +240,27 @@ pub(super) struct WindowFunctions<K, V, A> {
     pub value: DynSerde<V>,
     pub initializer: Option<Initializer<A>>,
     pub aggregator: Aggregator<K, V, A>,
+    /// Where late records are left, if anybody wants them.
+    pub late: Option<Arc<str>>,
+}
+
+/// Says what becomes of late records.
+type OnLate<K, V> = Rc<dyn Fn(KStream<Windowed<K>, V>)>;
+
+/// What an aggregation and the node behind it know its late records by.
+fn late_name(aggregation: &str) -> Arc<str> {
+    format!("{aggregation}-late").into()
+}
+
+/// Adds the node that takes late records up: the next child of the aggregation's parent.
+fn append_late<K: Clone + 'static, V: Clone + 'static>(
+    graph: &mut TopologyBuilder,
+    parent: NodeId,
+    late: Arc<str>,
+) -> NodeId {
+    let name = graph.name("KSTREAM-LATE-");
+    graph.duplicate::<K, V>(parent);
+    graph.append(NodeSpec::processor::<K, V, _>(&name, move |init| ForwardLate::new(init, &late)), &[parent])
 }
 
 /// Adds the operator of a window store.
@@ -218,12 +273,14 @@ pub(super) fn append_windows<K: Clone + 'static, V: Clone + 'static, A: 'static>
     functions: WindowFunctions<K, V, A>,
 ) -> NodeId {
     let (spec, kind) = (store.spec.clone(), store.kind);
-    let WindowFunctions { value, initializer, aggregator } = functions;
+    let WindowFunctions { value, initializer, aggregator, late } = functions;
     let node = match *windows {
-        StoredWindows::Time(windows) => time_node(name, Grid::Time(windows), spec, initializer, aggregator),
-        StoredWindows::Unlimited(windows) => time_node(name, Grid::Unlimited(windows), spec, initializer, aggregator),
+        StoredWindows::Time(windows) => time_node(name, Grid::Time(windows), spec, initializer, aggregator, late),
+        StoredWindows::Unlimited(windows) => {
+            time_node(name, Grid::Unlimited(windows), spec, initializer, aggregator, late)
+        }
         StoredWindows::Sliding(windows) => {
-            let functions = SlidingFunctions { value, initializer, aggregator };
+            let functions = SlidingFunctions { value, initializer, aggregator, late };
             NodeSpec::processor::<K, V, _>(name, move |init| {
                 SlidingAggregate::new(init, &spec, kind, windows, functions.clone())
             })
@@ -238,10 +295,11 @@ fn time_node<K: Clone + 'static, V: Clone + 'static, A: 'static>(
     spec: crate::operators::windowed::time::WindowStoreSpec<K, A>,
     initializer: Option<Initializer<A>>,
     aggregator: Aggregator<K, V, A>,
+    late: Option<Arc<str>>,
 ) -> NodeSpec {
     NodeSpec::processor::<K, V, _>(name, move |init: &mut ProcessorInit<'_>| {
         let initializer = initializer.as_ref().map(Arc::clone);
-        TimeWindowAggregate::new(init, &spec, grid, initializer, Arc::clone(&aggregator))
+        TimeWindowAggregate::new(init, &spec, grid, initializer, Arc::clone(&aggregator), late.as_ref())
     })
 }
 
@@ -278,11 +336,17 @@ pub struct SessionWindowedKStream<K, V> {
     grouped: KGroupedStream<K, V>,
     windows: SessionWindows,
     emit: EmitStrategy,
+    on_late: Option<OnLate<K, V>>,
 }
 
 impl<K: Clone + 'static, V: Clone + 'static> Clone for SessionWindowedKStream<K, V> {
     fn clone(&self) -> Self {
-        SessionWindowedKStream { grouped: self.grouped.clone(), windows: self.windows, emit: self.emit }
+        SessionWindowedKStream {
+            grouped: self.grouped.clone(),
+            windows: self.windows,
+            emit: self.emit,
+            on_late: self.on_late.clone(),
+        }
     }
 }
 
@@ -299,6 +363,27 @@ impl<K: Clone + 'static, V: Clone + 'static> SessionWindowedKStream<K, V> {
         SessionWindowedKStream { emit, ..self }
     }
 
+    /// Gives the records that come too late a way of their own: the function gets them as a stream, each with the window
+    /// that it has missed, and says what becomes of them. They are dropped from the aggregation and counted all the same.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// # use std::time::Duration;
+    /// # let builder = StreamsBuilder::new();
+    /// # let clicks = builder.stream("clicks", Consumed::with(Utf8, Utf8)).group_by_key(Grouped::with(Utf8, Utf8));
+    /// let minute = Duration::from_secs(60);
+    /// let counts = clicks
+    ///     .windowed_by(SessionWindows::of_inactivity_gap_with_no_grace(minute))
+    ///     .on_late(|late| late.select_key(|key, _| key.key.clone()).to("late-clicks", Produced::with(Utf8, Utf8)))
+    ///     .count(Materialized::named("clicks"));
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_late(self, build: impl Fn(KStream<Windowed<K>, V>) + 'static) -> Self {
+        SessionWindowedKStream { on_late: Some(Rc::new(build)), ..self }
+    }
+
     /// Counts the records of each key and session. The time of a result is the end of its session.
     pub fn count(self, materialized: Materialized<K, i64>) -> KTable<Windowed<K>, i64> {
         let serde: DynSerde<i64> = Arc::new(I64);
@@ -306,6 +391,7 @@ impl<K: Clone + 'static, V: Clone + 'static> SessionWindowedKStream<K, V> {
             initializer: Some(Arc::new(|| 0)),
             aggregator: Arc::new(|_, _, count| Some(count? + 1)),
             merger: Arc::new(|_, one, other| Some(one? + other)),
+            late: None,
         };
         self.aggregate_with("KSTREAM-AGGREGATE-", Some(&serde), functions, materialized)
     }
@@ -326,6 +412,7 @@ impl<K: Clone + 'static, V: Clone + 'static> SessionWindowedKStream<K, V> {
             initializer: None,
             aggregator: Arc::new(move |_, value, row| reduce(row, value)),
             merger: Arc::new(move |_, one, other| merge(one, other)),
+            late: None,
         };
         let serde = Arc::clone(&self.grouped.grouped.value);
         self.aggregate_with("KSTREAM-REDUCE-", Some(&serde), functions, materialized)
@@ -377,8 +464,15 @@ impl<K: Clone + 'static, V: Clone + 'static> SessionWindowedKStream<K, V> {
         let store = materialized.session_store(&mut graph, prefix, serdes, &self.windows, self.emit);
         let name = graph.name_or(given, prefix);
         let parent = self.grouped.partitioned(&mut graph, store.spec.store.name(), store.is_named);
+        let late = self.on_late.as_ref().map(|_| late_name(&name));
+        let functions = SessionFunctions { late: late.clone(), ..functions };
         let node = append_sessions(&mut graph, &name, parent, self.windows, &store, functions);
         add_and_connect(&mut graph, node, &store.spec.store.spec, store.is_named);
+        let late = late.map(|late| append_late::<K, V>(&mut graph, parent, late));
+        drop(graph);
+        if let (Some(late), Some(on_late)) = (late, self.on_late) {
+            on_late(KStream::new(&handle, late));
+        }
         session_table(&handle, node, vec![node], store)
     }
 }
@@ -402,11 +496,11 @@ pub(super) fn session_functions<K: 'static, V: 'static, A: 'static>(
     let initial = Arc::clone(&initializer);
     let aggregator: Aggregator<K, V, A> =
         Arc::new(move |key, value, row| aggregator(key, value, row.or_else(|| Some(initial()))));
-    SessionFunctions { initializer: Some(initializer), aggregator, merger }
+    SessionFunctions { initializer: Some(initializer), aggregator, merger, late: None }
 }
 
 /// Adds the operator of a session store.
-pub(super) fn append_sessions<K: Clone + 'static, V: 'static, A: 'static>(
+pub(super) fn append_sessions<K: Clone + 'static, V: Clone + 'static, A: 'static>(
     graph: &mut TopologyBuilder,
     name: &str,
     parent: NodeId,

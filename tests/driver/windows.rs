@@ -186,3 +186,36 @@ fn windows_without_sense_are_refused_with_the_remedy() {
     write_to_out(table.suppress(Suppressed::until_window_closes(BufferConfig::unbounded())));
     assert!(build_error(builder).contains("windowed_by"));
 }
+
+#[test]
+fn late_records_go_a_way_of_their_own_with_the_window_they_have_missed() {
+    let to_late = |late: KStream<Windowed<String>, String>| {
+        late.map(|key, value| (key.key.clone(), format!("{key}={value}"))).to("late", to_text());
+    };
+    let builder = StreamsBuilder::new();
+    let windows = TimeWindows::of_size_with_no_grace(ms(10)).advance_by(ms(5));
+    let windowed = builder.stream("in", text()).group_by_key(grouped()).windowed_by(windows).on_late(to_late);
+    write_to_out(windowed.reduce(|one, other| format!("{one}{other}"), Materialized::named("rows")));
+    let mut driver = Driver::new(builder);
+    driver.pipe("in", "a", "1", 12);
+    assert_eq!(driver.pipe("in", "a", "2", 8), ["out a [a@5/15]=12 @12", "late a [a@0/10]=2 @8"]);
+    assert_eq!(driver.pipe("in", "a", "3", 2), ["late a [a@0/10]=3 @2"]);
+    assert_eq!(driver.inner.dropped_records(), 2, "they are counted all the same");
+
+    let builder = StreamsBuilder::new();
+    let windows = SessionWindows::of_inactivity_gap_with_no_grace(ms(5));
+    let windowed = builder.stream("in", text()).group_by_key(grouped()).windowed_by(windows).on_late(to_late);
+    write_to_out(windowed.reduce(|one, other| format!("{one}{other}"), Materialized::named("rows")));
+    let mut driver = Driver::new(builder);
+    driver.pipe("in", "a", "1", 12);
+    assert_eq!(driver.pipe("in", "a", "2", 2), ["late a [a@2/2]=2 @2"]);
+    assert!(driver.pipe("in", "a", "3", 13).iter().all(|line| line.starts_with("out")), "it is not late");
+
+    let builder = StreamsBuilder::new();
+    let windows = SlidingWindows::of_time_difference_with_no_grace(ms(5));
+    let windowed = builder.stream("in", text()).group_by_key(grouped()).windowed_by(windows).on_late(to_late);
+    write_to_out(windowed.reduce(|one, other| format!("{one}{other}"), Materialized::named("rows")));
+    let mut driver = Driver::new(builder);
+    driver.pipe("in", "a", "1", 20);
+    assert_eq!(driver.pipe("in", "a", "2", 10), ["late a [a@5/10]=2 @10"]);
+}

@@ -5,6 +5,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod closing;
+pub(crate) mod late;
 mod recent_sessions;
 pub(crate) mod session;
 pub(crate) mod sliding;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::changes::{EmitStrategy, RowForm, WindowedChanges};
 use super::closing::{Closable, Closed, Closing, Upcoming};
+use super::late::LateRecords;
 use super::recent_sessions::RecentSessions;
 use super::{ObservedTime, drop_late};
 use crate::error::Result;
@@ -56,6 +57,7 @@ pub(crate) struct SessionAggregate<K, V, A> {
     merger: Merger<K, A>,
     initializer: Option<Initializer<A>>,
     time: ObservedTime,
+    late: LateRecords<K, V>,
 }
 
 /// The user's functions.
@@ -63,16 +65,19 @@ pub(crate) struct SessionFunctions<K, V, A> {
     pub initializer: Option<Initializer<A>>,
     pub aggregator: Aggregator<K, V, A>,
     pub merger: Merger<K, A>,
+    /// Where late records are left, if anybody wants them.
+    pub late: Option<Arc<str>>,
 }
 
 impl<K, V, A> Clone for SessionFunctions<K, V, A> {
     fn clone(&self) -> Self {
         let (aggregator, merger) = (Arc::clone(&self.aggregator), Arc::clone(&self.merger));
-        SessionFunctions { initializer: self.initializer.as_ref().map(Arc::clone), aggregator, merger }
+        let (initializer, late) = (self.initializer.as_ref().map(Arc::clone), self.late.as_ref().map(Arc::clone));
+        SessionFunctions { initializer, aggregator, merger, late }
     }
 }
 
-impl<K: 'static, V: 'static, A: 'static> SessionAggregate<K, V, A> {
+impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SessionAggregate<K, V, A> {
     pub(crate) fn new(
         init: &mut ProcessorInit<'_>,
         spec: &SessionStoreSpec<K, A>,
@@ -86,7 +91,8 @@ impl<K: 'static, V: 'static, A: 'static> SessionAggregate<K, V, A> {
         let changes = WindowedChanges::new(init, index, store.row_keys(), form, spec.emit);
         let closing = (!changes.emits_updates()).then(|| Closing::new(init, &spec.store.spec.name, index));
         let (key, value, time) = (Arc::clone(&spec.key), Arc::clone(&spec.value), ObservedTime::new());
-        let SessionFunctions { initializer, aggregator, merger } = functions;
+        let SessionFunctions { initializer, aggregator, merger, late } = functions;
+        let late = LateRecords::open(init, late.as_ref())?;
         Ok(SessionAggregate {
             name,
             store,
@@ -103,6 +109,7 @@ impl<K: 'static, V: 'static, A: 'static> SessionAggregate<K, V, A> {
             merger,
             initializer,
             time,
+            late,
         })
     }
 
@@ -205,7 +212,7 @@ impl<K: 'static, V: 'static, A: 'static> SessionAggregate<K, V, A> {
     }
 }
 
-impl<K: 'static, V: 'static, A: 'static> Processor<K, V> for SessionAggregate<K, V, A> {
+impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for SessionAggregate<K, V, A> {
     type KeyOut = Windowed<K>;
     type ValueOut = Change<A>;
 
@@ -230,6 +237,7 @@ impl<K: 'static, V: 'static, A: 'static> Processor<K, V> for SessionAggregate<K,
         }
         if merged.end < close_time {
             drop_late(ctx.task, &self.name, merged, observed, close_time);
+            self.late.add(&Record { key, value, timestamp, headers }, merged);
             return Ok(());
         }
         let mut row = self.initializer.as_ref().map(|initializer| initializer());

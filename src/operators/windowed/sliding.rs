@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::closing::{Closable, Closed, Upcoming};
+use super::late::LateRecords;
 use super::time::{OpenedWindows, WindowStoreSpec};
 use super::{ObservedTime, drop_late};
 use crate::error::{Error, Result};
@@ -41,6 +42,7 @@ pub(crate) struct SlidingAggregate<K, V, A> {
     aggregator: Aggregator<K, V, A>,
     initializer: Option<Initializer<A>>,
     time: ObservedTime,
+    late: LateRecords<K, V>,
 }
 
 /// The user's functions, and what nulls are.
@@ -48,12 +50,15 @@ pub(crate) struct SlidingFunctions<K, V, A> {
     pub value: DynSerde<V>,
     pub initializer: Option<Initializer<A>>,
     pub aggregator: Aggregator<K, V, A>,
+    /// Where late records are left, if anybody wants them.
+    pub late: Option<Arc<str>>,
 }
 
 impl<K, V, A> Clone for SlidingFunctions<K, V, A> {
     fn clone(&self) -> Self {
         let (value, aggregator) = (Arc::clone(&self.value), Arc::clone(&self.aggregator));
-        SlidingFunctions { value, initializer: self.initializer.as_ref().map(Arc::clone), aggregator }
+        let (initializer, late) = (self.initializer.as_ref().map(Arc::clone), self.late.as_ref().map(Arc::clone));
+        SlidingFunctions { value, initializer, aggregator, late }
     }
 }
 
@@ -88,7 +93,8 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
         let bytes: DynSerde<Row> = Arc::new(Timestamped(Bytes));
         let rows = TimestampedWindowStore::new(opened.store.index(), kind, Arc::clone(&spec.key), bytes);
         let (key, row, time) = (Arc::clone(&spec.key), Arc::clone(&spec.value), ObservedTime::new());
-        let SlidingFunctions { value, initializer, aggregator } = functions;
+        let SlidingFunctions { value, initializer, aggregator, late } = functions;
+        let late = LateRecords::open(init, late.as_ref())?;
         let (upcoming, key_bytes) = (Upcoming::unknown(), Vec::new());
         Ok(SlidingAggregate {
             name,
@@ -103,6 +109,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
             aggregator,
             initializer,
             time,
+            late,
         })
     }
 
@@ -248,6 +255,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
     ) -> Result<()> {
         if window.end < close_time {
             drop_late(ctx.task, &self.name, window, self.time.get(), close_time);
+            self.late.add(record, window);
             return Ok(());
         }
         let read = || match row {
@@ -339,6 +347,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Sli
         if at.saturating_add(difference) < close_time {
             let window = Window { start: at.saturating_sub(difference), end: at };
             drop_late(ctx.task, &self.name, window, observed, close_time);
+            self.late.add(&record, window);
             return Ok(());
         }
         if difference == 0 {

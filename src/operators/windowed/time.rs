@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::changes::{EmitStrategy, RowForm, WindowedChanges};
 use super::closing::{Closable, Closed, Closing};
+use super::late::LateRecords;
 use super::{ObservedTime, drop_late};
 use crate::error::Result;
 use crate::operators::table::View;
@@ -83,19 +84,22 @@ pub(crate) struct TimeWindowAggregate<K, V, A> {
     /// a window has as its old value.
     initializer: Option<Initializer<A>>,
     time: ObservedTime,
+    late: LateRecords<K, V>,
 }
 
-impl<K: 'static, V: 'static, A: 'static> TimeWindowAggregate<K, V, A> {
+impl<K: Clone + 'static, V: Clone + 'static, A: 'static> TimeWindowAggregate<K, V, A> {
     pub(crate) fn new(
         init: &mut ProcessorInit<'_>,
         spec: &WindowStoreSpec<K, A>,
         grid: Grid,
         initializer: Option<Initializer<A>>,
         aggregator: Aggregator<K, V, A>,
+        late: Option<&Arc<str>>,
     ) -> Result<Self> {
+        let late = LateRecords::open(init, late)?;
         let (name, opened, time) = (init.node_name(), spec.open(init)?, ObservedTime::new());
         let (key, value) = (Arc::clone(&spec.key), Arc::clone(&spec.value));
-        Ok(TimeWindowAggregate { name, opened, key, value, grid, aggregator, initializer, time })
+        Ok(TimeWindowAggregate { name, opened, key, value, grid, aggregator, initializer, time, late })
     }
 
     /// The new row of a key in a window; none deletes it.
@@ -194,6 +198,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Tim
                 self.update(window, part, ctx)?;
             } else {
                 drop_late(ctx.task, &self.name, window, self.time.get(), close_time);
+                self.late.add(&part, window);
             }
         }
         Ok(())
