@@ -15,6 +15,8 @@ use crate::window::Window;
 pub(crate) struct RecentSessions {
     hot: Keys,
     old: Keys,
+    /// Others write the store as well, as in a cogroup: nothing is known for longer than a record.
+    is_shared: bool,
 }
 
 type Keys = HashMap<Box<[u8]>, Known, FxBuildHasher>;
@@ -34,6 +36,11 @@ const SESSIONS_MAX: usize = 8;
 const KEY_BYTES_MAX: usize = 128;
 
 impl RecentSessions {
+    /// Of a store that this operator has for itself, or shares with others.
+    pub(crate) fn new(is_shared: bool) -> RecentSessions {
+        RecentSessions { is_shared, ..RecentSessions::default() }
+    }
+
     /// The sessions of a key, if all that end at a time or later are known.
     pub(crate) fn of(&mut self, key: &[u8], earliest_end: i64) -> Option<&mut Known> {
         if !self.hot.contains_key(key) {
@@ -45,7 +52,7 @@ impl RecentSessions {
 
     /// All sessions of a key that end at a time or later are these.
     pub(crate) fn learn(&mut self, key: &[u8], earliest_end: i64, sessions: Vec<Window>) {
-        if key.len() > KEY_BYTES_MAX {
+        if self.is_shared || key.len() > KEY_BYTES_MAX {
             return;
         }
         self.old.remove(key);
