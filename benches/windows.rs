@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use kstreams::*;
 
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 20;
 const RECORDS: usize = 2_000;
 const KEYS: usize = 100;
 
@@ -58,9 +58,11 @@ type Count = fn(KGroupedStream<String, String>, Materialized<String, i64>);
 
 /// Both layouts of rows, each over the engine in memory.
 fn row(name: &str, count: Count) -> Result<()> {
-    let (disk, memory) =
-        (measure(count, Materialized::named("rows"))?, measure(count, Materialized::named("rows").in_memory())?);
-    println!("{name:44} {disk:>8.0} {memory:>8.0}");
+    print!("{name:44}");
+    for rows in [Materialized::named("rows"), Materialized::named("rows").in_memory()] {
+        print!(" {:>8.0}", measure(count, rows)?);
+    }
+    println!();
     Ok(())
 }
 

@@ -16,9 +16,9 @@ pub struct AsyncCalls(CallPlan);
 
 impl AsyncCalls {
     /// At most this many records of each task wait for their calls (at least one). Results go on in the order of the
-    /// records; a call may take 30 s, and is not tried again.
+    /// records; a call may take 5 s, and is not tried again.
     pub fn at_most(in_flight: usize) -> AsyncCalls {
-        let (order, timeout, retries) = (AsyncOrder::Partition, Duration::from_secs(30), 0);
+        let (order, timeout, retries) = (AsyncOrder::Partition, Duration::from_secs(5), 0);
         AsyncCalls(CallPlan { in_flight_max: in_flight.max(1), order, timeout, retries })
     }
 

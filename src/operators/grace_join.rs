@@ -115,7 +115,7 @@ impl<K: 'static, V: 'static> GraceBuffer<K, V> {
         self.row_key.push(TIME_FIRST);
         self.row_key.extend_from_slice(&record.timestamp.to_be_bytes());
         self.key.serialize(&record.key, &mut self.row_key)?;
-        self.row_key.extend_from_slice(&task.stores.next_sequence(self.index).to_be_bytes());
+        self.row_key.extend_from_slice(&task.stores.next_sequence(self.index, true).to_be_bytes());
         self.value_bytes.clear();
         self.value.serialize(&record.value, &mut self.value_bytes)?;
         let at = task.record_metadata();

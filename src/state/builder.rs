@@ -210,10 +210,11 @@ impl<S> StoreBuilder<S> {
         &self.spec.name
     }
 
-    /// Updates of a key are merged until the commit, or until the cache is full.
+    /// Updates of a key are merged until the commit, or until the cache is full. A store that retains duplicates has nothing
+    /// to merge, and stays without.
     #[must_use]
     pub fn with_caching(self) -> Self {
-        self.change(|spec| spec.caching = true)
+        self.change(|spec| spec.caching = !spec.kind.retains_duplicates())
     }
 
     /// Settings of the changelog topic above the defaults, by Kafka's names.

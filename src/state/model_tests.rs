@@ -124,7 +124,8 @@ struct Model {
     puts: i64,
 }
 
-const RETENTION_MS: i64 = 100_000;
+/// A multiple of the steps between times, so that rows lie at its very end.
+const RETENTION_MS: i64 = 120_000;
 
 impl Model {
     fn new(kind: Kind, in_memory: bool, caches: bool) -> Model {
@@ -199,6 +200,8 @@ impl Model {
         let mut rows: Vec<_> = rows.into_iter().collect();
         rows.sort_by_key(|((key, time, last), _)| {
             let time_bytes = if self.bucket_ms == 1 { Vec::new() } else { time.to_be_bytes().to_vec() };
+            let is_turned = self.kind == Kind::Session && self.bucket_ms == 1;
+            let last = if is_turned { !last } else { *last };
             (time / self.bucket_ms, [key.as_bytes(), &time_bytes, &last.to_be_bytes()].concat())
         });
         rows

@@ -33,6 +33,8 @@ pub(super) struct Store {
     /// Keeps rows of one key and time apart: the last number, and the last one of a row that is committed.
     pub(super) sequence: Option<u32>,
     pub(super) committed_sequence: Option<u32>,
+    /// The number of the last row that was kept.
+    pub(super) row_sequence: u32,
     /// The operator that forwards what the cache has held back; none: the cache writes through by itself.
     pub(super) forwards: bool,
     /// The dirty rows of the cache are being taken: nothing is evicted in between.
@@ -68,6 +70,7 @@ impl Store {
             last_uses,
             sequence,
             committed_sequence: None,
+            row_sequence: 0,
             forwards,
             flushing,
             sharing,
@@ -171,13 +174,13 @@ impl Store {
         taken
     }
 
-    pub(super) fn apply(&mut self, next_offset: Option<i64>, now_ms: i64) -> Result<()> {
-        if self.buffer.dirty_len() > 0 || next_offset.is_some() {
+    /// Makes the buffer committed rows.
+    pub(super) fn apply(&mut self, at: At<'_>) -> Result<()> {
+        if self.buffer.dirty_len() > 0 || at.next_offset.is_some() || !at.positions.is_empty() {
             self.buffer.sort();
             let windows = self.retention.as_ref().map(Retention::observed);
             let stream_time = windows.or(self.history.as_ref().map(History::observed));
-            let at = At { next_offset, stream_time, now_ms, ..At::default() };
-            self.engine.apply(self.buffer.dirty(), at)?;
+            self.engine.apply(self.buffer.dirty(), At { stream_time, ..at })?;
             self.buffer.commit();
             self.committed_sequence = self.sequence;
             // IMPORTANT: the time after a crash. The rows of the commits that are read again then may ask for what has expired

@@ -100,6 +100,10 @@ impl Retention {
         self.cached = self.cached.max(self.keys.time(row).unwrap_or(NEVER));
     }
 
+    pub(super) fn all_prefixes(&self) -> (i64, i64) {
+        (0, self.keys.prefix(i64::MAX))
+    }
+
     /// Prefixes of rows that there may be.
     pub(super) fn prefixes(&self, has_cache: bool) -> (i64, i64) {
         let first = if has_cache { 0 } else { self.keys.prefix(self.first_visible().max(0)) };

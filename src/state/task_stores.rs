@@ -82,12 +82,11 @@ impl TaskStores {
         self.share_read_cache();
         let now_ms = self.now_ms();
         for store in &mut self.stores {
-            store.buffer.sort();
-            store.engine.apply(store.buffer.dirty(), At { positions, now_ms, ..At::default() })?;
-            if store.buffer.dirty_len() > 0 {
+            let has_changed = store.buffer.dirty_len() > 0;
+            store.apply(At { positions, now_ms, ..At::default() })?;
+            if has_changed {
                 store.sharing.change();
             }
-            store.buffer.commit();
         }
         Ok(())
     }
@@ -222,8 +221,9 @@ impl TaskStores {
         self.stores.get_mut(index).ok_or_else(no_store)?.version_as_of(key, time)
     }
 
-    /// The number that keeps the next row apart from others with the same key and time.
-    pub(crate) fn next_sequence(&mut self, index: usize) -> u32 {
+    /// The number that keeps the next row apart from others with the same key and time. A row without a value is only
+    /// logged.
+    pub(crate) fn next_sequence(&mut self, index: usize, has_value: bool) -> u32 {
         let Some(store) = self.stores.get_mut(index) else { return 0 };
         // IMPORTANT: not from 0 again after a restart, as in Java, or a row would overwrite one of the last run. Each number
         // is in a changelog record of its own, so all that were ever given are below the changelog's offset.
@@ -231,31 +231,36 @@ impl TaskStores {
         let last = store.sequence.unwrap_or_else(|| store.engine.offset().unwrap_or(0) as u32);
         let next = last.wrapping_add(1) & SEQUENCE_MAX;
         store.sequence = Some(next);
+        if has_value {
+            store.row_sequence = next;
+        }
         next
     }
 
     /// The number of the last row.
-    pub(crate) fn sequence(&self, index: usize) -> u32 {
-        self.stores.get(index).and_then(|store| store.sequence).unwrap_or(0)
+    pub(crate) fn last_sequence(&self, index: usize) -> u32 {
+        self.stores.get(index).map_or(0, |store| store.row_sequence)
     }
 
     /// First and last prefix of rows that a windowed store may have.
     pub(super) fn prefixes(&self, index: usize) -> (i64, i64) {
         let is_cached = self.is_cached(index);
-        let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());
-        retention.map_or((0, -1), |retention| retention.prefixes(is_cached))
-    }
-
-    /// Whether a row of one time (ms) would be dropped from a windowed store once a row of another time is put.
-    pub(crate) fn would_expire(&self, index: usize, time: i64, put: i64) -> bool {
-        let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());
-        retention.is_some_and(|retention| retention.would_expire(time, put))
+        let Some(store) = self.stores.get(index) else { return (0, -1) };
+        let Some(retention) = &store.retention else { return (0, -1) };
+        // Who only reads is not told of the times that are put.
+        if store.sharing.is_read_only() { retention.all_prefixes() } else { retention.prefixes(is_cached) }
     }
 
     /// Reads of a windowed store show rows of this time (ms) or later.
     pub(crate) fn first_visible(&self, index: usize) -> i64 {
         let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());
         retention.map_or(0, |retention| retention.first_visible())
+    }
+
+    /// Whether a row of one time (ms) would be dropped from a windowed store once a row of another time is put.
+    pub(crate) fn would_expire(&self, index: usize, time: i64, put: i64) -> bool {
+        let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());
+        retention.is_some_and(|retention| retention.would_expire(time, put))
     }
 
     /// Lets reads of a windowed store see rows that have expired, as far as they are still there; nothing may be put
@@ -349,7 +354,10 @@ impl TaskStores {
         self.share_read_cache();
         let now_ms = self.now_ms();
         let offsets = offsets.iter().copied().chain(std::iter::repeat(None));
-        self.stores.iter_mut().zip(offsets).try_for_each(|(store, offset)| store.apply(offset, now_ms))
+        self.stores
+            .iter_mut()
+            .zip(offsets)
+            .try_for_each(|(store, next_offset)| store.apply(At { next_offset, now_ms, ..At::default() }))
     }
 
     /// The transaction was aborted: the stores are at the last commit again.
@@ -389,7 +397,7 @@ impl TaskStores {
                 store.buffer.put(&self.key, value)?;
             }
         }
-        store.apply(Some(next_offset), now_ms)?;
+        store.apply(At { next_offset: Some(next_offset), now_ms, ..At::default() })?;
         // What a standby has read in is not what its task will ask for.
         store.buffer.forget();
         Ok(())

@@ -141,9 +141,7 @@ impl Scan {
             prefix = found.clamp(first, last);
         }
         self.prefixes = Some(if reverse { (first, prefix - 1) } else { (prefix + 1, last) });
-        let (mut start, mut end) = (Vec::new(), Vec::new());
-        self.layout.encode_at(prefix, Parts { key, time: from.max(0), tail: 0 }, &mut start);
-        self.layout.encode_at(prefix, Parts { key, time: to, tail: i64::MAX }, &mut end);
+        let (start, end) = self.layout.range(prefix, key, (from.max(0), to));
         self.range = Some((Bound::Included(start), Bound::Included(end)));
         Ok(true)
     }

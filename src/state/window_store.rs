@@ -63,7 +63,7 @@ impl<K: 'static, V: 'static> WindowStore<K, V> {
     /// Writes the row that was encoded last.
     pub(crate) fn put_encoded(&mut self, ctx: &mut impl StoreContext, has_value: bool, start: i64) -> Result<()> {
         let (stores, context) = ctx.stores();
-        let sequence = if self.kind.retains_duplicates { stores.next_sequence(self.index) } else { 0 };
+        let sequence = if self.kind.retains_duplicates { stores.next_sequence(self.index, has_value) } else { 0 };
         let parts = Parts { key: &self.key_bytes, time: start, tail: i64::from(sequence) };
         self.kind.keys.encode(parts, &mut self.row_key);
         stores.put(self.index, &self.row_key, has_value.then_some(self.value_bytes.as_slice()), context)
@@ -79,13 +79,18 @@ impl<K: 'static, V: 'static> WindowStore<K, V> {
     }
 
     /// The row of a key and the window that begins at `start`. In a store that retains duplicates a single row cannot be
-    /// told from others: use [`fetch_range`](WindowStore::fetch_range) there.
+    /// told from others, and there may be none here: use [`fetch_range`](WindowStore::fetch_range) there.
     ///
     /// # Errors
     /// A row that the serde refuses, or a store that cannot be read.
     pub fn fetch(&mut self, ctx: &mut impl StoreContext, key: &K, start: i64) -> Result<Option<V>> {
         let stores = ctx.stores().0;
-        let sequence = if self.kind.retains_duplicates { stores.sequence(self.index) } else { 0 };
+        let sequence = match self.kind.retains_duplicates {
+            // Java: the row of the last put in a store on disk, if it is one of this key and time; no row in memory.
+            true if self.kind.keys.drops_each => return Ok(None),
+            true => stores.last_sequence(self.index),
+            false => 0,
+        };
         self.encode_key(key, start, sequence)?;
         let row = stores.get(self.index, &self.row_key)?;
         row.map(|row| self.value.deserialize(row)).transpose()
@@ -152,7 +157,7 @@ impl<K: 'static, V: 'static> WindowStore<K, V> {
 
     fn write(&mut self, ctx: &mut impl StoreContext, key: &K, start: i64, has_value: bool) -> Result<()> {
         let (stores, context) = ctx.stores();
-        let sequence = if self.kind.retains_duplicates { stores.next_sequence(self.index) } else { 0 };
+        let sequence = if self.kind.retains_duplicates { stores.next_sequence(self.index, has_value) } else { 0 };
         self.encode_key(key, start, sequence)?;
         stores.put(self.index, &self.row_key, has_value.then_some(self.value_bytes.as_slice()), context)
     }

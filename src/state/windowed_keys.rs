@@ -4,11 +4,12 @@
 //!   window    on disk     bucket(ts) 8  | key | ts 8 | seq 4?       changelog   key | ts 8 | seq 4
 //!             in memory   ts 8  | key | seq 4?
 //!   session   on disk     bucket(end) 8 | key | end 8 | start 8     changelog   key | end 8 | start 8
-//!             in memory   end 8 | key | start 8
+//!             in memory   end 8 | key | !start 8
 //! ```
 //!
 //! Numbers are big endian. A bucket is what Java calls a segment, with its length: so rows come in Java's order, and those
-//! that have expired lie together at the front. The changelog's keys are Java's.
+//! that have expired lie together at the front. In memory the sessions of a key with the same end come from the latest start
+//! to the earliest, as in Java. The changelog's keys are Java's.
 
 /// How the rows of a windowed store are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +90,28 @@ impl WindowedKeys {
         if self.bucket_ms.is_some() {
             out.extend_from_slice(&time.to_be_bytes());
         }
-        self.tail.write(tail, out);
+        self.tail.write(self.turned(tail), out);
+    }
+
+    /// The keys of one key's rows lie from the first of these to the second.
+    pub(super) fn range(self, prefix: i64, key: &[u8], times: (i64, i64)) -> (Vec<u8>, Vec<u8>) {
+        let (mut start, mut end) = (Vec::new(), Vec::new());
+        // What lies first is written turned, too.
+        let (first, last) = if self.turned(0) == 0 { (0, i64::MAX) } else { (i64::MAX, 0) };
+        self.encode_at(prefix, Parts { key, time: times.0, tail: first }, &mut start);
+        self.encode_at(prefix, Parts { key, time: times.1, tail: last }, &mut end);
+        (start, end)
+    }
+
+    /// A tail as it lies in the key of a row, and back.
+    fn turned(self, tail: i64) -> i64 {
+        if self.tail == Tail::Start && self.bucket_ms.is_none() { !tail } else { tail }
     }
 
     pub(super) fn decode(self, row: &[u8]) -> Option<Parts<'_>> {
         let (prefix, rest) = row.split_first_chunk()?;
         let (rest, tail) = self.tail.read(rest)?;
+        let tail = self.turned(tail);
         Some(match self.bucket_ms {
             Some(_) => {
                 let (key, time) = rest.split_last_chunk()?;

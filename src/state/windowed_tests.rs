@@ -134,3 +134,19 @@ fn a_bounded_store_deletes_the_row_that_was_not_used_for_the_longest_time() {
     store.put(&mut task, &text("e"), &text("1")).unwrap();
     assert_eq!(all(&store, &mut task).len(), 2);
 }
+
+#[test]
+fn a_single_row_among_duplicates_is_the_last_one_on_disk_and_none_in_memory() {
+    let on_disk = Stores::window("w", ms(100), ms(10), true, Utf8, Utf8).with_caching();
+    let (mut task_on_disk, mut store) = task(&on_disk, 1_000_000);
+    for value in ["1", "2"] {
+        store.put(&mut task_on_disk, &text("a"), &text(value), 5).unwrap();
+    }
+    store.delete(&mut task_on_disk, &text("a"), 5).unwrap();
+    assert_eq!(task_on_disk.0.changelog().count(), 3, "nothing is held back");
+    assert_eq!(store.fetch(&mut task_on_disk, &text("a"), 5).unwrap(), Some(text("2")));
+    assert_eq!(store.fetch(&mut task_on_disk, &text("a"), 4).unwrap(), None);
+    let (mut task_in_memory, mut store) = task(&Stores::in_memory_window("w", ms(100), ms(10), true, Utf8, Utf8), 0);
+    store.put(&mut task_in_memory, &text("a"), &text("1"), 5).unwrap();
+    assert_eq!(store.fetch(&mut task_in_memory, &text("a"), 5).unwrap(), None);
+}

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::record::{Headers, RecordBatch, TopicPartition};
 use crate::runtime::CallsInTurn;
-use crate::state::TaskStores;
+use crate::state::{GlobalStores, TaskStores};
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
 use crate::topology::{Handlers, TaskEnvironment, TaskId, Topology};
 
-/// A task of one sub-topology with its stores in memory. What it writes is thrown away.
+/// A task of one sub-topology with its stores in memory, and global ones that are empty. What it writes is thrown away.
 #[doc(hidden)]
 pub struct SingleTask {
     task: Task,
@@ -22,7 +22,12 @@ impl SingleTask {
     pub fn new(topology: &Topology, sub_topology: usize) -> Result<SingleTask> {
         let nodes = topology.sub_topology(sub_topology);
         let topics = topology.source_topics(&nodes);
-        let stores = TaskStores::in_memory(&topology.stores(&nodes), 0);
+        let mut stores = TaskStores::in_memory(&topology.stores(&nodes), 0);
+        let mut globals = GlobalStores::default();
+        for number in topology.globals() {
+            globals.add(&TaskStores::shared_in_memory(&topology.stores(&topology.sub_topology(number))));
+        }
+        globals.attach(&mut stores);
         let environment = TaskEnvironment {
             application_id: "bench".into(),
             task: TaskId { sub_topology, partition: 0 },

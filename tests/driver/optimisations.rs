@@ -98,3 +98,37 @@ fn an_optimisation_that_is_not_known_is_refused() {
     let list = "merge.repartition.topics, single.store.self.join".parse::<Optimization>().unwrap();
     assert_eq!(list, Optimization::none().merge_repartition_topics().single_store_self_join());
 }
+
+#[test]
+fn both_sides_of_a_join_behind_one_change_of_the_key_share_its_topic() {
+    let build = |optimization| {
+        let (builder, stream) = rekeyed();
+        let long = stream.clone().filter(|_, value| value.len() > 1);
+        let windows = JoinWindows::of_time_difference_with_no_grace(std::time::Duration::from_millis(5));
+        stream
+            .join_stream(long, |left, right| format!("{left}+{right}"), windows, StreamJoined::with(Utf8, Utf8, Utf8))
+            .to("out", Produced::with(Utf8, Utf8));
+        optimised(builder, optimization)
+    };
+    let (plain, merged) = (build(Optimization::none()), build(Optimization::none().merge_repartition_topics()));
+    assert_eq!((repartition_topics(&plain).len(), repartition_topics(&merged).len()), (2, 1), "{merged:?}");
+    let parts = merged.sub_topologies("app");
+    assert_eq!(parts[1].copartitions.len(), 1);
+    assert_eq!(parts[1].copartitions[0], parts[1].sources, "{parts:?}");
+    for topology in [plain, merged] {
+        let mut driver = Driver { inner: TopologyTestDriver::new(&topology).unwrap(), seen: 0 };
+        let mut out = driver.pipe("in", "k", "ab", 1);
+        out.extend(driver.pipe("in", "l", "ab", 3));
+        out.sort();
+        assert_eq!(out, ["out ab ab+ab @1", "out ab ab+ab @3", "out ab ab+ab @3", "out ab ab+ab @3"]);
+    }
+}
+
+#[test]
+fn a_lone_repartition_topic_is_named_as_java_names_it() {
+    let (builder, stream) = rekeyed();
+    stream.to_table(Materialized::with(Utf8, Utf8)).to_stream().to("out", Produced::with(Utf8, Utf8));
+    let text = optimised(builder, Optimization::all()).describe();
+    assert!(text.contains("KSTREAM-TOTABLE-0000000002-repartition-source (topics"), "{text}");
+    assert!(text.contains("KSTREAM-TOTABLE-0000000002-repartition-filter"), "{text}");
+}
