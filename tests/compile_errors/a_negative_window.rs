@@ -1,3 +1,5 @@
+//! A window has a length, so its size is no number with a sign.
+
 use kstreams::*;
 
 fn main() {

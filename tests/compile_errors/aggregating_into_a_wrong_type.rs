@@ -1,3 +1,5 @@
+//! The aggregator gives what the store holds.
+
 use kstreams::*;
 
 fn main() {

@@ -1,3 +1,5 @@
+//! What is joined has keys of one type.
+
 use kstreams::*;
 
 fn main() {

@@ -1,3 +1,5 @@
+//! Every task makes a processor of its own: a maker cannot give one away twice.
+
 use kstreams::*;
 
 struct Forward;
@@ -14,6 +16,5 @@ impl Processor<String, String> for Forward {
 fn main() {
     let one = Forward;
     let builder = StreamsBuilder::new();
-    // Every task makes its own: a maker cannot give one away twice.
     builder.stream("in", Consumed::with(Utf8, Utf8)).process(move |_| Ok(one), Processed::default());
 }

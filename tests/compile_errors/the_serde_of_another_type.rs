@@ -1,3 +1,5 @@
+//! A sink writes what its stream holds.
+
 use kstreams::*;
 
 fn main() {

@@ -1,3 +1,5 @@
+//! Windows are windows of a key: a stream is grouped first.
+
 use kstreams::*;
 use std::time::Duration;
 
