@@ -144,7 +144,7 @@ fn a_windowed_store_may_be_emptied_again_and_again() {
     for round in 0..20 {
         stores.wipe(round % 2).unwrap();
         // Takes the memory that a filter had, if it is gone.
-        let _other = vec![vec![round as u8; 64]; 64];
+        let _other = vec![vec![0xa5_u8; 64]; 64];
     }
     stores.close().unwrap();
 }
