@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::membership::{Membership, TaskMap};
-pub(crate) use crate::partition::{murmur2, partition_for_key};
+pub(crate) use crate::partition::partition_for_key;
 use crate::record::{OffsetAndMetadata, ProducerRecord, RecordBatch, TopicPartition};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Who owns which task. A member hears of it as events between two steps, never in a callback.
 
-#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "for the group protocol of our own"))]
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports, reason = "for the group protocol of our own"))]
 pub(crate) mod classic;
 
 use std::collections::BTreeSet;

@@ -53,9 +53,11 @@ impl Drop for EndOnDrop {
 }
 
 /// Runs each call to its end before the next one begins, so that a test gives the same result each time.
+#[cfg(feature = "testing")]
 #[derive(Debug, Default)]
 pub(crate) struct CallsInTurn;
 
+#[cfg(feature = "testing")]
 impl CallRunner for CallsInTurn {
     fn start(&self, call: Call, timeout: Duration) -> RunningCall {
         // A thread of its own: the test may be inside of a runtime.

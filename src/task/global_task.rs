@@ -87,6 +87,7 @@ impl GlobalTask {
     }
 
     /// Records dropped on purpose since the task was made.
+    #[cfg(feature = "testing")]
     pub(crate) fn dropped(&mut self) -> u64 {
         self.task.dropped()
     }

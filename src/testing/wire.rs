@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::{murmur2, partition_for_key};
+use crate::client::partition_for_key;
 use crate::error::{Error, Result};
+use crate::partition::murmur2;
 use crate::record::{Change, Headers, OffsetAndMetadata, ValueAndTimestamp};
 use crate::serdes::{
     Answer, AnswerSerde, Bytes, Changed, Instruction, ResponseSerde, Serde, Subscription, SubscriptionSerde,

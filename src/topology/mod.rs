@@ -236,6 +236,7 @@ impl Topology {
     }
 
     /// The nodes that run in tasks, parents first.
+    #[cfg(feature = "testing")]
     pub(crate) fn task_nodes(&self) -> Vec<NodeId> {
         let tasks = (0..self.sub_topology_count()).filter(|number| !self.is_global(*number));
         let mut nodes: Vec<NodeId> = tasks.flat_map(|number| self.sub_topology(number)).collect();
