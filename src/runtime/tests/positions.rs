@@ -102,9 +102,17 @@ fn a_log_that_seems_to_be_cut_off_for_a_while_is_waited_for() {
     assert_exactly_once(&[called, fault(Call::Watermarks, ErrorKind::Unavailable).times(20)]);
 }
 
+/// What happens to the application while something is done to its input.
+#[derive(Clone, Copy)]
+enum Meanwhile {
+    ItRuns,
+    /// It is stopped, and started again with this policy.
+    ItIsStopped(OffsetReset),
+}
+
 /// A word count that has counted ten records of a partition, and goes on after something was done to its input.
 fn go_on_after(
-    reset: OffsetReset,
+    meanwhile: Meanwhile,
     what: impl FnOnce(&EmbeddedCluster),
     expected: usize,
 ) -> (Vec<i64>, std::result::Result<(), String>) {
@@ -123,7 +131,7 @@ fn go_on_after(
     let streams = KafkaStreams::new(counting(), config.clone()).unwrap();
     streams.start().unwrap();
     wait_until(|| count(&cluster) == 10);
-    if reset != OffsetReset::Earliest {
+    if let Meanwhile::ItIsStopped(reset) = meanwhile {
         streams.close(CloseOptions::default()).unwrap();
         config.offset_reset = reset;
         what(&cluster);
@@ -173,7 +181,7 @@ fn a_log_that_has_lost_its_end_is_read_on_there_and_nothing_is_counted_twice() {
         wait_until(|| cluster.committed_offset("app", "in", 0).unwrap() == Some(4));
         produce(cluster, 3);
     };
-    assert_eq!(go_on_after(OffsetReset::Earliest, lose, 13), (steps(13), Ok(())));
+    assert_eq!(go_on_after(Meanwhile::ItRuns, lose, 13), (steps(13), Ok(())));
 }
 
 #[test]
@@ -183,7 +191,7 @@ fn a_topic_that_was_made_anew_is_read_from_its_start() {
         cluster.create_topic("in", 1).unwrap();
         produce(cluster, 3);
     };
-    assert_eq!(go_on_after(OffsetReset::Earliest, replace, 13), (steps(13), Ok(())));
+    assert_eq!(go_on_after(Meanwhile::ItRuns, replace, 13), (steps(13), Ok(())));
 }
 
 #[test]
@@ -192,9 +200,9 @@ fn records_that_were_deleted_before_they_were_read_are_left_to_the_reset_policy(
         produce(cluster, 5);
         Cluster::admin(cluster).unwrap().delete_records(&[(TopicPartition::new("in", 0), 13)]).unwrap();
     };
-    let (counted, error) = go_on_after(OffsetReset::Earliest, delete, 12);
+    let (counted, error) = go_on_after(Meanwhile::ItIsStopped(OffsetReset::Earliest), delete, 12);
     assert_eq!((counted, error), (steps(12), Ok(())));
-    let (counted, error) = go_on_after(OffsetReset::None, delete, 12);
+    let (counted, error) = go_on_after(Meanwhile::ItIsStopped(OffsetReset::None), delete, 12);
     let error = error.unwrap_err();
     assert!(error.contains("offset 10 of in[0]") && error.contains("13 to 15"), "{error}");
     assert_eq!(counted, steps(10));
