@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -155,6 +156,10 @@ fn kafka(config: &Config) -> Result<Arc<dyn Cluster>> {
     Ok(Arc::new(cluster))
 }
 
+/// A topic that has just been made is not known to every broker at once.
+const LOOKS_AT_TOPICS: usize = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
 /// Partition counts of the sources that are not our own. Sinks and the dead-letter topic have to exist as well.
 fn external_topics(topology: &Topology, config: &Config, admin: &mut dyn Admin) -> Result<Counts> {
     let is_ours = |topic: &Arc<str>| topology.repartition_topics().contains_key(topic);
@@ -178,7 +183,14 @@ fn external_topics(topology: &Topology, config: &Config, admin: &mut dyn Admin) 
         let missing: Vec<_> = names.iter().zip(admin.topics(&names)?).filter_map(wanted).collect();
         create(admin, &missing)?;
     }
-    let infos = admin.topics(&names)?;
+    let mut infos = admin.topics(&names)?;
+    for _ in 0..LOOKS_AT_TOPICS {
+        if infos.iter().all(Option::is_some) {
+            break;
+        }
+        std::thread::park_timeout(BETWEEN_LOOKS);
+        infos = admin.topics(&names)?;
+    }
     let known: Counts =
         names.iter().zip(infos).filter_map(|(name, info)| Some((Arc::clone(name), info?.partitions))).collect();
     if let Some(topic) = sources.iter().find(|topic| !known.contains_key(*topic)) {

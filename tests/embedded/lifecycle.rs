@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kstreams::{CloseOptions, ErrorKind, KafkaStreams, State, StreamsBuilder};
+use kstreams::{CloseOptions, EmbeddedCluster, ErrorKind, KafkaStreams, State, StreamsBuilder};
 
 use crate::application::{
     cluster, config, counts, expected, last_counts, start, wait_for, wait_until, word_count, write,
@@ -46,6 +46,21 @@ fn without_a_cache_every_update_is_forwarded() {
     wait_until("three counts are seen", || counts(&cluster).get("x").is_some_and(|counts| counts.len() == 3));
     assert_eq!(counts(&cluster)["x"], [1, 2, 3]);
     streams.close(Duration::from_secs(30)).unwrap();
+}
+
+#[test]
+fn topics_that_are_made_while_it_starts_are_waited_for() {
+    let cluster = EmbeddedCluster::new();
+    let streams = KafkaStreams::new(word_count(), config(&cluster)).unwrap();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| streams.start());
+        std::thread::park_timeout(Duration::from_millis(100));
+        cluster.create_topic("lines", 1).unwrap();
+        cluster.create_topic("counts", 1).unwrap();
+        starting.join().unwrap().unwrap();
+    });
+    wait_for(&streams, State::Running);
+    streams.close(CloseOptions::default()).unwrap();
 }
 
 #[test]
