@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kstreams::{
     CloseOptions, Config, Consumed, Grouped, I64, JoinWindows, KafkaStreams, Materialized, Produced, SessionWindows,
@@ -70,10 +70,10 @@ fn topology(output: &str) -> Topology {
 }
 
 /// Records of one phase: times go on where the phase before ended, with some that are out of order but not late.
-fn write(client: &mut TopicClient, phase: i64) {
+fn write(client: &mut TopicClient, begin: i64, phase: i64) {
     for n in phase * 300..(phase + 1) * 300 {
         let key = format!("k{}", (n * 7) % 10);
-        let time = 1_700_000_000_000 + n * 2_000 - (n % 3) * 500 + (n / 100) * 90_000;
+        let time = begin + n * 2_000 - (n % 3) * 500 + (n / 100) * 90_000;
         let bytes = |text: &str| text.as_bytes().to_vec();
         let mut write = |topic: &str, key: &str, value: &str| {
             client.write_at(topic, Some(&bytes(key)), Some(&bytes(value)), time).unwrap();
@@ -159,11 +159,14 @@ fn an_application_moves_from_java_to_here_and_back() {
     }
     let mut client = TopicClient::connect(&Config::new("witness", kafka.bootstrap())).unwrap();
 
-    write(&mut client, 0);
+    // An hour ago, at a full minute: what is older than a week the broker deletes when it likes.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let begin = (now / 60 - 60) * 60_000;
+    write(&mut client, begin, 0);
     java(&kafka, "moving", &state("java-1"), "a-");
-    write(&mut client, 1);
+    write(&mut client, begin, 1);
     here(&kafka, "moving", &state("here"), "a-");
-    write(&mut client, 2);
+    write(&mut client, begin, 2);
     java(&kafka, "moving", &state("java-2"), "a-");
     java(&kafka, "staying", &state("java-alone"), "b-");
 
