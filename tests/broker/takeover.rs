@@ -149,15 +149,14 @@ fn an_application_moves_from_java_to_here_and_back() {
     let Some(kafka) = TestKafka::start(1) else { return };
     let folder = tempfile::tempdir().unwrap();
     let state = |name: &str| folder.path().join(name);
+    let mut client = TopicClient::connect(&Config::new("witness", kafka.bootstrap())).unwrap();
     for topic in ["left", "right", "orders", "customers"] {
-        kafka.topics(&["--create", "--topic", topic, "--partitions", "2"]).unwrap();
+        client.create_topic(topic, 2).unwrap();
     }
     for output in OUTPUTS {
-        for side in ["a", "b"] {
-            kafka.topics(&["--create", "--topic", &format!("{side}-{output}"), "--partitions", "2"]).unwrap();
-        }
+        client.create_topic(&format!("a-{output}"), 2).unwrap();
+        client.create_topic(&format!("b-{output}"), 2).unwrap();
     }
-    let mut client = TopicClient::connect(&Config::new("witness", kafka.bootstrap())).unwrap();
 
     // An hour ago, at a full minute: what is older than a week the broker deletes when it likes.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
