@@ -28,7 +28,7 @@ pub(crate) struct Known {
     sessions: Vec<Window>,
 }
 
-/// Keys of one generation: some 3 MiB of them.
+/// Keys of one generation: some 3 MiB of short keys with a session each, 10 MiB at most.
 const KEYS_MAX: usize = 32 * 1024;
 /// A key with more sessions than these forgets its earliest.
 const SESSIONS_MAX: usize = 8;
