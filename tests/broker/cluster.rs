@@ -2,12 +2,17 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What the slowest command is allowed on a busy machine: a start fetches Kafka's jars when they are not there.
+const COMMAND: Duration = Duration::from_secs(300);
 
 /// Brokers of `scripts/kafka/kafka`, and the folder of their data.
 ///
@@ -20,7 +25,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 #[derive(Debug)]
 pub(crate) struct TestKafka {
     dir: PathBuf,
-    port: u16,
+    ports: Ports,
     brokers: u16,
     watchdog: Child,
 }
@@ -53,9 +58,10 @@ impl TestKafka {
         // Another process may be quicker in taking the port.
         for _ in 0..3 {
             fs::create_dir_all(&dir).unwrap();
-            let kafka = TestKafka { port: free_port(brokers), brokers, watchdog: watch(&dir), dir: dir.clone() };
-            fs::write(dir.join("properties"), with_credentials(kafka.port)).unwrap();
-            match kafka.script(&["start", &kafka.folder(), &kafka.port.to_string(), &brokers.to_string()]) {
+            let kafka = TestKafka { ports: Ports::reserve(brokers), brokers, watchdog: watch(&dir), dir: dir.clone() };
+            let port = kafka.ports.first;
+            fs::write(dir.join("properties"), with_credentials(port)).unwrap();
+            match kafka.script(&["start", &kafka.folder(), &port.to_string(), &brokers.to_string()]) {
                 Ok(_) => return Some(kafka),
                 Err(error) => failure = error,
             }
@@ -65,13 +71,13 @@ impl TestKafka {
 
     /// The addresses of all brokers, for `bootstrap.servers`.
     pub(crate) fn bootstrap(&self) -> String {
-        let address = |n| format!("127.0.0.1:{}", self.port + 10 * n);
+        let address = |n| format!("127.0.0.1:{}", self.ports.first + 10 * n);
         (0..self.brokers).map(address).collect::<Vec<_>>().join(",")
     }
 
     /// Where a single broker asks for the credentials of alice, whose password is secret.
     pub(crate) fn bootstrap_with_credentials(&self) -> String {
-        format!("127.0.0.1:{}", self.port + 2)
+        format!("127.0.0.1:{}", self.ports.first + 2)
     }
 
     /// Ends broker `n`, counted from 1, as a power cut does.
@@ -140,8 +146,7 @@ impl TestKafka {
 
     fn script(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command(arguments);
-        let Output { status, stdout, stderr } =
-            command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+        let Output { status, stdout, stderr } = output_within(COMMAND, &mut command)?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         if status.success() {
             Ok(text(&stdout))
@@ -205,13 +210,65 @@ fn runs(program: &str, argument: &str) -> bool {
     Command::new(program).arg(argument).output().is_ok_and(|Output { status, .. }| status.success())
 }
 
-/// A port with which `scripts/kafka/kafka` finds all ports free: PORT, PORT + 10 and PORT + 20, and the two after each.
-/// Below the range from which the system hands out ports to clients.
-fn free_port(brokers: u16) -> u16 {
-    let blocks = 300;
-    let first = u16::try_from(process::id() % u32::from(blocks)).unwrap();
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let port = (0..blocks).map(|block| 20_000 + (first + block) % blocks * 40);
-    let mut port = port.filter(|port| (0..brokers).all(|n| (0..3).all(|next| free(port + 10 * n + next))));
-    port.next().expect("no free block of ports between 20000 and 32000")
+/// What a command printed. One that takes longer is told to say what it does (Java prints its threads), then killed.
+pub(crate) fn output_within(limit: Duration, command: &mut Command) -> Result<Output, String> {
+    let failed = |error: io::Error| error.to_string();
+    let [mut stdout, mut stderr] = [tempfile::tempfile().map_err(failed)?, tempfile::tempfile().map_err(failed)?];
+    command.stdin(Stdio::null());
+    command.stdout(stdout.try_clone().map_err(failed)?).stderr(stderr.try_clone().map_err(failed)?);
+    let mut child = command.spawn().map_err(failed)?;
+    let until = Instant::now() + limit;
+    let mut status = child.try_wait().map_err(failed)?;
+    while status.is_none() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+        status = child.try_wait().map_err(failed)?;
+    }
+    if status.is_none() {
+        let _ = Command::new("kill").args(["-QUIT", &child.id().to_string()]).status();
+        thread::sleep(Duration::from_secs(2));
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let read = |file: &mut fs::File| -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        file.seek(io::SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).map_err(failed)?;
+        Ok(bytes)
+    };
+    let (stdout, stderr) = (read(&mut stdout)?, read(&mut stderr)?);
+    match status {
+        Some(status) => Ok(Output { status, stdout, stderr }),
+        None => Err(format!(
+            "not done after {} s: {command:?}\n{}{}",
+            limit.as_secs(),
+            String::from_utf8_lossy(&stdout),
+            String::from_utf8_lossy(&stderr)
+        )),
+    }
+}
+
+/// Ports of brokers: FIRST, FIRST + 10 and FIRST + 20, and the two after each.
+///
+/// The last port of the block is bound as long as this value lives. The others are free while a broker is killed or not
+/// started yet, and another test would take them for its own.
+#[derive(Debug)]
+struct Ports {
+    first: u16,
+    _reserved: TcpListener,
+}
+
+impl Ports {
+    /// Below the range from which the system hands out ports to clients.
+    fn reserve(brokers: u16) -> Ports {
+        const BLOCK: u16 = 40;
+        let blocks = 300;
+        let from = u16::try_from(process::id() % u32::from(blocks)).unwrap();
+        let bind = |port: u16| TcpListener::bind(("127.0.0.1", port)).ok();
+        let mut all = (0..blocks).map(|block| 20_000 + (from + block) % blocks * BLOCK);
+        let reserved = all.find_map(|first| {
+            let reserved = bind(first + BLOCK - 1)?;
+            let is_free = (0..brokers).all(|n| (0..3).all(|next| bind(first + 10 * n + next).is_some()));
+            is_free.then_some(Ports { first, _reserved: reserved })
+        });
+        reserved.expect("no free block of ports between 20000 and 32000")
+    }
 }

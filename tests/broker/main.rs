@@ -37,3 +37,16 @@ fn a_killed_broker_comes_back_with_its_topics() {
     let listed = kafka.topics(&["--list"]).unwrap();
     assert!(listed.lines().any(|line| line == "kept"), "{listed}");
 }
+
+#[test]
+fn brokers_of_two_tests_keep_their_ports_while_one_is_down() {
+    let Some(first) = TestKafka::start(1) else { return };
+    first.kill(1).unwrap();
+    let second = TestKafka::start(1).unwrap();
+    assert_ne!(first.bootstrap(), second.bootstrap());
+    first.restart(1).unwrap();
+    for (kafka, topic) in [(&first, "of-the-first"), (&second, "of-the-second")] {
+        kafka.topics(&["--create", "--topic", topic, "--partitions", "1"]).unwrap();
+        assert_eq!(kafka.topics(&["--list"]).unwrap().trim(), topic);
+    }
+}

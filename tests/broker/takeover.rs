@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kstreams::{
@@ -17,7 +17,7 @@ use kstreams::{
     State, StreamJoined, StreamsBuilder, TableJoined, TimeWindows, TopicClient, Topology, Utf8, Windowed,
 };
 
-use crate::cluster::TestKafka;
+use crate::cluster::{TestKafka, output_within};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -95,7 +95,7 @@ fn java(kafka: &TestKafka, application: &str, state: &Path, output: &str) {
     let mut command = Command::new("java");
     command.args(["-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(format!("{}/libs/*", kafka.home())).arg(source);
     command.arg(kafka.bootstrap()).arg(application).arg(state).arg(output);
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = output_within(PATIENCE, &mut command).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

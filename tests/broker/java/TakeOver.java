@@ -58,7 +58,14 @@ public final class TakeOver {
             return null;
         });
         streams.start();
-        while (last.get() == 0 || System.nanoTime() - last.get() < 3_000_000_000L) Thread.sleep(100);
+        long until = System.nanoTime() + 100_000_000_000L;
+        while (last.get() == 0 || System.nanoTime() - last.get() < 3_000_000_000L) {
+            if (System.nanoTime() > until) {
+                System.err.println("not done after 100 s: " + streams.state());
+                Runtime.getRuntime().halt(2);
+            }
+            Thread.sleep(100);
+        }
         streams.close(CloseOptions.groupMembershipOperation(CloseOptions.GroupMembershipOperation.LEAVE_GROUP)
             .withTimeout(Duration.ofSeconds(30)));
         System.exit(0);
