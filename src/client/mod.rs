@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
 use crate::membership::{Membership, TaskMap};
 pub(crate) use crate::partition::partition_for_key;
 use crate::record::{OffsetAndMetadata, ProducerRecord, RecordBatch, TopicPartition};
@@ -39,6 +40,25 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     fn producer(&self, spec: &ProducerSpec) -> Result<Box<dyn Producer>>;
 
     fn admin(&self) -> Result<Box<dyn Admin>>;
+
+    /// Speaks the classic group protocol with the coordinator of a group.
+    ///
+    /// # Errors
+    /// `Invalid` where that cannot be done here (no such part, a security setting it does not speak): the caller falls
+    /// back on [`join`](Cluster::join). `Unavailable` never: who answers connects by itself.
+    #[allow(dead_code, reason = "not called before the group thread")]
+    fn coordinator(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
+        Err(Error::invalid(format!("this cluster has no coordinator to speak to for group {group}")))
+    }
+
+    /// Committed offsets and fencing for the stream threads of a group.
+    ///
+    /// # Errors
+    /// As [`coordinator`](Cluster::coordinator).
+    #[allow(dead_code, reason = "not called before the group thread")]
+    fn group_offsets(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupOffsets>> {
+        Err(Error::invalid(format!("this cluster has no coordinator to speak to for group {group}")))
+    }
 }
 
 /// How a stream thread takes part in its group.

@@ -1,10 +1,15 @@
-//! What members of a classic group tell each other in Java's assignor (user data of the protocol `stream`).
+//! Membership in a classic group, by a protocol of our own, and what Java's members tell each other.
+//!
+//! `protocol` is the seam to a cluster. [`AssignmentInfo`] and [`SubscriptionInfo`] are the user data of Java's assignor
+//! (protocol `stream`).
 //!
 //! Everything here is read from the network: a decoder answers any bytes with a value or an error, and makes room for no
 //! more than the bytes hold.
 
 mod assignment_info;
 mod bytes;
+#[allow(dead_code, reason = "a cluster without a coordinator of its own speaks none of it")]
+pub(crate) mod protocol;
 mod subscription_info;
 
 pub(crate) use assignment_info::{AssignmentInfo, HostPartitions};
