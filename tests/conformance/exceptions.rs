@@ -1,6 +1,7 @@
-//! The cases that are not asserted as they are: two lists, and one rule.
+//! The cases that are not asserted as they are: two lists, of which each entry has its reason.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
@@ -12,27 +13,48 @@ pub(crate) struct Exceptions {
     inexpressible: Vec<Json>,
 }
 
+/// Whose cases they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Folder {
+    /// Ours: each exception is on a list, by name.
+    Own,
+    /// Another's: cases of the same kind as those on the lists are exceptions too.
+    Further,
+}
+
 impl Exceptions {
     pub(crate) fn read() -> Exceptions {
-        let list = |text: &str| serde_json::from_str(text).expect("a list of cases");
-        Exceptions {
+        let list = |text: &str| -> Vec<Json> { serde_json::from_str(text).expect("a list of cases") };
+        let exceptions = Exceptions {
             deviations: list(include_str!("deviations.json")),
             inexpressible: list(include_str!("inexpressible.json")),
+        };
+        let entries = || exceptions.deviations.iter().chain(&exceptions.inexpressible);
+        assert!(entries().count() < 15, "the lists are for few cases");
+        entries().for_each(|entry| assert!(!reason(entry).is_empty(), "{entry} has no reason"));
+        for entry in &exceptions.inexpressible {
+            let stands_in = entry["compile_error"].as_str().unwrap_or_default();
+            assert!(is_compile_error(stands_in), "{entry}: tests/compile_errors/{stands_in}.rs is not there");
         }
+        exceptions
     }
 
-    pub(crate) fn run(&self, name: &str, case: &Json) -> Outcome {
-        if let Some(entry) = find(&self.inexpressible, name, case) {
-            return Outcome::Inexpressible(reason(entry));
-        }
-        let outcome = run(case);
-        let deviating = match find(&self.deviations, name, case) {
-            Some(_) if outcome == Outcome::Passed => {
-                return Outcome::Failed(vec!["does not deviate any more: take it off the list".to_owned()]);
-            }
-            Some(entry) => Some((patched(case, &entry["instead"]), reason(entry))),
-            None if matches!(outcome, Outcome::Failed(_)) => exact_counts(case),
-            None => None,
+    /// Entries for cases that are not among these.
+    pub(crate) fn unknown(&self, names: &[&str]) -> Vec<String> {
+        let cases = self.deviations.iter().chain(&self.inexpressible).filter_map(|entry| entry["case"].as_str());
+        cases.filter(|case| !names.contains(case)).map(str::to_owned).collect()
+    }
+
+    pub(crate) fn run(&self, name: &str, case: &Json, folder: Folder) -> Outcome {
+        let outcome = self.inexpressible(name, run(case), folder);
+        let entry = find(&self.deviations, name, case);
+        let counts = || self.deviations.iter().find(|entry| entry["rule"] == "exact_counts");
+        let deviating = match entry {
+            Some(_) if outcome == Outcome::Passed => return no_exception("deviate"),
+            Some(entry) if entry.get("rule").is_none() => Some((patched(case, &entry["instead"]), reason(entry))),
+            None if folder == Folder::Own => None,
+            Some(_) | None if !matches!(outcome, Outcome::Failed(_)) => None,
+            Some(_) | None => counts().and_then(|entry| Some((exact_counts(case)?, reason(entry)))),
         };
         let Some((ours, reason)) = deviating else { return outcome };
         match run(&ours) {
@@ -40,6 +62,38 @@ impl Exceptions {
             outcome => outcome,
         }
     }
+
+    /// What a format has come to: where an entry says so, what was compared is not the bytes.
+    pub(crate) fn of_format(&self, name: &str, outcome: Outcome) -> Outcome {
+        let entry = self.deviations.iter().find(|entry| entry["case"].as_str() == Some(name));
+        match (entry, outcome) {
+            (Some(entry), Outcome::Passed) => Outcome::Deviating(reason(entry)),
+            (_, outcome) => outcome,
+        }
+    }
+
+    fn inexpressible(&self, name: &str, outcome: Outcome, folder: Folder) -> Outcome {
+        let listed = self.inexpressible.iter().find(|entry| entry["case"].as_str() == Some(name));
+        match (listed, outcome) {
+            (Some(entry), Outcome::Inexpressible(met)) if entry["compile_error"] == *met => {
+                Outcome::Inexpressible(format!("{} (tests/compile_errors/{met}.rs)", reason(entry)))
+            }
+            (Some(_), _) => no_exception("rule its case out"),
+            (None, Outcome::Inexpressible(met)) if folder == Folder::Own || !is_compile_error(&met) => {
+                Outcome::Failed(vec![format!("{met} rules it out, and inexpressible.json does not say so")])
+            }
+            (None, outcome) => outcome,
+        }
+    }
+}
+
+fn no_exception(what: &str) -> Outcome {
+    Outcome::Failed(vec![format!("does not {what} any more: take it off the list")])
+}
+
+fn is_compile_error(name: &str) -> bool {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compile_errors");
+    ["rs", "stderr"].iter().all(|extension| folder.join(format!("{name}.{extension}")).exists())
 }
 
 /// An entry is for a `case`, or for every case with a `processor`.
@@ -70,7 +124,7 @@ fn patched(case: &Json, instead: &Json) -> Json {
 
 /// The command `count` asks a store on disk for about how many rows it has. Java's answer is an estimate of RocksDB, which
 /// takes every deletion for one of a row. The driver's stores are in memory, so their answer has to be exact.
-fn exact_counts(case: &Json) -> Option<(Json, String)> {
+fn exact_counts(case: &Json) -> Option<Json> {
     let mut ours = case.clone();
     let mut keys: BTreeSet<String> = BTreeSet::new();
     let mut counts = 0;
@@ -99,6 +153,5 @@ fn exact_counts(case: &Json) -> Option<(Json, String)> {
             _ => {}
         }
     }
-    let reason = "the number of rows is only approximate, and here it is exact: Java's counts deletions of nothing";
-    (counts > 0).then(|| (ours, reason.to_owned()))
+    (counts > 0).then_some(ours)
 }

@@ -169,7 +169,7 @@ pub(crate) fn pair_mapper(json: &Json) -> Result<PairMapper, Stop> {
             Val::Null => (before_bar(value), Val::Null),
             payload => (before_bar(value), Val::Long(payload.number())),
         }),
-        "return_null" => return Err(inexpressible("a mapper of Rust returns a pair")),
+        "return_null" => return Err(inexpressible("mapping_to_no_pair")),
         _ => return Err(call.unknown("pair mapper")),
     })
 }
@@ -182,7 +182,7 @@ pub(crate) fn flat_mapper(json: &Json) -> Result<FlatMapper, Stop> {
         "words_as_keys" => Arc::new(|key, value| words(value).map(|word| (Val::text(word), key.clone())).collect()),
         "repeat" => Arc::new(move |key, value| repeat(value, number).map(|value| (key.clone(), value)).collect()),
         "empty" => Arc::new(|_, _| Vec::new()),
-        "return_null" => return Err(inexpressible("a mapper of Rust returns an iterator")),
+        "return_null" => return Err(inexpressible("mapping_to_no_pair")),
         _ => return Err(call.unknown("flat mapper")),
     })
 }
@@ -200,7 +200,7 @@ pub(crate) fn flat_value_mapper(json: &Json) -> Result<FlatMapper, Stop> {
         "repeat" => Arc::new(move |_, value| repeat(value, number).map(pair).collect()),
         "value_and_null" => Arc::new(move |_, value| vec![pair(value.clone()), pair(Val::Null)]),
         "empty" => Arc::new(|_, _| Vec::new()),
-        "return_null" => return Err(inexpressible("a mapper of Rust returns an iterator")),
+        "return_null" => return Err(inexpressible("mapping_to_no_pair")),
         _ => return Err(call.unknown("flat value mapper")),
     })
 }

@@ -60,7 +60,7 @@ impl Key for Val {
     }
 
     fn until_window_closes(_: BufferConfig<ShutDown>) -> Result<Suppressed<Val, Val>, Stop> {
-        Err(inexpressible("only a table whose keys have windows can wait until they close"))
+        Err(inexpressible("waiting_for_windows_that_are_not_there"))
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
             }
             "add_processor" => {
                 if op["same_instance"] == Json::Bool(true) {
-                    return Err(inexpressible("a maker returns a new processor by value each time").into());
+                    return Err(inexpressible("one_processor_for_two_tasks").into());
                 }
                 let script = Script::parse(&op["processor"], &stores)?;
                 builder.add_processor(name, move |init| script.make(init), &parents);

@@ -7,16 +7,16 @@ use std::fmt;
 pub(crate) enum Stop {
     /// Something the library does not have yet, by name.
     Missing(String),
-    /// Something that Rust's types rule out, with the reason.
-    Inexpressible(String),
+    /// Something that Rust's types rule out: the case of `tests/compile_errors` that stands in.
+    Inexpressible(&'static str),
 }
 
 pub(crate) fn missing(what: impl Into<String>) -> Stop {
     Stop::Missing(what.into())
 }
 
-pub(crate) fn inexpressible(reason: impl Into<String>) -> Stop {
-    Stop::Inexpressible(reason.into())
+pub(crate) fn inexpressible(compile_error: &'static str) -> Stop {
+    Stop::Inexpressible(compile_error)
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,7 @@ pub(crate) enum Outcome {
     Unsupported(String),
     /// Our own documented outcome holds.
     Deviating(String),
+    /// The compiler says it instead: in this case of `tests/compile_errors`, until the list has given the reason.
     Inexpressible(String),
 }
 
@@ -34,7 +35,7 @@ impl From<Stop> for Outcome {
     fn from(stop: Stop) -> Outcome {
         match stop {
             Stop::Missing(what) => Outcome::Unsupported(what),
-            Stop::Inexpressible(reason) => Outcome::Inexpressible(reason),
+            Stop::Inexpressible(compile_error) => Outcome::Inexpressible(compile_error.to_owned()),
         }
     }
 }

@@ -50,7 +50,7 @@ fn windows(spec: &Json) -> Result<JoinWindows, Stop> {
 /// Nothing is zero.
 fn millis(millis: &Json) -> Result<Duration, Stop> {
     let millis = millis.as_i64().unwrap_or(0);
-    millis.try_into().map(Duration::from_millis).map_err(|_| inexpressible("a duration is not negative"))
+    millis.try_into().map(Duration::from_millis).map_err(|_| inexpressible("a_negative_window"))
 }
 
 fn stream_joined(builder: &Builder<'_>, op: &Json) -> Result<StreamJoined<Val, Val, Val>, Stop> {

@@ -12,7 +12,7 @@ use crate::windowed::duration;
 pub(crate) fn suppress<K: Key>(_: &mut Builder<'_>, input: Table<K>, op: &Json) -> Result<Handle, Stop> {
     let Table { table, codecs } = input;
     let mut suppressed = match (text(op, "until"), text(op, "full")) {
-        ("window_closes", "emit_early") => return Err(inexpressible("a final result is not emitted early")),
+        ("window_closes", "emit_early") => return Err(inexpressible("emitting_a_final_result_early")),
         ("window_closes", _) => K::until_window_closes(strict(op))?,
         ("time_limit", "emit_early") => Suppressed::until_time_limit(duration(&op["ms"])?, early(op)),
         ("time_limit", _) => Suppressed::until_time_limit(duration(&op["ms"])?, strict(op)),

@@ -33,6 +33,6 @@ pub(crate) fn declared(
 
 fn millis(json: &Json) -> Result<Duration, Stop> {
     let millis = json.as_i64().unwrap_or_default();
-    let millis = u64::try_from(millis).map_err(|_| inexpressible("a duration is not negative"))?;
+    let millis = u64::try_from(millis).map_err(|_| inexpressible("a_negative_window"))?;
     Ok(Duration::from_millis(millis))
 }

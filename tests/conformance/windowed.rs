@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 /// A duration in milliseconds. The one place where a negative one is met: Rust's durations are not.
 pub(crate) fn duration(millis: &Json) -> Result<Duration, Stop> {
     let millis = millis.as_i64().ok_or_else(|| missing(format!("duration {millis}")))?;
-    let negative = |_| inexpressible("a duration of Rust is not negative");
+    let negative = |_| inexpressible("a_negative_window");
     u64::try_from(millis).map(Duration::from_millis).map_err(negative)
 }
 

@@ -85,7 +85,7 @@ pub(crate) fn build(case: &Json) -> Result<Built, NotBuilt> {
 impl Builder<'_> {
     fn add(&mut self, op: &Json) -> Result<(), Stop> {
         if op["same_instance"] == Json::Bool(true) {
-            return Err(inexpressible("a maker returns a new processor by value each time"));
+            return Err(inexpressible("one_processor_for_two_tasks"));
         }
         let handle = match text(op, "op") {
             "stream" => self.stream(op)?,
