@@ -281,7 +281,8 @@ fn buffer_store(
     logging: Option<BTreeMap<String, String>>,
 ) -> StoreBuilder<KeyValueStore<Vec<u8>, Vec<u8>>> {
     let (key, value): (DynSerde<Vec<u8>>, DynSerde<Vec<u8>>) = (Arc::new(Bytes), Arc::new(Bytes));
-    let store = StoreBuilder::key_value(name, StoreKind::KeyValue, EngineKind::Persistent, key, value);
+    let store =
+        StoreBuilder::key_value(name, StoreKind::KeyValue, EngineKind::Persistent, key, value).with_buffer_log();
     match logging {
         Some(config) => store.with_logging(config),
         None => store.without_logging(),

@@ -55,21 +55,27 @@ impl<'a> BufferValue<'a> {
     /// Reads one, and what is behind it.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<(BufferValue<'a>, &'a [u8])> {
         let mut rest = bytes;
-        let timestamp = i64::from_be_bytes(take(&mut rest)?);
-        let offset = i64::from_be_bytes(take(&mut rest)?);
-        let topic = read_text(&mut rest)?;
-        let partition = i32::from_be_bytes(take(&mut rest)?);
-        let count = i32::from_be_bytes(take(&mut rest)?);
-        let mut headers = Headers::new();
-        for _ in 0..count.max(0) {
-            let key = read_text(&mut rest)?.to_owned();
-            headers.push(key, read_bytes(&mut rest, None)?.map(<[u8]>::to_vec));
-        }
+        let context = read_context(&mut rest)?;
         let prior = read_bytes(&mut rest, None)?;
         let old = read_bytes(&mut rest, prior)?;
         let new = read_bytes(&mut rest, None)?;
-        Ok((BufferValue { timestamp, offset, topic, partition, headers, prior, old, new }, rest))
+        Ok((BufferValue { prior, old, new, ..context }, rest))
     }
+}
+
+/// The record's place, without rows.
+pub(super) fn read_context<'a>(rest: &mut &'a [u8]) -> Result<BufferValue<'a>> {
+    let timestamp = i64::from_be_bytes(take(rest)?);
+    let offset = i64::from_be_bytes(take(rest)?);
+    let topic = read_text(rest)?;
+    let partition = i32::from_be_bytes(take(rest)?);
+    let count = i32::from_be_bytes(take(rest)?);
+    let mut headers = Headers::new();
+    for _ in 0..count.max(0) {
+        let key = read_text(rest)?.to_owned();
+        headers.push(key, read_bytes(rest, None)?.map(<[u8]>::to_vec));
+    }
+    Ok(BufferValue { timestamp, offset, topic, partition, headers, prior: None, old: None, new: None })
 }
 
 fn write_bytes(bytes: Option<&[u8]>, out: &mut Vec<u8>) -> Result<()> {
@@ -90,19 +96,27 @@ fn read_bytes<'a>(rest: &mut &'a [u8], same: Option<&'a [u8]>) -> Result<Option<
     Ok(Some(bytes))
 }
 
+/// As older formats have it: a length below -1 is damage.
+pub(super) fn read_nullable<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
+    if rest.first_chunk().is_some_and(|length| i32::from_be_bytes(*length) < -1) {
+        return Err(damaged());
+    }
+    read_bytes(rest, None)
+}
+
 fn read_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str> {
     let text = read_bytes(rest, None)?.ok_or_else(damaged)?;
     std::str::from_utf8(text).map_err(|error| damaged().with_source(error))
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
     let (chunk, behind) = rest.split_first_chunk().ok_or_else(damaged)?;
     *rest = behind;
     Ok(*chunk)
 }
 
 #[cold]
-fn damaged() -> Error {
+pub(super) fn damaged() -> Error {
     Error::corrupted("a row of a buffer is damaged")
 }
 

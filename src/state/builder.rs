@@ -245,6 +245,11 @@ impl<S> StoreBuilder<S> {
         self.change(|spec| spec.logs_headers = LoggedHeaders::All)
     }
 
+    /// The changelog is that of a suppressed table.
+    pub(crate) fn with_buffer_log(self) -> Self {
+        self.change(|spec| spec.logs_headers = LoggedHeaders::OfFormat)
+    }
+
     fn change(mut self, change: impl FnOnce(&mut StoreSpec)) -> Self {
         change(Arc::make_mut(&mut self.spec));
         self

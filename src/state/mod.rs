@@ -14,6 +14,7 @@
 
 #[cfg(feature = "testing")]
 mod bench;
+mod buffer_log;
 mod buffer_value;
 mod builder;
 mod cache;

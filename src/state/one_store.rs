@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::buffer_log;
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
 use super::engine::{At, Engine};
 use super::global_store::Sharing;
@@ -11,9 +12,10 @@ use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
 use super::restore_plan::StoreCondition;
 use super::retention::{History, Retention};
-use super::spec::{EngineKind, StoreSpec};
+use super::spec::{EngineKind, LoggedHeaders, StoreSpec};
 use super::write_buffer::WriteBuffer;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::record::ConsumerRecord;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -129,6 +131,22 @@ impl Store {
         }
         uses.deleted(key);
         Ok(None)
+    }
+
+    /// A record of the changelog of a suppressed table as the row of today's format; none: it is that already.
+    pub(super) fn converted(&mut self, key: &[u8], record: &ConsumerRecord<'_>) -> Result<Option<Vec<u8>>> {
+        let Some(value) = record.value else { return Ok(None) };
+        if self.spec.logs_headers != LoggedHeaders::OfFormat || buffer_log::is_of_today(record.headers) {
+            return Ok(None);
+        }
+        let (topic, partition) = self.changelog.as_ref().map_or(("", 0), |log| (&*log.topic, log.partition));
+        let before = self.buffer.get(key, &mut self.engine)?;
+        let row = buffer_log::row_of(&ConsumerRecord { partition, ..*record }, value, topic, before);
+        row.map(Some).map_err(|error| {
+            let (store, offset) = (&self.spec.name, record.offset);
+            Error::corrupted(format!("could not restore store {store} from offset {offset} of {topic}[{partition}]"))
+                .with_source(error)
+        })
     }
 
     fn known_uses(&mut self) -> Result<&mut LastUses> {

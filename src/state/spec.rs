@@ -32,6 +32,8 @@ pub(crate) enum LoggedHeaders {
     /// Those that delete a row: the others have the headers of their rows, which are none (KIP-1285).
     OfDeletions,
     All,
+    /// They have the version of a suppressed table's format: records of older ones are converted when they are restored.
+    OfFormat,
 }
 
 /// How rows are laid out, and which of their parts go to the changelog.

@@ -379,7 +379,9 @@ impl TaskStores {
         let mut row = Bytes::new();
         for record in batch.iter(0) {
             let Some(key) = record.key.filter(|key| store.spec.is_row(key, record.value)) else { continue };
-            let value = record.value.map(|value| as_row(store.spec.kind, value, record.timestamp, &mut row));
+            let mut value = record.value.map(|value| as_row(store.spec.kind, value, record.timestamp, &mut row));
+            let converted = store.converted(key, &record)?;
+            value = converted.as_deref().or(value);
             if let Some(history) = &mut store.history {
                 if history.admit(record.timestamp) {
                     store.put_version(key, value, record.timestamp)?;
@@ -451,7 +453,7 @@ impl TaskStores {
             let headers = match store.spec.logs_headers {
                 LoggedHeaders::All => &context.headers,
                 LoggedHeaders::OfDeletions if value.is_none() => &context.headers,
-                LoggedHeaders::OfDeletions | LoggedHeaders::None => none,
+                LoggedHeaders::OfDeletions | LoggedHeaders::None | LoggedHeaders::OfFormat => none,
             };
             self.pending.push(ChangelogRecord { store: index, key: logged_key, value, timestamp, headers });
         }

@@ -98,3 +98,22 @@ fn final_results_come_once_over_restarts_and_crashes() {
         }
     }
 }
+
+#[test]
+fn a_buffer_that_an_early_release_of_kafka_streams_has_logged_is_read() {
+    let cluster = EmbeddedCluster::new();
+    cluster.create_topic("clicks", 1).unwrap();
+    cluster.create_topic("counts", 1).unwrap();
+    let log = "word-count-final-store-changelog";
+    cluster.create_topic(log, 1).unwrap();
+    // As 2.1 wrote it: no header; the end of the window, no old row, and a count of 7.
+    let key = [b"a", &[0; 8][..]].concat();
+    let value = [&MINUTE.to_be_bytes()[..], &[0xff; 4], &[0, 0, 0, 8], &7_i64.to_be_bytes()].concat();
+    cluster.produce(log, Some(&key), Some(&value), Some(1)).unwrap();
+
+    let streams = start(Final::Suppressed, config(&cluster).cache_bytes(0));
+    click(&cluster, "c", 3 * MINUTE);
+    wait_until("the first minute has come", || !results(&cluster).is_empty());
+    streams.close(Duration::from_secs(30)).unwrap();
+    assert_eq!(results(&cluster), [result("a", 0, 7)]);
+}
