@@ -34,10 +34,7 @@ impl<K: 'static, V: 'static, VT: 'static, VR: 'static> Processor<K, V> for Grace
         if !self.buffer.put(&record, ctx.task)? {
             return self.join.process(record, ctx);
         }
-        let outer = std::mem::take(&mut ctx.task.record);
-        let result = self.join_due(ctx);
-        ctx.task.record = outer;
-        result
+        self.join_due(ctx)
     }
 }
 
@@ -45,8 +42,10 @@ impl<K: 'static, V: 'static, VT: 'static, VR: 'static> GraceJoin<K, V, VT, VR> {
     /// Joins the records whose time has come, each as if it were in hand again.
     fn join_due(&mut self, ctx: &mut ProcessorContext<'_, K, VR>) -> Result<()> {
         while let Some(Due { row_key, record, context }) = self.buffer.next_due(ctx.task)? {
-            ctx.task.record = context;
-            self.join.process(record, ctx)?;
+            let outer = ctx.task.take_up(context, None);
+            let joined = self.join.process(record, ctx);
+            ctx.task.put_back(outer);
+            joined?;
             self.buffer.remove(&row_key, ctx.task)?;
         }
         Ok(())

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::state::RecordContext;
-use crate::topology::{CallRunner, Processor, ProcessorContext, RunningCall};
+use crate::topology::{CallRunner, Processor, ProcessorContext, RunningCall, SourceRecord};
 
 /// The user's function.
 pub(crate) type AsyncMapper<K, V, V2> =
@@ -59,6 +60,8 @@ pub(crate) struct InFlight<K, V, V2> {
     number: u64,
     record: Record<K, V>,
     context: RecordContext,
+    /// As it was read: for a dead letter.
+    source: Option<Rc<SourceRecord>>,
     retries_left: u32,
     /// The call that runs is dropped with the record.
     state: CallState<V2>,
@@ -104,10 +107,10 @@ impl<K: PartialEq + 'static, V: 'static, V2: Send + 'static> Processor<K, V> for
             self.wait()?;
             self.forward_done(ctx)?;
         }
-        let (number, context) = (self.next, ctx.task.record.clone());
+        let (number, context, source) = (self.next, ctx.task.record.clone(), ctx.task.source.clone());
         self.next += 1;
         let state = CallState::Running(self.start(number, &record));
-        self.in_flight.push_back(InFlight { number, record, context, retries_left: self.plan.retries, state });
+        self.in_flight.push_back(InFlight { number, record, context, source, retries_left: self.plan.retries, state });
         ctx.task.calls.in_flight += 1;
         self.report_full(ctx);
         self.finish(ctx)
@@ -167,24 +170,23 @@ impl<K: PartialEq + 'static, V: 'static, V2: Send + 'static> MapValuesAsync<K, V
 
     /// Sends on what is done and has nothing before it that it has to wait for.
     fn forward_done(&mut self, ctx: &mut ProcessorContext<'_, K, V2>) -> Result<()> {
-        let outer = std::mem::take(&mut ctx.task.record);
         let mut forwarded = Ok(());
         while let Some(done) = self.next_done().and_then(|place| self.in_flight.remove(place)) {
             ctx.task.calls.in_flight = ctx.task.calls.in_flight.saturating_sub(1);
             ctx.task.calls.ended += 1;
-            let InFlight { record, context, state, .. } = done;
+            let InFlight { record, context, source, state, .. } = done;
             let CallState::Done(result) = state else { continue };
-            ctx.task.record = context;
+            let outer = ctx.task.take_up(context, source);
             forwarded = match result {
                 Ok(value) => ctx.forward(record.with_value(value)),
                 // Decided here, where the record is in hand again: others are not to be lost with it.
-                Err(error) => ctx.task.call_failed(&self.name, &record.headers, error),
+                Err(error) => ctx.task.processing_failed(&self.name, &ctx.task.source_headers.clone(), error),
             };
+            ctx.task.put_back(outer);
             if forwarded.is_err() {
                 break;
             }
         }
-        ctx.task.record = outer;
         self.report_full(ctx);
         forwarded
     }

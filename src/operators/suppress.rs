@@ -124,9 +124,9 @@ impl<K: 'static, V: 'static> Suppress<K, V> {
         let input = ctx.task.topics.iter().position(|known| **known == *topic);
         let position = input.map(|topic| Position { topic, partition, offset });
         let context = RecordContext { timestamp, headers: headers.clone(), position };
-        let outer = std::mem::replace(&mut ctx.task.record, context);
+        let outer = ctx.task.take_up(context, None);
         let result = ctx.forward(Record { key, value, timestamp, headers });
-        ctx.task.record = outer;
+        ctx.task.put_back(outer);
         result
     }
 }

@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, Position};
 use crate::state::{GlobalStores, TaskStores};
 use crate::topology::{
-    Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, TaskContext, TaskEnvironment,
-    TopicPattern, Topology,
+    Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, SourceRecord, TaskContext,
+    TaskEnvironment, TopicPattern, Topology,
 };
 
 /// Sources, nodes and what they share. Stays on its thread; its stores do not have to.
@@ -135,6 +135,11 @@ impl Pipeline {
             if keeps_headers {
                 task.source_headers.clone_from(record.headers);
             }
+            task.source = (keeps_headers && !task.calls.nodes.is_empty()).then(|| {
+                let own = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+                let (key, value, headers) = (own(record.key), own(record.value), record.headers.clone());
+                Rc::new(SourceRecord { key, value, headers })
+            });
             let source = pipeline.inputs.get(input).and_then(|source| pipeline.sources.get_mut(*source));
             let source = source.ok_or_else(no_source)?;
             let result = source.release(input, timestamp, record.headers, &mut pipeline.task);
@@ -195,6 +200,7 @@ impl Pipeline {
                         None => pipeline.task.stores.flush(store)?,
                     }
                 }
+                pipeline.task.output.complete_dead_letters_from(0, (None, None));
                 if pipeline.task.calls.in_flight == 0 {
                     return Ok(());
                 }
@@ -242,6 +248,8 @@ impl Pipeline {
             }
             self.task.schedules.put_back(punctuation, now);
         }
+        // No record has led to them.
+        self.task.output.complete_dead_letters_from(0, (None, None));
         Ok(punctuated)
     }
 

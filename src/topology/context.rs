@@ -58,6 +58,8 @@ pub struct TaskContext {
     pub(crate) record: RecordContext,
     /// Headers of the source record in hand, for dead letters; only kept while there is a dead-letter topic.
     pub(crate) source_headers: Headers,
+    /// The rest of it, for records that wait for a call; only kept while there are such.
+    pub(crate) source: Option<Rc<SourceRecord>>,
     pub(crate) dropped: u64,
     pub(crate) commit_requested: bool,
     pub(crate) calls: CallLevels,
@@ -66,6 +68,25 @@ pub struct TaskContext {
     /// What operators have committed with the offsets of every input, by store (Java's processor metadata).
     pub(crate) processor_metadata: ProcessorMetadata,
     pub(crate) processor_metadata_changed: bool,
+}
+
+/// A record as it was read.
+#[derive(Debug)]
+pub(crate) struct SourceRecord {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Headers,
+}
+
+/// The record in hand, while one that has waited is in its place.
+#[derive(Debug)]
+#[must_use = "is to be put back"]
+pub(crate) struct Outer {
+    record: RecordContext,
+    source_headers: Headers,
+    source: Option<Rc<SourceRecord>>,
+    /// What had been said before.
+    output_len: usize,
 }
 
 /// Times (ms) by the names of stores.
@@ -85,6 +106,7 @@ impl TaskContext {
             topics,
             record: RecordContext::default(),
             source_headers: Headers::default(),
+            source: None,
             dropped: 0,
             commit_requested: false,
             calls: CallLevels::default(),
@@ -203,14 +225,24 @@ impl TaskContext {
         Err(error.and(&format!(", on record {place}: mend it, or skip such records with Config::processing_handler")))
     }
 
-    /// The same for a record whose call has failed, when another record or none is in hand: a dead letter has its place, but
-    /// not its bytes.
-    #[cold]
-    pub(crate) fn call_failed(&mut self, node: &Arc<str>, headers: &Headers, error: Error) -> Result<()> {
-        let before = self.output.len();
-        let result = self.processing_failed(node, headers, error);
-        self.output.complete_dead_letters_from(before);
-        result
+    /// Takes a record that has waited in hand, with its bytes if they were kept: what it leads to is told with its place.
+    pub(crate) fn take_up(&mut self, record: RecordContext, source: Option<Rc<SourceRecord>>) -> Outer {
+        let headers = source.as_ref().map_or_else(|| record.headers.clone(), |source| source.headers.clone());
+        Outer {
+            record: std::mem::replace(&mut self.record, record),
+            source_headers: std::mem::replace(&mut self.source_headers, headers),
+            source: std::mem::replace(&mut self.source, source),
+            output_len: self.output.len(),
+        }
+    }
+
+    /// Takes the record in hand again that was there before.
+    pub(crate) fn put_back(&mut self, outer: Outer) {
+        let Outer { record, source_headers, source, output_len } = outer;
+        (self.record, self.source_headers) = (record, source_headers);
+        let waited = std::mem::replace(&mut self.source, source);
+        let bytes = waited.as_ref().map_or((None, None), |waited| (waited.key.as_deref(), waited.value.as_deref()));
+        self.output.complete_dead_letters_from(output_len, bytes);
     }
 
     /// The same for a record that a sink cannot encode.

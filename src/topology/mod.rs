@@ -48,7 +48,7 @@ pub use schedules::{Punctuation, PunctuationType};
 pub use shape::{CreatedTopic, SubTopology};
 
 pub(crate) use calls::{Call, CallRunner, RunningCall};
-pub(crate) use context::{PartitionCounts, ProcessorMetadata, TaskEnvironment};
+pub(crate) use context::{PartitionCounts, ProcessorMetadata, SourceRecord, TaskEnvironment};
 pub(crate) use handlers::{Handlers, dead_letter_headers};
 pub(crate) use interceptor::Interceptor;
 pub(crate) use internal_topics::{RepartitionTopic, changelog_topic, changelog_topic_config, repartition_topic_config};

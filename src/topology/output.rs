@@ -12,6 +12,8 @@ pub(crate) struct Output {
     topics: Vec<Arc<str>>,
     records: Vec<Encoded>,
     bytes: Vec<u8>,
+    /// Dead letters that wait for the bytes of their source record.
+    waiting: usize,
 }
 
 /// `bytes` holds keys and values back to back; a length of none is a null.
@@ -71,25 +73,30 @@ impl Output {
     pub(crate) fn push_dead_letter(&mut self, topic: &str, timestamp: i64, headers: Headers) {
         let (topic, start) = (self.topic(topic), self.bytes.len());
         let dead_letter = true;
+        self.waiting += 1;
         let (partition, key, value) = (None, None, None);
         self.records.push(Encoded { topic, partition, start, key, value, timestamp, headers, dead_letter });
     }
 
     /// Gives the dead letters since the last call the key and value of their source record.
     pub(crate) fn complete_dead_letters(&mut self, record: &ConsumerRecord<'_>) {
-        for letter in self.records.iter_mut().rev().filter(|record| record.dead_letter) {
-            letter.start = self.bytes.len();
-            self.bytes.extend_from_slice(record.key.unwrap_or_default());
-            self.bytes.extend_from_slice(record.value.unwrap_or_default());
-            letter.key = record.key.map(<[u8]>::len);
-            letter.value = record.value.map(<[u8]>::len);
-            letter.dead_letter = false;
-        }
+        self.complete_dead_letters_from(0, (record.key, record.value));
     }
 
-    /// Leaves dead letters behind a place without the bytes of their source record, which is not at hand any more.
-    pub(crate) fn complete_dead_letters_from(&mut self, place: usize) {
-        self.records.iter_mut().skip(place).for_each(|record| record.dead_letter = false);
+    /// The same for those behind a place; none and none where the source record is not at hand.
+    pub(crate) fn complete_dead_letters_from(&mut self, place: usize, (key, value): (Option<&[u8]>, Option<&[u8]>)) {
+        if self.waiting == 0 {
+            return;
+        }
+        for letter in self.records.iter_mut().skip(place).filter(|record| record.dead_letter) {
+            letter.start = self.bytes.len();
+            self.bytes.extend_from_slice(key.unwrap_or_default());
+            self.bytes.extend_from_slice(value.unwrap_or_default());
+            letter.key = key.map(<[u8]>::len);
+            letter.value = value.map(<[u8]>::len);
+            letter.dead_letter = false;
+            self.waiting -= 1;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -119,6 +126,7 @@ impl Output {
     pub(crate) fn clear(&mut self) {
         self.records.clear();
         self.bytes.clear();
+        self.waiting = 0;
     }
 }
 

@@ -147,6 +147,24 @@ fn a_buffer_that_may_not_let_go_fails_when_it_is_full() {
 }
 
 #[test]
+fn what_fails_behind_a_buffer_is_a_dead_letter_of_no_other_record() {
+    let builder = StreamsBuilder::new();
+    let table = builder.table("table", text(), Materialized::named("rows"));
+    let held = table.suppress(Suppressed::until_time_limit(ms(10), BufferConfig::unbounded()));
+    held.to_stream().filter(|key, _| panic!("boom {key}")).to("out", to_text());
+    let config = Config::new("app", "embedded://").cache_bytes(0).dead_letter_topic("dead");
+    let config = config.processing_handler(ErrorHandler::log_and_continue());
+    let inner = TopologyTestDriver::with_config(&builder.build().unwrap(), &config).unwrap();
+    let mut driver = Driver { inner, seen: 0 };
+    assert!(driver.pipe("table", "a", "1", 0).is_empty());
+    assert_eq!(
+        driver.pipe("table", "b", "1", 10),
+        ["dead - - @0"],
+        "the bytes of a are not at hand, those of b are not its"
+    );
+}
+
+#[test]
 fn streams_of_a_cogroup_have_values_of_their_own_types() {
     let builder = StreamsBuilder::new();
     let numbers = builder.stream("numbers", Consumed::with(Utf8, I64)).group_by_key(Grouped::with(Utf8, I64));

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kstreams::{
-    AsyncCalls, AsyncOrder, Config, Consumed, EmbeddedCluster, Error, KafkaStreams, Produced, StreamsBuilder, Topology,
-    Utf8,
+    AsyncCalls, AsyncOrder, Config, Consumed, EmbeddedCluster, Error, ErrorHandler, KafkaStreams, Produced,
+    StreamsBuilder, Topology, Utf8,
 };
 use tokio::sync::Notify;
 
@@ -124,4 +124,41 @@ fn a_commit_waits_for_the_calls_before_it() {
     closing.join().unwrap().unwrap();
     let committed = cluster.committed_offset("calls", "in", 0).unwrap();
     assert_eq!(committed, Some(out(&cluster).len() as i64), "what is committed has gone on");
+}
+
+#[test]
+fn a_record_whose_call_or_what_follows_it_fails_is_a_whole_dead_letter() {
+    let gate = Arc::new(Gate::default());
+    let builder = StreamsBuilder::new();
+    let own = Arc::clone(&gate);
+    let call = move |_: &String, value: &String| {
+        let (notify, value) = (own.enter(value), value.clone());
+        async move {
+            notify.notified().await;
+            if value == "a" { Err(Error::user("no answer")) } else { Ok(value) }
+        }
+    };
+    let stream = builder.stream("in", Consumed::with(Utf8, Utf8)).map_values_async(call, AsyncCalls::at_most(3));
+    stream.filter(|_, value| panic!("boom {value}")).to("out", Produced::with(Utf8, Utf8));
+    let cluster = EmbeddedCluster::new();
+    for topic in ["in", "out", "dead"] {
+        cluster.create_topic(topic, 1).unwrap();
+    }
+    for (key, value) in [("k", "a"), ("l", "b"), ("m", "c")] {
+        cluster.produce("in", Some(key.as_bytes()), Some(value.as_bytes()), Some(1)).unwrap();
+    }
+    let config = Config::new("calls", "embedded://").cluster(&cluster).commit_interval(Duration::from_secs(3600));
+    let config = config.processing_handler(ErrorHandler::log_and_continue()).dead_letter_topic("dead");
+    let streams = KafkaStreams::new(builder.build().unwrap(), config).unwrap();
+    streams.start().unwrap();
+    wait_until("the last one is called for", || gate.is_waiting("c"));
+    let dead = || cluster.read_committed("dead").unwrap();
+    for (count, (key, value)) in [(1, ("k", "a")), (2, ("l", "b")), (3, ("m", "c"))] {
+        gate.open(value);
+        wait_until("its letter has come", || dead().len() == count);
+        let letter = dead().pop().unwrap();
+        assert_eq!((letter.key.as_deref(), letter.value.as_deref()), (Some(key.as_bytes()), Some(value.as_bytes())));
+        assert_eq!(letter.headers.last("__streams.errors.offset"), Some(Some((count - 1).to_string().as_bytes())));
+    }
+    streams.close(PATIENCE).unwrap();
 }
