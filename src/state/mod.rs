@@ -26,6 +26,7 @@ mod engine;
 mod generation;
 mod global_store;
 mod join_side;
+mod known_rows;
 mod list_store;
 mod lru;
 mod memory;

@@ -7,6 +7,7 @@ use super::buffer_log;
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
 use super::engine::{At, Engine};
 use super::global_store::Sharing;
+use super::known_rows::{KnownRows, Names};
 use super::lru::LastUses;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
@@ -28,6 +29,8 @@ pub(super) struct Store {
     pub(super) changelog: Option<ChangelogIdentity>,
     /// Of a windowed store.
     pub(super) retention: Option<Retention>,
+    /// Of a windowed store.
+    pub(super) known: Option<KnownRows>,
     /// Of a versioned store.
     pub(super) history: Option<History>,
     /// Of a store with a bounded number of rows.
@@ -57,6 +60,7 @@ impl Store {
         let spec = Arc::clone(spec);
         let time = engine.stream_time();
         let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys, time));
+        let known = spec.kind.windowed().map(|(retention_ms, keys)| KnownRows::new(retention_ms, keys));
         let last_uses = if let EngineKind::Lru(rows_max) = spec.engine { Some(LastUses::new(rows_max)) } else { None };
         let history = spec.kind.versioned().map(|kind| History::new(kind, time));
         let (sequence, forwards, flushing, sharing) = (None, false, false, Sharing::None);
@@ -68,6 +72,7 @@ impl Store {
             condition,
             changelog,
             retention,
+            known,
             history,
             last_uses,
             sequence,
@@ -86,6 +91,7 @@ impl Store {
         if let Some(retention) = &mut self.retention {
             retention.abort();
         }
+        self.known.iter_mut().for_each(KnownRows::forget);
         if let Some(history) = &mut self.history {
             history.abort();
         }
@@ -118,6 +124,36 @@ impl Store {
             self.known_uses()?.read(key);
         }
         self.buffer.get(key, &mut self.engine)
+    }
+
+    /// A row of a windowed store is put, or deleted.
+    pub(super) fn note(&mut self, key: &[u8], has_value: bool) {
+        if let (Some(known), Some(retention)) = (&mut self.known, &self.retention) {
+            known.put(key, has_value, retention.first_visible());
+        }
+    }
+
+    /// Finds the rows of a key of a windowed store in a span of time, as far as they are known: those of the time that is
+    /// returned and later. Some may be gone.
+    pub(super) fn known_rows(&mut self, key: &[u8], times: (i64, i64), names: &mut Names) -> i64 {
+        match (&mut self.known, &self.retention, &self.sharing) {
+            (Some(known), Some(retention), Sharing::None) if !retention.shows_expired() => {
+                known.find(key, times, retention.newest(), names)
+            }
+            _ => i64::MAX,
+        }
+    }
+
+    /// Takes a share of the read cache: rows, and what is known of them.
+    pub(super) fn set_read_cache(&mut self, bytes: usize) {
+        // The rows of a store in memory are at hand already.
+        let is_at_hand = matches!(self.engine, Engine::Memory(_) | Engine::Shared(_));
+        let mut known_bytes = 0;
+        if let Some(known) = &mut self.known {
+            known.set_bytes_max(if is_at_hand { usize::MAX } else { bytes / 2 });
+            known_bytes = known.bytes();
+        }
+        self.buffer.set_clean_bytes_max(if is_at_hand { 0 } else { bytes.saturating_sub(known_bytes) });
     }
 
     /// Notes that a row of a bounded store was written or deleted: the row that has to go for it.

@@ -79,6 +79,15 @@ impl Retention {
         self.shows_expired = shows;
     }
 
+    pub(super) fn shows_expired(&self) -> bool {
+        self.shows_expired
+    }
+
+    /// No row is later; negative: there is none.
+    pub(super) fn newest(&self) -> i64 {
+        self.observed.max(self.cached)
+    }
+
     pub(super) fn first_visible(&self) -> i64 {
         if self.shows_expired {
             return 0;
@@ -107,7 +116,7 @@ impl Retention {
     /// Prefixes of rows that there may be.
     pub(super) fn prefixes(&self, has_cache: bool) -> (i64, i64) {
         let first = if has_cache { 0 } else { self.keys.prefix(self.first_visible().max(0)) };
-        (first, self.keys.prefix(self.observed.max(self.cached)))
+        (first, self.keys.prefix(self.newest()))
     }
 
     /// The rows are committed: what can be cleared away now, if that is more than before. `durable`: the time of the store

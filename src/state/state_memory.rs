@@ -21,7 +21,7 @@ pub(crate) struct StateMemoryLimits {
     pub block_cache_bytes: usize,
     /// Rows that stores on disk have not yet written to a file.
     pub memtable_bytes: usize,
-    /// Committed rows that stay at hand, decoded from no block.
+    /// Committed rows that stay at hand, decoded from no block, and what is known of those of windowed stores.
     pub read_cache_bytes: usize,
 }
 

@@ -7,6 +7,7 @@ use super::cache::CacheBudget;
 use super::changelog::{ChangelogRecord, Pending};
 use super::directory::TaskDirectory;
 use super::engine::{At, Engine};
+use super::known_rows::{KnownRows, Names};
 use super::merge::Rows;
 use super::one_store::Store;
 #[cfg(feature = "rocksdb")]
@@ -94,12 +95,7 @@ impl TaskStores {
     /// Takes the share of the read cache that is due to each store now.
     pub(super) fn share_read_cache(&mut self) {
         let share = self.backing.memory.as_ref().map_or(0, |registration| registration.memory.read_cache_share());
-        for store in &mut self.stores {
-            // The rows of a store in memory are at hand already.
-            let is_at_hand = matches!(store.engine, Engine::Memory(_) | Engine::Shared(_));
-            let share = if is_at_hand { 0 } else { share };
-            store.buffer.set_clean_bytes_max(share);
-        }
+        self.stores.iter_mut().for_each(|store| store.set_read_cache(share));
     }
 
     pub(crate) fn index(&self, name: &str) -> Option<usize> {
@@ -156,10 +152,12 @@ impl TaskStores {
         value: Option<&[u8]>,
         context: &RecordContext,
     ) -> Result<()> {
-        if !self.is_cached(index) {
+        let is_cached = self.is_cached(index);
+        let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        store.note(key, value.is_some());
+        if !is_cached {
             return self.write(index, key, value, context);
         }
-        let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         store.cache.put(key, value, context);
         if let Some(retention) = &mut store.retention {
             retention.has_cached(key);
@@ -251,10 +249,10 @@ impl TaskStores {
         if store.sharing.is_read_only() { retention.all_prefixes() } else { retention.prefixes(is_cached) }
     }
 
-    /// Reads of a windowed store show rows of this time (ms) or later.
-    pub(crate) fn first_visible(&self, index: usize) -> i64 {
-        let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());
-        retention.map_or(0, |retention| retention.first_visible())
+    /// Finds the rows of a key of a windowed store in a span of time, as far as they are known: those of the time that is
+    /// returned and later. Some may be gone.
+    pub(super) fn known_rows(&mut self, index: usize, key: &[u8], times: (i64, i64), names: &mut Names) -> i64 {
+        self.stores.get_mut(index).map_or(i64::MAX, |store| store.known_rows(key, times, names))
     }
 
     /// Whether a row of one time (ms) would be dropped from a windowed store once a row of another time is put.
@@ -402,6 +400,7 @@ impl TaskStores {
         store.apply(At { next_offset: Some(next_offset), now_ms, ..At::default() })?;
         // What a standby has read in is not what its task will ask for.
         store.buffer.forget();
+        store.known.iter_mut().for_each(KnownRows::forget);
         Ok(())
     }
 

@@ -59,6 +59,11 @@ pub(super) struct Scan {
     index: usize,
     layout: WindowedKeys,
     query: Query,
+    /// Rows of one key that are known and left to be read by their names, behind all others; none: not begun.
+    known: Option<std::vec::IntoIter<(i64, i64)>>,
+    row_key: Vec<u8>,
+    /// Rows of this time and later are among them.
+    known_from: i64,
     /// Prefixes that are left; none: not begun.
     prefixes: Option<(i64, i64)>,
     /// What is left of the range that is being read.
@@ -71,11 +76,54 @@ const PREFIXES_TRIED_MAX: i64 = 8;
 
 impl Scan {
     pub(super) fn new(index: usize, layout: WindowedKeys, query: Query) -> Scan {
-        Scan { index, layout, query, prefixes: None, range: None, page: Vec::new().into_iter() }
+        let page = Vec::new().into_iter();
+        let (known, row_key, known_from) = (None, Vec::new(), i64::MAX);
+        Scan { index, layout, query, known, row_key, known_from, prefixes: None, range: None, page }
     }
 
     /// The next row, by its key.
     pub(super) fn next(&mut self, stores: &mut TaskStores) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        if self.known.is_none() {
+            self.known = Some(self.find_known(stores));
+        }
+        if self.query.reverse
+            && let Some(row) = self.next_known(stores)?
+        {
+            return Ok(Some(row));
+        }
+        match self.next_read(stores)? {
+            Some(row) => Ok(Some(row)),
+            None => self.next_known(stores),
+        }
+    }
+
+    /// Asks which rows are known.
+    fn find_known(&mut self, stores: &mut TaskStores) -> std::vec::IntoIter<(i64, i64)> {
+        let mut names = Vec::new();
+        if let KeyRange::One(key) = &self.query.keys {
+            self.known_from = stores.known_rows(self.index, key, self.query.times, &mut names);
+        }
+        names.into_iter()
+    }
+
+    /// The next row that is known.
+    fn next_known(&mut self, stores: &mut TaskStores) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let (Some(known), KeyRange::One(key)) = (&mut self.known, &self.query.keys) else { return Ok(None) };
+        let (is_session, start_max) = (self.layout.tail == Tail::Start, self.query.start_max);
+        while let Some((time, tail)) = if self.query.reverse { known.next_back() } else { known.next() } {
+            if is_session && tail > start_max {
+                continue;
+            }
+            self.layout.encode(Parts { key, time, tail }, &mut self.row_key);
+            if let Some(value) = stores.get(self.index, &self.row_key)? {
+                return Ok(Some((self.row_key.clone(), value.to_vec())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next row of those that are not known.
+    fn next_read(&mut self, stores: &mut TaskStores) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
         loop {
             while let Some((key, value)) = self.page.next() {
                 if let Some(parts) = self.layout.decode(&key)
@@ -110,7 +158,10 @@ impl Scan {
 
     /// Finds the next range that may have rows; whether there is one.
     fn next_range(&mut self, stores: &mut TaskStores) -> Result<bool> {
-        let (from, to) = self.query.times;
+        let (from, mut to) = self.query.times;
+        if matches!(self.query.keys, KeyRange::One(_)) {
+            to = to.min(self.known_from.saturating_sub(1));
+        }
         let (first, last) = match self.prefixes {
             Some(prefixes) => prefixes,
             None => {

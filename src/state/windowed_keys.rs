@@ -104,7 +104,7 @@ impl WindowedKeys {
     }
 
     /// A tail as it lies in the key of a row, and back.
-    fn turned(self, tail: i64) -> i64 {
+    pub(super) fn turned(self, tail: i64) -> i64 {
         if self.tail == Tail::Start && self.bucket_ms.is_none() { !tail } else { tail }
     }
 

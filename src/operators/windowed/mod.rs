@@ -6,7 +6,6 @@
 pub(crate) mod changes;
 pub(crate) mod closing;
 pub(crate) mod late;
-mod recent_sessions;
 pub(crate) mod session;
 pub(crate) mod sliding;
 pub(crate) mod time;

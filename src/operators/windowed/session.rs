@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::changes::{EmitStrategy, RowForm, WindowedChanges};
 use super::closing::{Closable, Closed, Closing, Upcoming};
 use super::late::LateRecords;
-use super::recent_sessions::RecentSessions;
 use super::{ObservedTime, drop_late};
 use crate::error::Result;
 use crate::operators::table::View;
@@ -48,7 +47,6 @@ pub(crate) struct SessionAggregate<K, V, A> {
     closing: Option<Closing>,
     /// Sessions that have not been emitted yet; only where they wait for their end.
     upcoming: Upcoming,
-    recent: RecentSessions,
     key_bytes: Vec<u8>,
     key: DynSerde<K>,
     value: DynSerde<A>,
@@ -100,7 +98,6 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SessionAggregate<K, V, 
             changes,
             closing,
             upcoming: Upcoming::unknown(),
-            recent: RecentSessions::new(init.is_shared(&spec.store.spec.name)),
             key_bytes: Vec::new(),
             key,
             value,
@@ -151,37 +148,6 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SessionAggregate<K, V, 
         Ok(())
     }
 
-    /// The rows of the sessions of a key that end at a time or later and begin at a time or earlier, by their ends.
-    fn find_sessions(
-        &mut self,
-        key: &K,
-        earliest_end: i64,
-        latest_start: i64,
-        task: &mut TaskContext,
-    ) -> Result<Vec<(Windowed<K>, Vec<u8>)>> {
-        self.key_bytes.clear();
-        self.key.serialize(key, &mut self.key_bytes)?;
-        // What has expired is left to the store, which knows what it still shows.
-        let is_visible = earliest_end >= task.stores.first_visible(self.store.index());
-        let known = self.recent.of(&self.key_bytes, earliest_end).filter(|_| is_visible);
-        let Some(known) = known else {
-            let mut found = self.rows.find_sessions(key, earliest_end, i64::MAX)?.collect(task)?;
-            if is_visible {
-                let sessions = found.iter().map(|(session, _)| session.window).collect();
-                self.recent.learn(&self.key_bytes, earliest_end, sessions);
-            }
-            found.retain(|(session, _)| session.window.start <= latest_start);
-            return Ok(found);
-        };
-        let mut found = Vec::new();
-        for window in known.find(earliest_end, latest_start) {
-            if let Some(row) = self.rows.fetch_session(task, key, window.start, window.end)? {
-                found.push((Windowed { key: self.key.deserialize(&self.key_bytes)?, window }, row));
-            }
-        }
-        Ok(found)
-    }
-
     fn upcoming(&mut self, session: &Windowed<K>, is_there: bool) -> Result<()> {
         if self.closing.is_none() {
             return Ok(());
@@ -229,7 +195,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Ses
 
         let own = Window { start: timestamp, end: timestamp };
         let (earliest_end, latest_start) = (timestamp.saturating_sub(gap), timestamp.saturating_add(gap));
-        let found = self.find_sessions(&key, earliest_end, latest_start, ctx.task)?;
+        let found = self.rows.find_sessions(&key, earliest_end, latest_start)?.collect(ctx.task)?;
         let mut merged = own;
         for (session, _) in &found {
             let Window { start, end } = session.window;
@@ -249,7 +215,6 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Ses
                 self.remove(session, &bytes, &headers, ctx)?;
             }
         }
-        let is_in_merged = |session: Window| session.start >= merged.start && session.end <= merged.end;
         let new = (self.aggregator)(&key, value, row);
         let session = Windowed { key, window: merged };
         let new = match new.filter(|row| !self.value.is_null(row)) {
@@ -264,9 +229,6 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Ses
                 None
             }
         };
-        self.key_bytes.clear();
-        self.key.serialize(&session.key, &mut self.key_bytes)?;
-        self.recent.update(&self.key_bytes, is_in_merged, new.is_some().then_some(merged));
         let (value, timestamp) = (Change::latest(None, new), merged.end);
         self.changes.update(Record { key: session, value, timestamp, headers }, ctx)
     }
