@@ -17,6 +17,14 @@ impl Topology {
         text
     }
 
+    /// The part of it that is about one sub-topology.
+    #[allow(dead_code, reason = "for members of our own")]
+    pub(super) fn described(&self, sub_topology: usize) -> String {
+        let mut text = String::new();
+        let _ = self.describe_sub_topology(sub_topology, &mut text);
+        text
+    }
+
     fn describe_sub_topology(&self, sub_topology: usize, text: &mut String) -> fmt::Result {
         let ids = self.in_order(&self.sub_topology(sub_topology));
         let is_global = self.is_global(sub_topology);

@@ -15,6 +15,8 @@ mod checks;
 mod context;
 mod describe;
 mod fed_stores;
+#[allow(dead_code, reason = "for members of our own")]
+mod fingerprint;
 mod handlers;
 mod interceptor;
 mod internal_topics;
@@ -49,6 +51,7 @@ pub use shape::{CreatedTopic, SubTopology};
 
 pub(crate) use calls::{Call, CallRunner, RunningCall};
 pub(crate) use context::{PartitionCounts, ProcessorMetadata, SourceRecord, TaskEnvironment};
+pub(crate) use fingerprint::TopologyFingerprint;
 pub(crate) use handlers::{Handlers, dead_letter_headers};
 pub(crate) use interceptor::Interceptor;
 pub(crate) use internal_topics::{RepartitionTopic, changelog_topic, changelog_topic_config, repartition_topic_config};

@@ -67,6 +67,36 @@ impl<'a> Reader<'a> {
         Ok(TaskId { sub_topology, partition: self.i32()? })
     }
 
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Seven bits a byte, the lowest first; the highest bit says that more follow.
+    pub(super) fn varint(&mut self) -> Result<u64> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.broken("it has a number that is too large"))
+    }
+
+    /// How many things follow, each of at least one byte.
+    pub(super) fn short_count(&mut self) -> Result<usize> {
+        let count = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
+        if count > self.rest.len() {
+            return Err(self.broken("it counts more than it holds"));
+        }
+        Ok(count)
+    }
+
     #[cold]
     pub(super) fn broken(&self, why: &str) -> Error {
         Error::new(ErrorKind::Corrupted, format!("could not read {}: {why}", self.what))
@@ -77,6 +107,22 @@ pub(super) fn put_count(count: usize, out: &mut Vec<u8>) -> Result<()> {
     let count = i32::try_from(count).map_err(|error| too_long().with_source(error))?;
     out.extend_from_slice(&count.to_be_bytes());
     Ok(())
+}
+
+pub(super) fn put_varint(number: u64, out: &mut Vec<u8>) {
+    let mut rest = number;
+    while rest >= 0x80 {
+        let [low, ..] = rest.to_le_bytes();
+        out.push(low | 0x80);
+        rest >>= 7;
+    }
+    let [low, ..] = rest.to_le_bytes();
+    out.push(low);
+}
+
+/// What [`Reader::short_count`] reads.
+pub(super) fn put_short_count(count: usize, out: &mut Vec<u8>) {
+    put_varint(count as u64, out);
 }
 
 pub(super) fn put_utf(text: &str, out: &mut Vec<u8>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Membership in a classic group, by a protocol of our own, and what Java's members tell each other.
 //!
-//! `protocol` is the seam to a cluster. [`AssignmentInfo`] and [`SubscriptionInfo`] are the user data of Java's assignor
+//! `protocol` is the seam to a cluster, `user_data` what our members tell each other. [`AssignmentInfo`] and [`SubscriptionInfo`] are the user data of Java's assignor
 //! (protocol `stream`).
 //!
 //! Everything here is read from the network: a decoder answers any bytes with a value or an error, and makes room for no
@@ -11,6 +11,10 @@ mod bytes;
 #[allow(dead_code, reason = "a cluster without a coordinator of its own speaks none of it")]
 pub(crate) mod protocol;
 mod subscription_info;
+#[allow(dead_code, reason = "for members of our own")]
+mod task_set;
+#[allow(dead_code, reason = "for members of our own")]
+pub(crate) mod user_data;
 
 pub(crate) use assignment_info::{AssignmentInfo, HostPartitions};
 pub(crate) use subscription_info::SubscriptionInfo;
