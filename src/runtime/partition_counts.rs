@@ -36,6 +36,9 @@ pub(super) fn partition_counts(topology: &Topology, known: &Counts) -> Result<Co
             (Arc::clone(topic), count)
         };
         let members: Vec<_> = group.iter().map(member).collect();
+        if members.iter().all(|(_, count)| *count == Count::Derived(None)) {
+            continue; // all wait for topics that match a pattern
+        }
         let agreed = copartition(&members)?;
         counts.extend(members.into_iter().map(|(topic, _)| (topic, agreed)));
     }
@@ -49,7 +52,8 @@ pub(super) fn missing_source(topic: &str) -> Error {
 }
 
 /// A repartition topic gets as many partitions as the topics upstream of it have at most, which may be repartition
-/// topics themselves: round after round, until nothing new is known.
+/// topics themselves: round after round, until nothing new is known. Those behind a pattern that matches nothing stay
+/// unknown.
 fn derive_from_upstream(topology: &Topology, counts: &mut Counts) -> Result<()> {
     let writers = upstream_topics(topology);
     let derive = |counts: &Counts, from: Upstream| -> Counts {
@@ -76,6 +80,7 @@ fn derive_from_upstream(topology: &Topology, counts: &mut Counts) -> Result<()> 
     }
     match topology.repartition_topics().keys().find(|topic| !counts.contains_key(*topic)) {
         None => Ok(()),
+        Some(_) if !topology.unmatched_patterns().is_empty() => Ok(()),
         Some(topic) => Err(Error::invalid(format!(
             "how many partitions repartition topic {topic} needs cannot be told from what is written to it: give it a \
              number with Repartitioned"

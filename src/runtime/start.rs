@@ -114,9 +114,6 @@ fn plan(topology: &Topology, config: &Config, admin: &mut dyn Admin) -> Result<P
     let known = external_topics(&topology, config, admin)?;
     let counts = partition_counts(&topology, &known)?;
     let layout = TaskLayout::new(&topology, &config.application_id, &counts);
-    if layout.topics().is_empty() && topology.has_patterns() {
-        return Err(Error::invalid("no topic matches the patterns of the sources: create one, or mend the patterns"));
-    }
     let internal = internal_topics(&topology, config, &counts, &layout);
     let ids = provide(admin, config, &internal)?;
     let global =
@@ -202,17 +199,18 @@ fn external_topics(topology: &Topology, config: &Config, admin: &mut dyn Admin) 
     Ok(known)
 }
 
-/// Repartition topics and changelogs, with Java's settings.
+/// Repartition topics and changelogs, with Java's settings. What is behind a pattern that matches nothing yet has no tasks,
+/// and gets its topics when it has some.
 fn internal_topics(topology: &Topology, config: &Config, counts: &Counts, layout: &TaskLayout) -> Vec<NewTopic> {
     let mut topics = BTreeMap::new();
     for name in topology.repartition_topics().keys() {
         let full_name = topology.full_name(&config.application_id, name);
         let mut settings = repartition_topic_config();
         settings.extend(config.topic_settings.clone());
-        let partitions = counts.get(name).copied().unwrap_or(1);
+        let Some(partitions) = counts.get(name).copied() else { continue };
         topics.insert(Arc::clone(&full_name), new_topic(config, full_name, partitions, settings));
     }
-    for sub_topology in layout.sub_topologies() {
+    for sub_topology in layout.sub_topologies().iter().filter(|sub_topology| sub_topology.tasks > 0) {
         for spec in topology.stores(&sub_topology.nodes) {
             let Some(settings) = changelog_settings(&spec, config) else { continue };
             let name = changelog_topic(&config.application_id, &spec.name);

@@ -68,6 +68,8 @@ pub(super) struct Supervisor {
     threads: Vec<Supervised>,
     /// The thread that fills global stores: it begins before the others and ends after them.
     global: Option<(JoinHandle<()>, Arc<Orders>)>,
+    /// Whether stream threads may run: what has to be first is done.
+    has_begun: bool,
     /// The order that every thread has got.
     closing: Option<Order>,
     last_purge: Now,
@@ -104,6 +106,7 @@ impl Supervisor {
             events,
             threads: Vec::new(),
             global: None,
+            has_begun: false,
             closing: None,
             last_purge: now,
             last_flush: now,
@@ -168,24 +171,52 @@ impl Supervisor {
         }
     }
 
+    /// Starts the stream threads that are not there.
+    ///
     /// # Errors
     /// `Unavailable` when the system gives no more threads.
     fn start_threads(&mut self) -> Result<()> {
-        if self.app.layout.topics().is_empty() {
-            // There is nothing but global stores, and they are up to date.
+        self.has_begun = true;
+        self.tell_what_it_waits_for();
+        if self.has_no_topics() {
+            // There is nothing but global stores, and they are up to date; or nothing yet.
             self.status.advance(State::Running);
             return Ok(());
         }
         for index in 1..=self.app.config.threads {
-            self.start_thread(index, Duration::ZERO, PAUSE_MIN)?;
+            if self.threads.iter().all(|thread| thread.index != index) {
+                self.start_thread(index, Duration::ZERO, PAUSE_MIN)?;
+            }
         }
         Ok(())
+    }
+
+    fn has_no_topics(&self) -> bool {
+        self.app.layout.topics().is_empty()
+    }
+
+    /// Whether topics may come that match a pattern, as in Java: nothing is wrong, and there is nothing to do.
+    fn waits_for_topics(&self) -> bool {
+        self.closing.is_none() && self.app.topology.has_patterns() && self.has_no_topics()
+    }
+
+    fn tell_what_it_waits_for(&self) {
+        let patterns = self.app.topology.unmatched_patterns();
+        if !patterns.is_empty() {
+            let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+            let interval = self.app.config.metadata_max_age;
+            tracing::warn!(
+                "no topic matches the pattern {} yet: what reads it waits until one is there (looked for every \
+                 {interval:?}, Config::metadata_max_age)",
+                patterns.join(" or ")
+            );
+        }
     }
 
     /// Until every thread has ended.
     pub(super) fn run(mut self, events: &Receiver<Event>) {
         enter_own_thread();
-        while !self.threads.is_empty() || self.global.is_some() {
+        while !self.threads.is_empty() || self.global.is_some() || self.waits_for_topics() {
             match events.recv_timeout(HOUSEKEEPING_INTERVAL) {
                 Ok(Event::Phase { thread, phase }) => self.phase_changed(thread, phase),
                 Ok(Event::Ended { thread, result }) => self.ended(thread, result),
@@ -255,8 +286,12 @@ impl Supervisor {
         }
         let Err(error) = result else {
             if self.closing.is_none() {
-                // It has ended for the sake of new topics.
-                let started = self.start_thread(thread, Duration::ZERO, PAUSE_MIN);
+                // It has ended for the sake of other topics.
+                let started = match self.has_no_topics() {
+                    true if self.threads.is_empty() => self.start_threads(),
+                    true => Ok(()),
+                    false => self.start_thread(thread, Duration::ZERO, PAUSE_MIN),
+                };
                 started.unwrap_or_else(|error| self.give_up(error, Order::Leave));
             }
             return;
@@ -365,6 +400,9 @@ impl Supervisor {
             Ok(Some(app)) => {
                 self.app = app;
                 self.tell_threads(Order::Leave);
+                if self.has_begun && !self.has_no_topics() {
+                    self.start_threads().unwrap_or_else(|error| self.give_up(error, Order::Leave));
+                }
             }
             Err(error) => tracing::warn!("could not go on with other topics: {}", error.report()),
         }

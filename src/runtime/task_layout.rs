@@ -49,12 +49,12 @@ impl TaskLayout {
         let sub_topology = |number| {
             // What fills a global store runs beside the tasks.
             let nodes = if topology.is_global(number) { Vec::new() } else { topology.sub_topology(number) };
-            let source = |name: Arc<str>| Source {
-                full_name: topology.full_name(application_id, &name),
-                partitions: counts.get(&name).copied().unwrap_or(0),
-                name,
+            // A repartition topic behind a pattern that matches nothing is not there yet.
+            let source = |name: Arc<str>| {
+                let partitions = counts.get(&name).copied()?;
+                Some(Source { full_name: topology.full_name(application_id, &name), partitions, name })
             };
-            let sources: Vec<_> = topology.source_topics(&nodes).into_iter().map(source).collect();
+            let sources: Vec<_> = topology.source_topics(&nodes).into_iter().filter_map(source).collect();
             let tasks = sources.iter().map(|source| source.partitions).max().unwrap_or(0);
             SubTopology { nodes, tasks, sources }
         };

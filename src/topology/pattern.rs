@@ -65,6 +65,12 @@ impl Topology {
         self.parts.nodes.iter().any(|node| node.pattern().is_some())
     }
 
+    /// The patterns that match no topic yet; to be asked once they are [resolved](Topology::resolved).
+    pub(crate) fn unmatched_patterns(&self) -> Vec<&TopicPattern> {
+        let waiting = self.parts.nodes.iter().filter(|node| node.source_topics().is_empty());
+        waiting.filter_map(Node::pattern).collect()
+    }
+
     /// The same with every pattern replaced by the topics that match it now. What another source reads, and the topics of
     /// the library's own (full names that begin with the application's), are left alone.
     pub(crate) fn resolved(&self, application_id: &str, existing: &[Arc<str>]) -> Topology {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kstreams::{
-    Config, Consumed, EmbeddedCluster, ErrorKind, Grouped, I64, KafkaStreams, Materialized, OffsetReset, Produced,
-    State, StreamsBuilder, Topology, Utf8,
+    Config, Consumed, EmbeddedCluster, Grouped, I64, KStream, KafkaStreams, Materialized, OffsetReset, Produced, State,
+    StreamsBuilder, Topology, Utf8,
 };
 
 use crate::application::{PATIENCE, wait_for, wait_until};
@@ -81,10 +81,47 @@ fn a_topic_that_comes_later_is_read_by_running_instances() {
 }
 
 #[test]
-fn a_pattern_that_matches_nothing_is_told_at_the_start() {
+fn a_pattern_that_matches_nothing_waits_for_a_topic() {
     let (cluster, folder) = (EmbeddedCluster::new(), tempfile::tempdir().unwrap());
     cluster.create_topic("out", 1).unwrap();
-    let error = KafkaStreams::new(counts(), config(&cluster, folder.path())).unwrap().start().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.to_string().contains("no topic matches"), "{error}");
+    let streams = start(config(&cluster, folder.path()));
+    wait_for(&streams, State::Running);
+
+    cluster.create_topic("in-a", 3).unwrap();
+    write(&cluster, "in-a", &["k", "l"]);
+    wait_until("the topic is read", || seen(&cluster).len() == 2);
+    wait_for(&streams, State::Running);
+    streams.close(PATIENCE).unwrap();
+
+    let waiting = EmbeddedCluster::new();
+    waiting.create_topic("out", 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let streams = start(config(&waiting, folder.path()));
+    wait_for(&streams, State::Running);
+    streams.close(PATIENCE).unwrap();
+    assert_eq!(streams.state(), State::NotRunning);
+}
+
+#[test]
+fn what_is_behind_a_pattern_waits_while_the_rest_runs() {
+    let (cluster, folder) = (EmbeddedCluster::new(), tempfile::tempdir().unwrap());
+    cluster.create_topic("other", 2).unwrap();
+    cluster.create_topic("out", 1).unwrap();
+    let builder = StreamsBuilder::new();
+    let count = |stream: KStream<String, String>, name| {
+        // Through a topic that is as wide as what is read.
+        let grouped = stream.group_by(|key, _| key.clone(), Grouped::with(Utf8, Utf8).named(name));
+        grouped.count(Materialized::named(name)).to_stream().to("out", Produced::with(Utf8, I64));
+    };
+    count(builder.stream_matching("in-.+", Consumed::with(Utf8, Utf8)), "matched");
+    count(builder.stream("other", Consumed::with(Utf8, Utf8)), "named");
+    let streams = KafkaStreams::new(builder.build().unwrap(), config(&cluster, folder.path())).unwrap();
+    streams.start().unwrap();
+    write(&cluster, "other", &["o"]);
+    wait_until("the topic that is there is read", || seen(&cluster).len() == 1);
+
+    cluster.create_topic("in-a", 3).unwrap();
+    write(&cluster, "in-a", &["k", "l"]);
+    wait_until("the other one is read", || seen(&cluster).len() == 3);
+    streams.close(PATIENCE).unwrap();
 }
