@@ -201,14 +201,14 @@ pub(crate) fn a_join_wakes_the_other_member(cluster: &dyn Cluster) {
 // ---- what the cases are written with ----
 
 /// A member of a group, and the tasks it has been told of.
-struct Member {
+pub(super) struct Member {
     membership: Box<dyn Membership>,
     consumer: Box<dyn Consumer>,
     owned: BTreeSet<TaskId>,
 }
 
 impl Member {
-    fn join(cluster: &dyn Cluster, group: &str, topic: &Arc<str>) -> Member {
+    pub(super) fn join(cluster: &dyn Cluster, group: &str, topic: &Arc<str>) -> Member {
         let spec = GroupSpec {
             group: group.to_owned(),
             client_id: unique("client"),
@@ -248,7 +248,11 @@ impl Member {
         self.owned.clone()
     }
 
-    fn metadata(&mut self) -> GroupMetadata {
+    pub(super) fn leave(&mut self) {
+        self.membership.close(LeaveMode::Leave).unwrap();
+    }
+
+    pub(super) fn metadata(&mut self) -> GroupMetadata {
         let mut metadata = None;
         until("the member has a task", || {
             let owned = self.step();

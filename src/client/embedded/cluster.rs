@@ -276,7 +276,8 @@ impl EmbeddedCluster {
     #[cfg(test)]
     pub(crate) fn members(&self, group: &str) -> Result<Vec<String>> {
         let state = self.shared.state()?;
-        Ok(state.groups.get(group).map(|group| group.members.keys().cloned().collect()).unwrap_or_default())
+        let Some(group) = state.groups.get(group) else { return Ok(Vec::new()) };
+        Ok(group.members.keys().chain(group.classic.member_ids()).cloned().collect())
     }
 
     /// Throws a member out, as if its session had run out. Whether there was one.

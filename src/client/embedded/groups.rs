@@ -9,28 +9,59 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::embedded::clock::ms;
+use crate::client::embedded::classic::ClassicGroup;
+use crate::client::embedded::clock::{Clock, Patience, ms};
 use crate::client::embedded::codec::{Committed, Entry};
-use crate::client::embedded::state::State;
+use crate::client::embedded::standing::{Commit, Instance, Round, Standing};
+use crate::client::embedded::state::{Shared, State};
 use crate::client::{GroupMetadata, GroupSpec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::membership::classic::protocol::GroupError;
 use crate::record::{OffsetAndMetadata, TopicPartition};
 
 /// How long a member that stays away (`LeaveMode::Stay`) keeps its partitions.
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long a question for committed offsets waits for transactions to be decided. A virtual clock ends none of them
+/// meanwhile, and the thread that moves it may be the one that waits.
+const DECISION_WAIT: Duration = Duration::from_secs(30);
+const DECISION_WAIT_VIRTUAL: Duration = Duration::from_millis(200);
 
 /// A client's place in a group, the same for all its member ids.
 pub(super) type Seat = u64;
 
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    pub(super) generation: i32,
+    generation: i32,
     /// By member id, in the order in which partitions are dealt.
     pub(super) members: BTreeMap<String, Member>,
     pub(super) committed: BTreeMap<TopicPartition, OffsetAndMetadata>,
     /// Seats that have lost their member and have not heard of it, or never will (`Fenced`).
     ousted: BTreeMap<Seat, Ousted>,
     is_rebalancing: bool,
+    /// The members that deal the partitions themselves. Either they are in the group, or those above.
+    pub(super) classic: ClassicGroup,
+}
+
+impl Group {
+    fn generation(&self) -> i32 {
+        if self.members.is_empty() { self.classic.generation() } else { self.generation }
+    }
+
+    fn standing(&self, by: &GroupMetadata) -> Standing {
+        let instance = by.instance.as_deref();
+        if self.members.is_empty() {
+            return self.classic.standing(&by.member, instance);
+        }
+        let holds = |member: &Member| member.instance.as_deref() == instance;
+        let holder = instance.and_then(|_| self.members.iter().find(|(_, member)| holds(member)));
+        Standing {
+            generation: self.generation,
+            round: Round::Running,
+            is_member: self.members.contains_key(&by.member),
+            instance: Instance::new(&by.member, instance, holder.map(|(id, _)| id.as_str())),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -72,12 +103,44 @@ pub(super) enum GroupEvent {
     Expired,
 }
 
+impl Shared {
+    /// The committed positions, when no transaction may change them any more.
+    pub(super) fn committed(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<OffsetAndMetadata>>> {
+        let mut state = self.state()?;
+        let patience = Patience::new(match state.clock {
+            Clock::Real => DECISION_WAIT,
+            Clock::Virtual { .. } => DECISION_WAIT_VIRTUAL,
+        });
+        loop {
+            match (state.committed(group, partitions), patience.left()) {
+                (Err(error), Some(left)) if error.kind() == ErrorKind::Unavailable => {
+                    state = self.wait(state, left)?;
+                }
+                (answer, _) => return answer,
+            }
+        }
+    }
+}
+
 impl State {
     /// A new member for a seat, and its id. A static member takes the place of the one before it.
-    pub(super) fn join(&mut self, seat: Seat, spec: &GroupSpec) -> String {
+    ///
+    /// # Errors
+    /// `Invalid` for a group whose members deal its partitions themselves.
+    pub(super) fn join(&mut self, seat: Seat, spec: &GroupSpec) -> Result<String> {
         self.members += 1;
         let id = format!("{}-{:08}", spec.client_id, self.members);
         let group = self.groups.entry(spec.group.clone()).or_default();
+        if group.classic.has_members() {
+            return Err(Error::invalid(format!(
+                "could not join group {}: its members speak another protocol, so let them leave first",
+                spec.group
+            )));
+        }
         let mut member = Member {
             seat,
             instance: spec.instance_id.clone(),
@@ -101,12 +164,12 @@ impl State {
                 member.owned = before.owned;
                 member.news = Some(News::Assigned);
                 group.members.insert(id.clone(), member);
-                return id;
+                return Ok(id);
             }
         }
         group.members.insert(id.clone(), member);
         self.rebalance(&spec.group);
-        id
+        Ok(id)
     }
 
     /// Takes a seat's member out, if it still has one.
@@ -132,8 +195,13 @@ impl State {
 
     /// Takes a member out as if its session had run out; its client hears of it. Whether there was one.
     pub(super) fn expire_member(&mut self, group: &str, member: &str) -> bool {
+        let now = self.clock.now();
         let Some(known) = self.groups.get_mut(group) else { return false };
-        let Some(gone) = known.members.remove(member) else { return false };
+        let Some(gone) = known.members.remove(member) else {
+            let was_there = known.classic.session_is_over(member, now);
+            self.deliver_answers(group);
+            return was_there;
+        };
         if gone.away.is_none() {
             known.ousted.insert(gone.seat, Ousted::Expired);
         }
@@ -275,10 +343,11 @@ impl State {
         group: &GroupMetadata,
         offsets: &[(TopicPartition, OffsetAndMetadata)],
     ) -> Result<()> {
-        self.check_generation(group).map_err(|error| {
-            let context = format!("could not commit offsets of group {}: its partitions are others' now", group.group);
-            Error::new(ErrorKind::Fenced, context).with_source(error)
-        })?;
+        self.check_commit(group, Commit::Plain)?;
+        let now = self.clock.now();
+        if let Some(known) = self.groups.get_mut(&group.group) {
+            known.classic.has_committed(&group.member, now);
+        }
         let committed = |(partition, position): &(TopicPartition, OffsetAndMetadata)| Committed {
             group: group.group.clone(),
             partition: partition.clone(),
@@ -293,28 +362,35 @@ impl State {
     }
 
     /// Refuses who has lost its place, as a broker does (R11.2).
-    pub(super) fn check_generation(&self, by: &GroupMetadata) -> Result<()> {
-        let refused = |why: &str| {
-            let GroupMetadata { group, member, generation, .. } = by;
-            Error::new(
-                ErrorKind::Aborted,
-                format!("offsets of group {group} by member {member} in generation {generation} are refused: {why}"),
-            )
+    ///
+    /// # Errors
+    /// `Aborted` in a transaction. Without one, `Unavailable` while partitions are dealt, and `Fenced`.
+    pub(super) fn check_commit(&self, by: &GroupMetadata, commit: Commit) -> Result<()> {
+        let group = self.groups.get(&by.group);
+        let checked = match group {
+            Some(group) => group.standing(by).check_commit(by, commit),
+            None => ClassicGroup::default().standing(&by.member, by.instance.as_deref()).check_commit(by, commit),
         };
-        let group = self.groups.get(&by.group).ok_or_else(|| refused("there is no such group"))?;
-        let instance = by.instance.as_ref();
-        let twin = instance.and_then(|_| group.members.iter().find(|(_, member)| member.instance.as_ref() == instance));
-        match (group.members.get(&by.member), instance) {
-            (_, Some(_)) if twin.is_some_and(|(id, _)| *id != by.member) => {
-                Err(refused("another member has its instance id"))
-            }
-            (None, _) => Err(refused("the group has no such member")),
-            (Some(_), Some(_)) if twin.is_none() => Err(refused("the group has no such instance id")),
-            (Some(_), _) if group.generation != by.generation => {
-                Err(refused(&format!("the group is in generation {}", group.generation)))
-            }
-            (Some(_), _) => Ok(()),
-        }
+        checked.map_err(|refused| {
+            let GroupMetadata { group: name, member, generation, .. } = by;
+            let why = match (&refused, group) {
+                (_, None) => "there is no such group".to_owned(),
+                (GroupError::FencedInstance, _) => "another member has its instance id".to_owned(),
+                (GroupError::IllegalGeneration, Some(group)) => {
+                    format!("the group is in generation {}", group.generation())
+                }
+                (GroupError::RebalanceInProgress, _) => "the generation has begun and is not dealt".to_owned(),
+                _ => "the group has no such member".to_owned(),
+            };
+            let kind = match commit {
+                Commit::InTransaction => ErrorKind::Aborted,
+                Commit::Plain if refused == GroupError::RebalanceInProgress => ErrorKind::Unavailable,
+                Commit::Plain => ErrorKind::Fenced,
+            };
+            let context =
+                format!("offsets of group {name} by member {member} in generation {generation} are refused: {why}");
+            Error::new(kind, context)
+        })
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::client::embedded::clock::{Clock, Patience};
 use crate::client::embedded::groups::{GroupEvent, Seat};
 use crate::client::embedded::state::Shared;
 use crate::client::{GroupMetadata, GroupSpec};
@@ -12,11 +10,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::membership::{LeaveMode, Membership, MembershipEvent};
 use crate::record::{OffsetAndMetadata, TopicPartition};
 use crate::topology::TaskId;
-
-/// How long `committed` waits for transactions to be decided. A virtual clock ends none of them meanwhile, and the
-/// thread that moves it may be the one that waits.
-const DECISION_WAIT: Duration = Duration::from_secs(30);
-const DECISION_WAIT_VIRTUAL: Duration = Duration::from_millis(200);
 
 pub(super) struct EmbeddedMembership {
     shared: Arc<Shared>,
@@ -44,7 +37,7 @@ impl EmbeddedMembership {
     pub(super) fn join(shared: Arc<Shared>, spec: GroupSpec) -> Result<EmbeddedMembership> {
         let mut state = shared.state()?;
         let seat = state.members + 1;
-        let member = state.join(seat, &spec);
+        let member = state.join(seat, &spec)?;
         drop(state);
         shared.wake();
         let (generation, owned, progress) = (None, BTreeSet::new(), Progress::Member);
@@ -70,7 +63,7 @@ impl EmbeddedMembership {
     }
 
     fn join_again(&mut self) -> Result<()> {
-        self.member = self.shared.state()?.join(self.seat, &self.spec);
+        self.member = self.shared.state()?.join(self.seat, &self.spec)?;
         self.generation = None;
         self.shared.wake();
         Ok(())
@@ -135,19 +128,7 @@ impl Membership for EmbeddedMembership {
     }
 
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
-        let mut state = self.shared.state()?;
-        let patience = Patience::new(match state.clock {
-            Clock::Real => DECISION_WAIT,
-            Clock::Virtual { .. } => DECISION_WAIT_VIRTUAL,
-        });
-        loop {
-            match (state.committed(&self.spec.group, partitions), patience.left()) {
-                (Err(error), Some(left)) if error.kind() == ErrorKind::Unavailable => {
-                    state = self.shared.wait(state, left)?;
-                }
-                (answer, _) => return answer,
-            }
-        }
+        self.shared.committed(&self.spec.group, partitions)
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {

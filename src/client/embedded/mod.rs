@@ -1,8 +1,8 @@
 //! A Kafka cluster inside the process: partitions, groups and transactions as a broker has them, without a broker.
 //!
 //! ```text
-//!   clients   consumer · producer · membership · admin          one lock: `Shared`
-//!   state     topics (`topic`, `log`, `cleaning`) · `transactions` · `groups`
+//!   clients   consumer · producer · membership · coordinator · admin          one lock: `Shared`
+//!   state     topics (`topic`, `log`, `cleaning`) · `transactions` · `groups` (dealt here) · `classic` (dealt by a member)
 //!   disk      `storage` (files) · `codec` (bytes) · `recovery` (open)          only when opened in a directory
 //! ```
 //!
@@ -17,25 +17,30 @@ use std::sync::Arc;
 
 use crate::client::embedded::admin::EmbeddedAdmin;
 use crate::client::embedded::consumer::EmbeddedConsumer;
+use crate::client::embedded::coordinator::{EmbeddedCoordinator, EmbeddedOffsets};
 use crate::client::embedded::membership::EmbeddedMembership;
 use crate::client::embedded::producer::EmbeddedProducer;
 use crate::client::embedded::state::Shared;
 use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupSpec, Producer, ProducerSpec};
 use crate::error::Result;
 use crate::membership::Membership;
+use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
 
 mod admin;
+mod classic;
 mod cleaning;
 mod clock;
 mod cluster;
 mod codec;
 mod consumer;
+mod coordinator;
 mod groups;
 mod log;
 mod membership;
 mod producer;
 mod recovery;
 mod registry;
+mod standing;
 mod state;
 mod storage;
 #[cfg(test)]
@@ -94,5 +99,13 @@ impl Cluster for EmbeddedCluster {
 
     fn admin(&self) -> Result<Box<dyn Admin>> {
         Ok(Box::new(EmbeddedAdmin::new(Arc::clone(&self.shared))))
+    }
+
+    fn coordinator(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
+        Ok(Box::new(EmbeddedCoordinator::new(Arc::clone(&self.shared), group, client_id)?))
+    }
+
+    fn group_offsets(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupOffsets>> {
+        Ok(Box::new(EmbeddedOffsets::new(Arc::clone(&self.shared), group)))
     }
 }

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::client::embedded::classic::Connection;
 use crate::client::embedded::cleaning::Cleaned;
 use crate::client::embedded::clock::Clock;
 use crate::client::embedded::codec::Entry;
+use crate::client::embedded::coordinator::Mailbox;
 use crate::client::embedded::groups::Group;
 use crate::client::embedded::log::{Content, Data, Log, Stored, TransactionNumber};
 use crate::client::embedded::storage::Storage;
@@ -70,6 +72,8 @@ pub(super) struct State {
     pub(super) groups: BTreeMap<String, Group>,
     /// Members that have ever joined; part of their names.
     pub(super) members: u64,
+    /// Answers to who speaks to a group by requests.
+    pub(super) mailboxes: BTreeMap<Connection, Mailbox>,
     pub(super) storage: Option<Storage>,
     /// Consumers that wait for records which read_committed does not show yet.
     pub(super) uncommitted_waiters: usize,
@@ -83,6 +87,7 @@ impl State {
             transactions: Transactions::default(),
             groups: BTreeMap::new(),
             members: 0,
+            mailboxes: BTreeMap::new(),
             storage: None,
             uncommitted_waiters: 0,
         }
@@ -96,7 +101,8 @@ impl State {
         let now = self.clock.now();
         let transactions = self.end_overdue_transactions(now)?;
         let members = self.expire_members(now);
-        Ok(transactions || members)
+        let classic = self.pass_time_of_classic_groups(now);
+        Ok(transactions || members || classic)
     }
 
     // ---- topics ----

@@ -11,6 +11,7 @@ use crate::client::GroupMetadata;
 use crate::client::embedded::clock::ms;
 use crate::client::embedded::codec::{Committed, Entry};
 use crate::client::embedded::log::{Outcome, TransactionNumber};
+use crate::client::embedded::standing::Commit;
 use crate::client::embedded::state::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{OffsetAndMetadata, TopicPartition};
@@ -132,7 +133,7 @@ impl State {
         group: &GroupMetadata,
     ) -> Result<()> {
         self.check(claim)?;
-        self.check_generation(group)?;
+        self.check_commit(group, Commit::InTransaction)?;
         let transaction = self.open_transaction(claim)?;
         if let Some(open) = self.transactions.open.get_mut(&transaction) {
             let of_group = |(partition, position): &(TopicPartition, OffsetAndMetadata)| {

@@ -56,6 +56,17 @@ pub(crate) enum GroupRequest {
     },
 }
 
+impl GroupRequest {
+    pub(crate) fn kind(&self) -> RequestKind {
+        match self {
+            GroupRequest::Join { .. } => RequestKind::Join,
+            GroupRequest::Sync { .. } => RequestKind::Sync,
+            GroupRequest::Heartbeat { .. } => RequestKind::Heartbeat,
+            GroupRequest::Leave { .. } => RequestKind::Leave,
+        }
+    }
+}
+
 /// What the leader gives to one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberAssignment {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::conformance::conformance_tests;
+use crate::client::conformance::{conformance_tests, coordinator_tests};
 use crate::client::embedded::EmbeddedCluster;
 use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupSpec, Isolation, Producer, ProducerSpec};
 use crate::error::{Error, Result};
@@ -12,6 +12,7 @@ use crate::membership::{Membership, TaskMap};
 use crate::record::{Headers, OffsetAndMetadata, ProducerRecord, TopicPartition};
 use crate::topology::TaskId;
 
+mod coordinator;
 mod groups;
 mod recovery;
 mod transactions;
@@ -20,6 +21,7 @@ mod in_memory {
     use super::*;
 
     conformance_tests!(Some(EmbeddedCluster::new()));
+    coordinator_tests!(Some(EmbeddedCluster::new()));
 }
 
 mod in_a_directory {
