@@ -11,8 +11,9 @@
 //! without a global store meets neither.
 //!
 //! A reader keeps rows at hand as any store does, and forgets them when a counter says that something was applied since.
+//! With it comes the largest time that was put, so that readers hide what has expired as the writer does.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::engine::Engine;
@@ -26,7 +27,7 @@ use super::{CacheBudget, StoreSpec};
 /// Handles to the global stores of an application, shared by its threads.
 #[derive(Debug, Default)]
 pub(crate) struct GlobalStores {
-    stores: Vec<(Arc<StoreSpec>, SharedRows, Arc<AtomicU64>)>,
+    stores: Vec<(Arc<StoreSpec>, SharedRows, Arc<Changes>)>,
 }
 
 /// Rows that several threads read.
@@ -37,14 +38,22 @@ enum SharedRows {
     RocksDb(Box<disk::Family>),
 }
 
+/// What the writer of a store tells its readers.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// How often something was applied.
+    count: AtomicU64,
+    /// The largest time (ms) that was put to a store whose rows expire.
+    stream_time: AtomicI64,
+}
+
 /// Whether others have a part in the rows of a store.
 #[derive(Debug)]
 pub(super) enum Sharing {
     None,
-    /// Counts what is applied.
-    Written(Arc<AtomicU64>),
-    /// The count that the rows at hand are of.
-    Read(Arc<AtomicU64>, u64),
+    Written(Arc<Changes>),
+    /// With the count that the rows at hand are of; none: nothing has been read yet.
+    Read(Arc<Changes>, Option<u64>),
 }
 
 impl Sharing {
@@ -52,22 +61,36 @@ impl Sharing {
         matches!(self, Sharing::Read(..))
     }
 
-    /// Rows were applied.
-    pub(super) fn change(&self) {
+    /// Rows were applied, or the largest time that was put has changed.
+    pub(super) fn change(&self, stream_time: i64) {
         if let Sharing::Written(changes) = self {
-            // Release and acquire: who sees the count sees the rows.
-            changes.fetch_add(1, Ordering::Release);
+            // Release and acquire: who sees the count sees the rows and the time.
+            changes.stream_time.store(stream_time, Ordering::Relaxed);
+            changes.count.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// Whether rows were applied since the last call.
+    /// What was read is to be asked for again, the time too.
+    pub(super) fn forget(&mut self) {
+        if let Sharing::Read(_, seen) = self {
+            *seen = None;
+        }
+    }
+
+    /// The time that readers have been told last.
+    pub(super) fn told_time(&self) -> Option<i64> {
+        let Sharing::Written(changes) = self else { return None };
+        Some(changes.stream_time.load(Ordering::Relaxed))
+    }
+
+    /// The largest time that was put, if something was applied since the last call.
     ///
     /// IMPORTANT: asked before the engine is, so that an old row is never kept under a new count.
     #[inline]
-    pub(super) fn has_changed(&mut self) -> bool {
-        let Sharing::Read(changes, seen) = self else { return false };
-        let now = changes.load(Ordering::Acquire);
-        std::mem::replace(seen, now) != now
+    pub(super) fn changed(&mut self) -> Option<i64> {
+        let Sharing::Read(changes, seen) = self else { return None };
+        let now = changes.count.load(Ordering::Acquire);
+        (seen.replace(now) != Some(now)).then(|| changes.stream_time.load(Ordering::Relaxed))
     }
 }
 
@@ -84,7 +107,7 @@ impl GlobalStores {
     pub(crate) fn attach(&self, stores: &mut TaskStores) {
         for (spec, rows, changes) in &self.stores {
             let mut store = Store::new(spec, None, rows.engine(), &CacheBudget::new(0));
-            store.sharing = Sharing::Read(Arc::clone(changes), changes.load(Ordering::Acquire));
+            store.sharing = Sharing::Read(Arc::clone(changes), None);
             stores.stores.push(store);
         }
         stores.share_read_cache();
@@ -102,7 +125,8 @@ impl TaskStores {
     /// Makes rows readable by others.
     pub(super) fn share(&mut self) {
         for store in &mut self.stores {
-            store.sharing = Sharing::Written(Arc::default());
+            let stream_time = AtomicI64::new(store.stream_time());
+            store.sharing = Sharing::Written(Arc::new(Changes { count: AtomicU64::new(0), stream_time }));
             if let Engine::Memory(memory) = &mut store.engine {
                 let memory = std::mem::take(memory);
                 store.engine = Engine::Shared(Arc::new(RwLock::new(memory)));

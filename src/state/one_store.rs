@@ -88,6 +88,7 @@ impl Store {
     pub(super) fn forget(&mut self) {
         self.buffer.forget();
         self.cache.clear();
+        self.sharing.forget();
         if let Some(retention) = &mut self.retention {
             retention.abort();
         }
@@ -112,11 +113,33 @@ impl Store {
         self.engine.wipe()
     }
 
+    /// Takes note of what the thread that writes the store has applied, if it is another one.
+    #[inline]
+    pub(super) fn follow(&mut self) {
+        if let Some(stream_time) = self.sharing.changed() {
+            self.buffer.forget();
+            self.retention.iter_mut().for_each(|retention| retention.follow(stream_time));
+            self.history.iter_mut().for_each(|history| history.follow(stream_time));
+        }
+    }
+
+    /// The largest time that was put to a store whose rows expire.
+    pub(super) fn stream_time(&self) -> i64 {
+        let windows = self.retention.as_ref().map(Retention::observed);
+        windows.or(self.history.as_ref().map(History::observed)).unwrap_or(-1)
+    }
+
+    /// Rows were applied: says so to those that read them, if anything has changed for them.
+    pub(super) fn tell_readers(&self, has_rows: bool) {
+        let stream_time = self.stream_time();
+        if has_rows || self.sharing.told_time().is_some_and(|told| told != stream_time) {
+            self.sharing.change(stream_time);
+        }
+    }
+
     /// The row below the cache.
     pub(super) fn get_below(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
-        if self.sharing.has_changed() {
-            self.buffer.forget();
-        }
+        self.follow();
         if self.retention.as_ref().is_some_and(|retention| !retention.shows(key)) {
             return Ok(None);
         }
@@ -200,6 +223,7 @@ impl Store {
         if is_empty_range(from, to) {
             return Ok(Rows::new());
         }
+        self.follow();
         let Store { cache, buffer, engine, retention, .. } = self;
         let page = Page { from, to, direction: Direction::of(reverse), limit };
         let Some(retention) = retention else {

@@ -1,5 +1,6 @@
 //! Opening the stores of a task where the last run has left them, and what has to be read before they may be used.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::cache::CacheBudget;
@@ -15,6 +16,9 @@ use super::state_memory::StateMemory;
 use super::task_stores::{Backing, TaskStores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::topology::TaskId;
+
+/// Rows read at once in search of the last number.
+const SEQUENCE_PAGE: usize = 1024;
 
 /// A store of a task, and what backs it there.
 #[derive(Debug, Clone)]
@@ -67,6 +71,7 @@ impl TaskStores {
             };
             if is_known {
                 positions.extend(store.engine.positions()?);
+                opened.find_last_sequence(index)?;
             } else {
                 tracing::warn!(store = &*store.spec.name, "a global store belongs to another topic: it is read anew");
                 opened.wipe(index)?;
@@ -74,6 +79,29 @@ impl TaskStores {
         }
         opened.share();
         Ok((opened, positions))
+    }
+
+    /// Rows of one key and time must not be given numbers again: a global store has no changelog's offset to begin behind.
+    fn find_last_sequence(&mut self, index: usize) -> Result<()> {
+        let Some(store) = self.stores.get_mut(index).filter(|store| store.spec.kind.retains_duplicates()) else {
+            return Ok(());
+        };
+        store.retention.iter_mut().for_each(|retention| retention.show_expired(true));
+        let (mut from, mut last) = (Bound::Unbounded, 0);
+        loop {
+            let rows = store.page(from.as_ref().map(Vec::as_slice), Bound::Unbounded, false, SEQUENCE_PAGE)?;
+            let keys = store.retention.as_ref().map(|retention| retention.keys);
+            let given = rows.iter().filter_map(|(row, _)| keys?.decode(row).map(|parts| parts.tail));
+            last = given.max().map_or(last, |given| last.max(given));
+            match rows.into_iter().last() {
+                Some((row, _)) => from = Bound::Excluded(row),
+                None => break,
+            }
+        }
+        store.retention.iter_mut().for_each(|retention| retention.show_expired(false));
+        store.sequence = u32::try_from(last).ok();
+        store.committed_sequence = store.sequence;
+        Ok(())
     }
 
     fn open_in(home: &StateHome, folder: &str, stores: &[StoreToOpen], now_ms: i64) -> Result<TaskStores> {

@@ -109,8 +109,9 @@ impl Retention {
         self.cached = self.cached.max(self.keys.time(row).unwrap_or(NEVER));
     }
 
-    pub(super) fn all_prefixes(&self) -> (i64, i64) {
-        (0, self.keys.prefix(i64::MAX))
+    /// The largest time that was put, where another thread puts.
+    pub(super) fn follow(&mut self, observed: i64) {
+        self.observed = observed;
     }
 
     /// Prefixes of rows that there may be.
@@ -172,6 +173,11 @@ impl History {
     /// The largest time of a version that was put.
     pub(super) fn observed(&self) -> i64 {
         self.observed
+    }
+
+    /// The largest time of a version that was put, where another thread puts.
+    pub(super) fn follow(&mut self, observed: i64) {
+        self.observed = observed;
     }
 
     /// All versions are forgotten.

@@ -175,7 +175,7 @@ impl StoreSpec {
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let name = &self.name;
         let mut mistakes = Vec::new();
-        if self.custom.is_some() && !self.kind.can_be_global() {
+        if self.custom.is_some() && !self.kind.is_key_value() {
             mistakes.push(format!(
                 "store {name} keeps rows by time: only key-value stores can have an engine of their own"
             ));
@@ -293,8 +293,8 @@ impl StoreKind {
         }
     }
 
-    /// Whether others may read the rows beside their writer: what a store by time hides depends on what its task has seen.
-    pub(crate) fn can_be_global(self) -> bool {
+    /// Whether rows are known by their keys alone.
+    pub(crate) fn is_key_value(self) -> bool {
         matches!(self, StoreKind::KeyValue | StoreKind::TimestampedKeyValue)
     }
 

@@ -85,9 +85,7 @@ impl TaskStores {
         for store in &mut self.stores {
             let has_changed = store.buffer.dirty_len() > 0;
             store.apply(At { positions, now_ms, ..At::default() })?;
-            if has_changed {
-                store.sharing.change();
-            }
+            store.tell_readers(has_changed);
         }
         Ok(())
     }
@@ -195,6 +193,9 @@ impl TaskStores {
         timestamp: i64,
     ) -> Result<VersionPut> {
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        if store.sharing.is_read_only() {
+            return Err(read_only(&store.spec.name));
+        }
         let put = if store.history.as_mut().is_none_or(|history| history.admit(timestamp)) {
             store.put_version(key, value, timestamp)?
         } else {
@@ -241,12 +242,11 @@ impl TaskStores {
     }
 
     /// First and last prefix of rows that a windowed store may have.
-    pub(super) fn prefixes(&self, index: usize) -> (i64, i64) {
+    pub(super) fn prefixes(&mut self, index: usize) -> (i64, i64) {
         let is_cached = self.is_cached(index);
-        let Some(store) = self.stores.get(index) else { return (0, -1) };
-        let Some(retention) = &store.retention else { return (0, -1) };
-        // Who only reads is not told of the times that are put.
-        if store.sharing.is_read_only() { retention.all_prefixes() } else { retention.prefixes(is_cached) }
+        let Some(store) = self.stores.get_mut(index) else { return (0, -1) };
+        store.follow();
+        store.retention.as_ref().map_or((0, -1), |retention| retention.prefixes(is_cached))
     }
 
     /// Finds the rows of a key of a windowed store in a span of time, as far as they are known: those of the time that is

@@ -108,6 +108,7 @@ impl Store {
 
     /// The newest version; one without a value counts as none.
     pub(super) fn newest_version(&mut self, key: &[u8]) -> Result<Option<Version>> {
+        self.follow();
         let newest_key = [key, &NEWEST].concat();
         let Some(row) = self.buffer.get(&newest_key, &mut self.engine)? else { return Ok(None) };
         let (valid_from, value) = read(row)?;
@@ -117,6 +118,7 @@ impl Store {
 
     /// The version that is valid at a time.
     pub(super) fn version_as_of(&mut self, key: &[u8], time: i64) -> Result<Option<Version>> {
+        self.follow();
         let horizon = self.history.as_ref().map_or(i64::MIN, History::start);
         let newest_key = [key, &NEWEST].concat();
         if let Some(row) = self.buffer.get(&newest_key, &mut self.engine)? {

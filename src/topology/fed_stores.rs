@@ -13,7 +13,8 @@ impl TopologyBuilder {
     /// Adds a store that every instance holds whole and every processor can read: a processor of its own writes what a
     /// topic says, and is the only one that may. It has no changelog, and its processor forwards to nobody.
     ///
-    /// Processors ask for it as for any store, without being connected. It is not synchronised with the records of other
+    /// Processors ask for it as for any store, of any kind, without being connected. Rows of a store by time expire by what
+    /// its own processor puts. It is not synchronised with the records of other
     /// topics. Timestamps are those of the records; an extractor of `consumed` is not asked.
     pub fn add_global_store<S, K, V, P>(
         &mut self,
@@ -75,9 +76,9 @@ impl TopologyBuilder {
         // Readers see what has been written, so nothing is held back; and the topic is the changelog.
         let spec = StoreSpec { caching: false, changelog: Changelog::Off, ..StoreSpec::clone(store) };
         let name = Arc::clone(&spec.name);
-        if !spec.kind.can_be_global() || spec.custom.is_some() {
+        if spec.custom.is_some() {
             self.mistake(format!(
-                "store {name} cannot be a global one: only key-value stores with the library's engines can"
+                "store {name} has an engine of its own, which one task owns: a global store cannot, leave with_engine out"
             ));
         }
         let source = self.append(NodeSpec::source(source, &[topic], consumed.at_record_time()), &[]);

@@ -2,7 +2,7 @@
 
 use kstreams::*;
 
-use super::Driver;
+use super::{Driver, text, to_text};
 
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -117,6 +117,134 @@ fn a_global_store_is_filled_by_its_own_processor_and_read_by_all() {
     assert_eq!(driver.pipe("in", "k", "read", 3), ["out k a=ONE,b=TWO @3"]);
 }
 
+/// A store in the hands of a processor that does with it what a function says, and forwards what that gives.
+struct Using<S, F>(S, F);
+
+impl<S, F> Processor<String, String> for Using<S, F>
+where
+    S: Send + 'static,
+    F: Fn(&mut S, &Record<String, String>, &mut ProcessorContext<'_, String, String>) -> Result<String>
+        + Send
+        + 'static,
+{
+    type KeyOut = String;
+    type ValueOut = String;
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        ctx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<()> {
+        let text = (self.1)(&mut self.0, &record, ctx)?;
+        if !text.is_empty() {
+            ctx.forward(record.with_value(text))?;
+        }
+        Ok(())
+    }
+}
+
+type Use<S> = fn(&mut S, &Record<String, String>, &mut ProcessorContext<'_, String, String>) -> Result<String>;
+
+/// A global store that one function fills from `fill` and another one reads for each record of `in`.
+fn global_of<S: Send + 'static>(store: &StoreBuilder<S>, fill: Use<S>, read: Use<S>) -> Driver {
+    let builder = StreamsBuilder::new();
+    let (own, other) = (store.clone(), store.clone());
+    builder.add_global_store(store, "fill", text(), move |init| Ok(Using(init.store(&own)?, fill)));
+    builder
+        .stream("in", text())
+        .process(move |init| Ok(Using(init.store(&other)?, read)), Processed::default())
+        .to("out", to_text());
+    Driver::new(builder)
+}
+
+fn shown<T: std::fmt::Debug>(rows: T) -> Result<String> {
+    Ok(format!("{rows:?}"))
+}
+
+#[test]
+fn a_global_window_store_hides_from_all_what_has_expired() {
+    let put: Use<WindowStore<String, String>> = |store, record, ctx| {
+        store.put(ctx, &record.key, &record.value, record.timestamp)?;
+        Ok(String::new())
+    };
+    let read: Use<WindowStore<String, String>> = |store, record, ctx| {
+        if record.value == "write" {
+            store.put(ctx, &record.key, &record.value, record.timestamp)?;
+        }
+        let one = store.fetch(ctx, &record.key, 1)?;
+        shown((one, store.fetch_range(&record.key, 0, i64::MAX)?.collect(ctx)?))
+    };
+    let (hour, minute) = (SECOND * 3600, SECOND * 60);
+    for store in [
+        Stores::window("rows", hour, minute, false, Utf8, Utf8),
+        Stores::in_memory_window("rows", hour, minute, false, Utf8, Utf8),
+    ] {
+        let mut driver = global_of(&store, put, read);
+        driver.pipe("fill", "a", "x", 1);
+        driver.pipe("fill", "a", "y", 2);
+        assert_eq!(driver.pipe("in", "a", "read", 7), [r#"out a (Some("x"), [(1, "x"), (2, "y")]) @7"#]);
+        driver.pipe("fill", "b", "z", 3_600_001);
+        assert_eq!(driver.pipe("in", "a", "read", 8), [r#"out a (None, [(2, "y")]) @8"#], "{store:?}");
+        let error = driver.pipe_raw("in", Some(b"a"), Some(b"write"), 9).unwrap_err();
+        assert!(error.report().contains("global store rows is read only"), "{}", error.report());
+    }
+}
+
+#[test]
+fn a_global_session_store_is_read_by_all() {
+    let put: Use<SessionStore<String, String>> = |store, record, ctx| {
+        let window = Window { start: record.timestamp - 1, end: record.timestamp };
+        store.put(ctx, &Windowed { key: record.key.clone(), window }, &record.value)?;
+        Ok(String::new())
+    };
+    let read: Use<SessionStore<String, String>> = |store, record, ctx| {
+        let mut rows = store.fetch(&record.key)?;
+        let mut found = Vec::new();
+        while let Some((at, row)) = rows.next(ctx)? {
+            found.push((at.window.end, row));
+        }
+        shown(found)
+    };
+    let on_disk = Stores::session("rows", SECOND * 3600, Utf8, Utf8);
+    let in_memory = Stores::in_memory_session("rows", SECOND, Utf8, Utf8);
+    for (store, left) in [(on_disk, r#"out a [(2, "y")] @9"#), (in_memory, "out a [] @9")] {
+        let mut driver = global_of(&store, put, read);
+        driver.pipe("fill", "a", "x", 1);
+        driver.pipe("fill", "a", "y", 2);
+        assert_eq!(driver.pipe("in", "a", "read", 7), [r#"out a [(1, "x"), (2, "y")] @7"#]);
+        driver.pipe("fill", "b", "z", 3_600_001);
+        assert_eq!(driver.pipe("in", "b", "read", 8), [r#"out b [(3600001, "z")] @8"#]);
+        assert_eq!(driver.pipe("in", "a", "read", 9), [left]);
+    }
+}
+
+#[test]
+fn a_global_versioned_store_knows_what_was_to_all() {
+    let store = Stores::versioned_key_value("rows", SECOND, Utf8, Utf8);
+    let mut driver = global_of(
+        &store,
+        |store, record, ctx| {
+            store.put(ctx, &record.key, Some(&record.value), record.timestamp)?;
+            Ok(String::new())
+        },
+        |store, record, ctx| {
+            if record.value == "write" {
+                store.put(ctx, &record.key, None, record.timestamp)?;
+            }
+            let value = |row: Option<VersionedRecord<String>>| row.map(|row| row.value);
+            shown((value(store.get(ctx, &record.key)?), value(store.get_as_of(ctx, &record.key, 5)?)))
+        },
+    );
+    driver.pipe("fill", "a", "x", 1);
+    assert_eq!(driver.pipe("in", "a", "read", 7), [r#"out a (Some("x"), Some("x")) @7"#]);
+    driver.pipe("fill", "a", "y", 10);
+    assert_eq!(driver.pipe("in", "a", "read", 8), [r#"out a (Some("y"), Some("x")) @8"#]);
+    driver.pipe("fill", "b", "z", 2000);
+    assert_eq!(driver.pipe("in", "a", "read", 9), [r#"out a (Some("y"), None) @9"#], "behind the history");
+    let error = driver.pipe_raw("in", Some(b"a"), Some(b"write"), 9).unwrap_err();
+    assert!(error.report().contains("global store rows is read only"), "{}", error.report());
+}
+
 #[test]
 fn nobody_else_writes_a_global_store() {
     let mut driver = Driver::new(with_global_store());
@@ -156,14 +284,14 @@ fn mistakes_about_global_stores_are_told_by_name() {
     builder.add_source("source", &["codes"], Consumed::with(Utf8, Utf8));
     builder.add_global_store(&store, "same", "codes", Consumed::with(Utf8, Utf8), "same", make);
     builder.connect("same", &["codes"]);
-    let windows = Stores::window("late", SECOND, SECOND, false, Utf8, Utf8);
-    builder.add_global_store(&windows, "w-source", "w", Consumed::with(Utf8, Utf8), "w", |_| Ok(Nothing));
+    let own = Stores::key_value("own", Utf8, Utf8).with_engine(|| panic!("is not made"));
+    builder.add_global_store(&own, "w-source", "w", Consumed::with(Utf8, Utf8), "w", |_| Ok(Nothing));
     let error = builder.build().unwrap_err().to_string();
     for expected in [
         "two nodes are called same",
         "topic codes is read by source and by same",
         "do not connect it to same",
-        "store late cannot be a global one",
+        "store own has an engine of its own",
     ] {
         assert!(error.contains(expected), "{expected}: {error}");
     }

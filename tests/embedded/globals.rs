@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kstreams::{
-    Config, Consumed, EmbeddedCluster, Joined, KafkaStreams, Materialized, Optimization, Produced, RestoreEvent, State,
-    StreamsBuilder, Topology, Utf8,
+    Config, Consumed, EmbeddedCluster, Joined, KafkaStreams, Materialized, Optimization, Processed, Processor,
+    ProcessorContext, Produced, Record, RestoreEvent, Result, State, Stores, StreamsBuilder, Topology, Utf8,
+    WindowStore,
 };
 
 use crate::application::{PATIENCE, wait_for, wait_until};
@@ -235,4 +236,51 @@ fn an_application_of_nothing_but_global_stores_runs() {
     wait_for(&streams, State::Running);
     assert_eq!(restored(&events, "customers"), 1);
     streams.close(PATIENCE).unwrap();
+}
+
+/// Keeps every value of a key, or tells how many there are.
+struct Values(WindowStore<String, String>);
+
+impl Processor<String, String> for Values {
+    type KeyOut = String;
+    type ValueOut = String;
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        ctx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<()> {
+        if record.value != "count" {
+            return self.0.put(ctx, &record.key, &record.value, 1);
+        }
+        let values = self.0.fetch_range(&record.key, 0, 9)?.collect(ctx)?.len();
+        ctx.forward(record.with_value(values.to_string()))
+    }
+}
+
+#[test]
+fn a_global_store_of_duplicates_loses_none_over_a_restart() {
+    let (cluster, folder) = (cluster(), tempfile::tempdir().unwrap());
+    let topology = || {
+        let builder = StreamsBuilder::new();
+        let day = Duration::from_secs(86_400);
+        let values = Stores::window("values", day, Duration::from_secs(1), true, Utf8, Utf8);
+        let (fill, read) = (values.clone(), values.clone());
+        let consumed = || Consumed::with(Utf8, Utf8);
+        builder.add_global_store(&values, "customers", consumed(), move |init| Ok(Values(init.store(&fill)?)));
+        let counted = builder
+            .stream("orders", consumed())
+            .process(move |init| Ok(Values(init.store(&read)?)), Processed::default());
+        counted.to("enriched", Produced::with(Utf8, Utf8));
+        builder.build().unwrap()
+    };
+    for (round, value) in ["x", "y"].into_iter().enumerate() {
+        write(&cluster, "customers", &[("ada", Some(value)), ("ada", Some(value))]);
+        let (streams, _) = start(topology(), config("values", &cluster, folder.path()));
+        wait_for(&streams, State::Running);
+        write(&cluster, "orders", &[("ada", Some("count"))]);
+        wait_until("they are counted", || cluster.read_committed("enriched").unwrap().len() > round);
+        streams.close(PATIENCE).unwrap();
+        assert_eq!(read(&cluster, "enriched"), expected(&[("ada", ["2", "4"][round])]));
+    }
 }
