@@ -21,7 +21,7 @@ use super::windowed_keys::{Parts, Tail, WindowedKeys};
 pub(super) struct KnownRows {
     keys: WindowedKeys,
     bucket_ms: i64,
-    /// All rows of this bucket and of those behind it are known; none: nobody has asked yet, and nothing is kept.
+    /// All rows of this bucket and of those behind it are known; none: not begun, and nothing is kept.
     complete_from: Option<i64>,
     buckets: BTreeMap<i64, Bucket>,
     bytes: usize,
@@ -56,16 +56,21 @@ impl KnownRows {
         self.bytes
     }
 
-    /// Nothing is known any more, not even whether anybody asks.
+    /// Nothing is known any more.
     pub(super) fn forget(&mut self) {
         self.complete_from = None;
         self.buckets.clear();
         self.bytes = 0;
     }
 
-    /// A row has come, perhaps in place of itself, or it has gone. Reads show rows from `first_visible` on.
-    pub(super) fn put(&mut self, row: &[u8], has_value: bool, first_visible: i64) {
-        let Some(complete_from) = self.complete_from else { return };
+    /// A row comes, perhaps in place of itself, or it goes. Reads show rows from `first_visible` on, and there is none
+    /// behind `newest`.
+    pub(super) fn put(&mut self, row: &[u8], has_value: bool, first_visible: i64, newest: i64) {
+        // Rows of plain windows are mostly read by their names, so those wait for the first question.
+        if self.complete_from.is_none() && self.keys.tail == Tail::None {
+            return;
+        }
+        let complete_from = self.begin(newest);
         let Some(parts) = self.keys.decode(row) else { return };
         let number = parts.time / self.bucket_ms;
         if number < complete_from {
@@ -94,8 +99,7 @@ impl KnownRows {
     /// Finds the rows of a key in a span of time, as far as they are known: those of the time that is returned and later.
     /// No row is later than `newest`.
     pub(super) fn find(&mut self, key: &[u8], (from, to): (i64, i64), newest: i64, names: &mut Names) -> i64 {
-        let behind_newest = if newest < 0 { i64::MIN } else { newest / self.bucket_ms + 1 };
-        let complete_from = *self.complete_from.get_or_insert(behind_newest);
+        let complete_from = self.begin(newest);
         let hash = hash(key);
         let (first, last) = ((from / self.bucket_ms).max(complete_from), to / self.bucket_ms);
         if first <= last {
@@ -108,6 +112,11 @@ impl KnownRows {
         }
         names.sort_unstable_by_key(|(time, tail)| (*time, self.keys.turned(*tail)));
         complete_from.saturating_mul(self.bucket_ms)
+    }
+
+    fn begin(&mut self, newest: i64) -> i64 {
+        let behind_newest = if newest < 0 { i64::MIN } else { newest / self.bucket_ms + 1 };
+        *self.complete_from.get_or_insert(behind_newest)
     }
 
     fn shrink(&mut self) {
@@ -296,7 +305,7 @@ mod tests {
     fn put(known: &mut KnownRows, key: &[u8], time: i64, tail: i64, has_value: bool) {
         let mut row = Vec::new();
         KEYS.encode(Parts { key, time, tail }, &mut row);
-        known.put(&row, has_value, 0);
+        known.put(&row, has_value, 0, time);
     }
 
     fn find(known: &mut KnownRows, key: &[u8], newest: i64) -> (i64, Names) {
@@ -307,8 +316,7 @@ mod tests {
     #[test]
     fn rows_are_known_by_key_in_the_order_of_time() {
         let mut known = known(10_000);
-        put(&mut known, b"a", 1, 1, true);
-        assert_eq!(find(&mut known, b"a", -1), (i64::MIN, vec![]), "nobody had asked");
+        assert_eq!(find(&mut known, b"a", -1), (i64::MIN, vec![]));
         for (time, tail) in [(205, 205), (20, 20), (20, 3), (20, 20), (150, 7)] {
             put(&mut known, b"a", time, tail, true);
         }
@@ -325,8 +333,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_before_the_first_question_is_not_known() {
+    fn what_was_there_before_is_not_known() {
         let mut known = known(10_000);
+        put(&mut known, b"a", 250, 1, true);
         assert_eq!(find(&mut known, b"a", 250), (300, vec![]));
         put(&mut known, b"a", 299, 299, true);
         put(&mut known, b"a", 300, 300, true);

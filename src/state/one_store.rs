@@ -152,7 +152,7 @@ impl Store {
     /// A row of a windowed store is put, or deleted.
     pub(super) fn note(&mut self, key: &[u8], has_value: bool) {
         if let (Some(known), Some(retention)) = (&mut self.known, &self.retention) {
-            known.put(key, has_value, retention.first_visible());
+            known.put(key, has_value, retention.first_visible(), retention.newest());
         }
     }
 

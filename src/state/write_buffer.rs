@@ -26,8 +26,10 @@ pub(super) struct WriteBuffer {
     dirty: Vec<u32>,
     /// Bytes of their keys and values, exactly.
     dirty_bytes: usize,
-    /// The same rows by key; only once the store has been asked for a range, so that others do not pay for the order.
+    /// The same rows by key; only while the store is asked for ranges, so that others do not pay for the order.
     ordered: Option<BTreeMap<Box<[u8]>, u32>>,
+    /// A range was asked for since the last commit.
+    is_ranged: bool,
     /// What one generation of committed rows may take.
     clean_bytes_max: usize,
     /// A row on its way from the engine.
@@ -107,6 +109,7 @@ impl WriteBuffer {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl DoubleEndedIterator<Item = (&[u8], Option<&[u8]>)> {
+        self.is_ranged = true;
         let (hot, dirty) = (&self.hot, &self.dirty);
         let ordered = self.ordered.get_or_insert_with(|| dirty.iter().map(|id| (hot.key(*id).into(), *id)).collect());
         ordered.range::<[u8], _>((from, to)).map(|(key, id)| (&**key, hot.value(*id)))
@@ -150,6 +153,7 @@ impl WriteBuffer {
     fn forget_order(&mut self) {
         self.dirty_bytes = 0;
         self.sorted.clear();
+        self.ordered = self.ordered.take().filter(|_| std::mem::take(&mut self.is_ranged));
         if let Some(ordered) = &mut self.ordered {
             ordered.clear();
         }
