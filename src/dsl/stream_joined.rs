@@ -83,6 +83,10 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
 
     /// Keeps the records of this side in a store of one's own, made with `Stores::window`: its window is as long as the
     /// join's, it retains that plus the grace period, and it retains duplicates.
+    ///
+    /// Records and changelogs are those of the join's own stores, and processors that read the store find it in the order of
+    /// Java's. That order has a price in memory, as in Java: rows of a [`Stores::in_memory_window`](crate::Stores) lie by
+    /// time, so a record looks at every time of its window. With [`in_memory`](StreamJoined::in_memory) alone they lie by key.
     #[must_use]
     pub fn with_this_store(self, store: &StoreBuilder<WindowStore<K, V>>) -> Self {
         StreamJoined { this_store: Some(store.clone()), ..self }

@@ -10,6 +10,7 @@
 
 mod aggregates;
 mod async_calls;
+mod bad_input;
 mod branches;
 mod caching;
 mod engines;

@@ -247,3 +247,44 @@ fn a_record_that_waited_is_in_hand_again_when_it_is_joined() {
     assert!(driver.pipe("left", "b", "2", 0).is_empty());
     assert_eq!(driver.pipe("left", "c", "3", 20), ["out b left[0]@1 @0", "out a left[0]@0 @5"]);
 }
+
+/// Topic, key, value, timestamp.
+type Written = (String, Option<Vec<u8>>, Option<Vec<u8>>, i64);
+
+/// Everything that is written, to changelogs too.
+fn written(joined: StreamJoined<String, String, String>) -> Vec<Written> {
+    let builder = StreamsBuilder::new();
+    let (left, right) = both(&builder);
+    let joiner = |l: Option<&String>, r: Option<&String>| format!("{}{}", or_dash(l), or_dash(r));
+    left.outer_join_stream(right, joiner, within(10, 5), joined).to("out", to_text());
+    let mut driver = Driver::new(builder);
+    let keys = ["a", "b", "aa", "a", "b", "a"];
+    for (number, key) in (0_i64..).zip(keys.iter().cycle().take(60)) {
+        // Back and forth, and sometimes too late.
+        let topic = if number % 3 == 0 { "right" } else { "left" };
+        let at = number + (number * 7) % 13 - 40 * i64::from(number == 33);
+        driver.pipe(topic, key, &number.to_string(), at.max(0));
+    }
+    let produced = driver.inner.produced().iter();
+    produced.map(|r| (r.topic.to_string(), r.key.clone(), r.value.clone(), r.timestamp)).collect()
+}
+
+#[test]
+fn stores_in_memory_of_ones_own_join_as_those_of_the_join() {
+    let store = |name: &str| {
+        let (retention, size) = (Duration::from_millis(25), Duration::from_millis(20));
+        Stores::in_memory_window(name, retention, size, true, Utf8, Utf8)
+    };
+    // By the names that the join gives to its own.
+    let own = joined()
+        .with_this_store(&store("j-outer-this-join-store"))
+        .with_other_store(&store("j-outer-other-join-store"))
+        .with_store_name("j");
+    let (own, joins) = (written(own), written(joined().with_store_name("j").in_memory()));
+    assert!(joins.iter().filter(|(topic, ..)| topic == "out").count() > 30);
+    assert!(joins.iter().any(|(topic, ..)| topic == "app-j-outer-this-join-store-changelog"), "{joins:?}");
+    // The store of what nothing has joined is called after the first of one's own.
+    let alike = |written: Vec<Written>| written.into_iter().filter(|(topic, ..)| !topic.contains("shared")).collect();
+    let (own, joins): (Vec<_>, Vec<_>) = (alike(own), alike(joins));
+    assert_eq!(own, joins);
+}
