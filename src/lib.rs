@@ -70,6 +70,9 @@ pub use dsl::{
     TableJoined, TimeWindowedCogroupedKStream, TimeWindowedKStream, Windows,
 };
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use membership::BenchGroup;
 pub use operators::{
     AsyncOrder, EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext,
     ValueTransformerWithKey,

@@ -5,6 +5,9 @@ pub(crate) mod classic;
 
 use std::collections::BTreeSet;
 
+#[cfg(feature = "testing")]
+pub use classic::BenchGroup;
+
 use crate::client::GroupMetadata;
 use crate::error::Result;
 use crate::record::{OffsetAndMetadata, TopicPartition};

@@ -7,6 +7,10 @@
 //! more than the bytes hold.
 
 mod assignment_info;
+#[allow(dead_code, reason = "for members of our own")]
+pub(crate) mod assignor;
+#[cfg(feature = "testing")]
+mod bench;
 mod bytes;
 #[allow(dead_code, reason = "a cluster without a coordinator of its own speaks none of it")]
 pub(crate) mod protocol;
@@ -17,6 +21,8 @@ mod task_set;
 pub(crate) mod user_data;
 
 pub(crate) use assignment_info::{AssignmentInfo, HostPartitions};
+#[cfg(feature = "testing")]
+pub use bench::BenchGroup;
 pub(crate) use subscription_info::SubscriptionInfo;
 
 /// The versions that are read and written: 6 is Kafka 2.4's, 11 that of 3.0 and all later ones.

@@ -206,7 +206,7 @@ impl Fence {
 
     /// The transactional ids of its producers, one per worker.
     pub(crate) fn transactional_ids(&self) -> impl Iterator<Item = String> + '_ {
-        (0..self.workers.min(Fence::WORKERS_MAX)).map(|worker| format!("{}-{worker}", self.transactional_id_prefix))
+        (1..=self.workers.min(Fence::WORKERS_MAX)).map(|worker| format!("{}-{worker}", self.transactional_id_prefix))
     }
 }
 

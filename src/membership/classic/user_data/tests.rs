@@ -155,7 +155,7 @@ fn a_standing_that_a_newer_leader_invents_is_no_full_membership() {
 #[test]
 fn a_dead_process_has_a_transactional_id_for_each_worker() {
     let ids: Vec<_> = assignment().fence[0].transactional_ids().collect();
-    assert_eq!(ids, ["dead-0", "dead-1", "dead-2"]);
+    assert_eq!(ids, ["dead-1", "dead-2", "dead-3"]);
 }
 
 fn tasks_strategy() -> impl Strategy<Value = Vec<TaskId>> {
