@@ -64,10 +64,10 @@ mod window;
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
 pub use config::{Config, Guarantee, StoreFormat, TopicCreation};
 pub use dsl::{
-    AsyncCalls, Branched, BranchedKStream, BufferConfig, BufferFull, CogroupedKStream, EmitEarly, GlobalKTable,
-    Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Printed, Processed, Repartitioned,
-    SessionWindowedCogroupedKStream, SessionWindowedKStream, ShutDown, StreamJoined, StreamsBuilder, Suppressed,
-    TableJoined, TimeWindowedCogroupedKStream, TimeWindowedKStream, Windows,
+    AsyncCalls, Branched, BranchedKStream, BufferConfig, BufferFull, CogroupedKStream, CogroupedWindows,
+    CountWindowedKStream, EmitEarly, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
+    Materialized, Printed, Processed, Repartitioned, SessionWindowedCogroupedKStream, SessionWindowedKStream, ShutDown,
+    StreamJoined, StreamsBuilder, Suppressed, TableJoined, TimeWindowedCogroupedKStream, TimeWindowedKStream, Windows,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "testing")]
@@ -87,8 +87,8 @@ pub use serdes::Bincode;
 #[cfg(feature = "postcard")]
 pub use serdes::Postcard;
 pub use serdes::{
-    Bytes, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn, SessionWindowedSerde, TimeWindowedSerde, Utf8,
-    Uuid, serde_fn,
+    Bytes, CountedSerde, F32, F64, I16, I32, I64, Json, Nullable, Serde, SerdeFn, SessionWindowedSerde,
+    TimeWindowedSerde, Utf8, Uuid, serde_fn,
 };
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -108,7 +108,9 @@ pub use topology::{
     PunctuationType, SinkTopic, SubTopology, TaskContext, TaskId, TimestampExtractor, TopicNameExtractor, Topology,
     TopologyBuilder,
 };
-pub use window::{JoinWindows, SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed};
+pub use window::{
+    CountWindows, Counted, JoinWindows, SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed,
+};
 
 /// The programs of the README, compiled and run with the documentation tests.
 #[cfg(doctest)]

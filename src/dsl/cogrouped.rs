@@ -9,9 +9,10 @@ use super::builder::Graph;
 use super::kstream::claim;
 use super::table_node::{Table, TableStoreOption, add_and_connect};
 use super::windowed::{
-    WindowFunctions, Windows, append_sessions, append_windows, session_functions, session_table, window_table,
+    WindowFunctions, append_sessions, append_windows, session_functions, session_table, window_table,
 };
 use super::windowed_store::{SessionStoreOption, WindowStoreOption};
+use super::windows::CogroupedWindows;
 use super::{KGroupedStream, KTable, Materialized};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::stateless::PassThrough;
@@ -124,7 +125,7 @@ impl<K: Clone + 'static, A: 'static> CogroupedKStream<K, A> {
     }
 
     /// Aggregates by windows, or sessions.
-    pub fn windowed_by<W: Windows>(self, windows: W) -> W::Cogrouped<K, A> {
+    pub fn windowed_by<W: CogroupedWindows>(self, windows: W) -> W::Cogrouped<K, A> {
         windows.cogrouped(self)
     }
 

@@ -7,7 +7,7 @@ use super::builder::Graph;
 use super::kstream::claim;
 use super::repartition::Repartition;
 use super::table_node::{Table, connect_store};
-use super::windowed::Windows;
+use super::windows::Windows;
 use super::{Grouped, KStream, KTable, Materialized};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::table_aggregate::TableAggregate;
@@ -137,7 +137,8 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         self.aggregate_with("KSTREAM-AGGREGATE-", None, Some(Arc::new(initializer)), aggregator, materialized)
     }
 
-    /// Aggregates by key and window: time windows, sliding windows, sessions, or one window without an end.
+    /// Aggregates by key and window: time windows, sliding windows, sessions, one window without an end, or windows of so
+    /// many records.
     ///
     /// ```
     /// # use kstreams::*;

@@ -3,6 +3,7 @@
 mod branch;
 mod builder;
 mod cogrouped;
+mod count_windowed;
 mod foreign_key_join;
 mod foreign_key_nodes;
 mod global_table;
@@ -23,10 +24,12 @@ mod table_node;
 mod table_transform;
 mod windowed;
 mod windowed_store;
+mod windows;
 
 pub use branch::{Branched, BranchedKStream};
 pub use builder::StreamsBuilder;
 pub use cogrouped::{CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream};
+pub use count_windowed::CountWindowedKStream;
 pub use foreign_key_join::TableJoined;
 pub use global_table::GlobalKTable;
 pub use grouped::{KGroupedStream, KGroupedTable};
@@ -37,4 +40,5 @@ pub use map_values_async::AsyncCalls;
 pub use options::{Grouped, Materialized, Printed, Processed, Repartitioned};
 pub use stream_joined::StreamJoined;
 pub use suppressed::{BufferConfig, BufferFull, EmitEarly, ShutDown, Suppressed};
-pub use windowed::{SessionWindowedKStream, TimeWindowedKStream, Windows};
+pub use windowed::{SessionWindowedKStream, TimeWindowedKStream};
+pub use windows::{CogroupedWindows, Windows};

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::builder::Graph;
-use super::cogrouped::{CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream};
 use super::table_node::{Table, add_and_connect};
 use super::windowed_store::{SessionStoreOption, WindowStoreOption};
 use super::{KGroupedStream, KStream, KTable, Materialized};
@@ -18,85 +17,7 @@ use crate::operators::windowed::time::{Grid, TimeWindowAggregate};
 use crate::operators::{Aggregator, Initializer};
 use crate::serdes::{DynSerde, I64, SessionWindowedSerde, TimeWindowedSerde};
 use crate::topology::{NodeId, NodeSpec, ProcessorInit, TopologyBuilder};
-use crate::window::{SessionWindows, SlidingWindows, StoredWindows, TimeWindows, UnlimitedWindows, Windowed};
-
-/// Windows to aggregate by: [`TimeWindows`], [`SlidingWindows`], [`SessionWindows`] or [`UnlimitedWindows`].
-pub trait Windows: sealed::Sealed {
-    /// What a grouped stream becomes.
-    type Stream<K: Clone + 'static, V: Clone + 'static>;
-
-    /// What a cogroup becomes.
-    type Cogrouped<K: Clone + 'static, A: 'static>;
-
-    #[doc(hidden)]
-    fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V>;
-
-    #[doc(hidden)]
-    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A>;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for crate::window::TimeWindows {}
-    impl Sealed for crate::window::SlidingWindows {}
-    impl Sealed for crate::window::SessionWindows {}
-    impl Sealed for crate::window::UnlimitedWindows {}
-}
-
-impl Windows for TimeWindows {
-    type Stream<K: Clone + 'static, V: Clone + 'static> = TimeWindowedKStream<K, V>;
-    type Cogrouped<K: Clone + 'static, A: 'static> = TimeWindowedCogroupedKStream<K, A>;
-
-    fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V> {
-        TimeWindowedKStream::new(grouped, StoredWindows::Time(self), self.check())
-    }
-
-    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
-        TimeWindowedCogroupedKStream::new(cogrouped, StoredWindows::Time(self), self.check())
-    }
-}
-
-impl Windows for SlidingWindows {
-    type Stream<K: Clone + 'static, V: Clone + 'static> = TimeWindowedKStream<K, V>;
-    type Cogrouped<K: Clone + 'static, A: 'static> = TimeWindowedCogroupedKStream<K, A>;
-
-    fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V> {
-        TimeWindowedKStream::new(grouped, StoredWindows::Sliding(self), self.check())
-    }
-
-    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
-        TimeWindowedCogroupedKStream::new(cogrouped, StoredWindows::Sliding(self), self.check())
-    }
-}
-
-impl Windows for UnlimitedWindows {
-    type Stream<K: Clone + 'static, V: Clone + 'static> = TimeWindowedKStream<K, V>;
-    type Cogrouped<K: Clone + 'static, A: 'static> = TimeWindowedCogroupedKStream<K, A>;
-
-    fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V> {
-        TimeWindowedKStream::new(grouped, StoredWindows::Unlimited(self), self.check())
-    }
-
-    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
-        TimeWindowedCogroupedKStream::new(cogrouped, StoredWindows::Unlimited(self), self.check())
-    }
-}
-
-impl Windows for SessionWindows {
-    type Stream<K: Clone + 'static, V: Clone + 'static> = SessionWindowedKStream<K, V>;
-    type Cogrouped<K: Clone + 'static, A: 'static> = SessionWindowedCogroupedKStream<K, A>;
-
-    fn windowed<K: Clone + 'static, V: Clone + 'static>(self, grouped: KGroupedStream<K, V>) -> Self::Stream<K, V> {
-        if let Err(mistake) = self.check() {
-            grouped.stream.graph.borrow_mut().mistake(mistake);
-        }
-        SessionWindowedKStream { grouped, windows: self, emit: EmitStrategy::default(), on_late: None }
-    }
-
-    fn cogrouped<K: Clone + 'static, A: 'static>(self, cogrouped: CogroupedKStream<K, A>) -> Self::Cogrouped<K, A> {
-        SessionWindowedCogroupedKStream::new(cogrouped, self, self.check())
-    }
-}
+use crate::window::{SessionWindows, StoredWindows, Windowed};
 
 /// A grouped stream by time, sliding or unlimited windows: [`KGroupedStream::windowed_by`]. `clone()` it to aggregate it
 /// more than once.
@@ -123,7 +44,7 @@ impl<K: Clone + 'static, V: Clone + 'static> Clone for TimeWindowedKStream<K, V>
 }
 
 impl<K: Clone + 'static, V: Clone + 'static> TimeWindowedKStream<K, V> {
-    fn new(grouped: KGroupedStream<K, V>, windows: StoredWindows, check: Result<(), String>) -> Self {
+    pub(super) fn new(grouped: KGroupedStream<K, V>, windows: StoredWindows, check: Result<(), String>) -> Self {
         if let Err(mistake) = check {
             grouped.stream.graph.borrow_mut().mistake(mistake);
         }
@@ -351,6 +272,13 @@ impl<K: Clone + 'static, V: Clone + 'static> Clone for SessionWindowedKStream<K,
 }
 
 impl<K: Clone + 'static, V: Clone + 'static> SessionWindowedKStream<K, V> {
+    pub(super) fn new(grouped: KGroupedStream<K, V>, windows: SessionWindows) -> Self {
+        if let Err(mistake) = windows.check() {
+            grouped.stream.graph.borrow_mut().mistake(mistake);
+        }
+        SessionWindowedKStream { grouped, windows, emit: EmitStrategy::default(), on_late: None }
+    }
+
     /// Gives the aggregation a name, Java's `Named`.
     #[must_use = "a name that no operator takes is refused by build"]
     pub fn named(self, name: &str) -> Self {

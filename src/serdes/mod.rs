@@ -17,6 +17,7 @@
 
 mod builtin;
 mod changed;
+mod counted;
 mod format;
 mod function;
 mod murmur3;
@@ -29,6 +30,7 @@ mod windowed;
 use std::sync::Arc;
 
 pub use builtin::{Bytes, F32, F64, I16, I32, I64, Utf8, Uuid};
+pub use counted::CountedSerde;
 #[cfg(feature = "bincode")]
 pub use format::Bincode;
 pub use format::Json;

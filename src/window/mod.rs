@@ -6,11 +6,13 @@
 //! | [`SlidingWindows`] | `start ≤ t ≤ end` | those that begin or end at a record |
 //! | [`SessionWindows`] | `start ≤ t ≤ end` | one; it grows while no gap is longer than the inactivity gap |
 //! | [`UnlimitedWindows`] | `start ≤ t` | one |
+//! | [`CountWindows`] | `first ≤ number < first + size` | those of a grid of record numbers |
 //! | [`JoinWindows`] | `t - before ≤ other ≤ t + after` | its own, to look for partners in |
 //!
 //! Sizes that make no sense (zero, an advance longer than the window) are told by `build`, with the other mistakes of a
 //! topology.
 
+mod count;
 mod join_windows;
 mod session;
 mod sliding;
@@ -20,6 +22,7 @@ mod unlimited;
 use std::fmt;
 use std::time::Duration;
 
+pub use count::{CountWindows, Counted};
 pub use join_windows::JoinWindows;
 pub use session::SessionWindows;
 pub use sliding::SlidingWindows;

@@ -13,6 +13,7 @@ mod async_calls;
 mod bad_input;
 mod branches;
 mod caching;
+mod count_windows;
 mod engines;
 mod foreign_key_joins;
 mod globals;

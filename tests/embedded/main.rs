@@ -11,6 +11,7 @@ mod application;
 mod async_calls;
 mod bad_input;
 mod bad_records;
+mod count_windows;
 mod crash;
 mod globals;
 mod housekeeping;

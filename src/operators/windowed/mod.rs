@@ -5,6 +5,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod closing;
+pub(crate) mod count;
 pub(crate) mod late;
 pub(crate) mod session;
 pub(crate) mod sliding;
