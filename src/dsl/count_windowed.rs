@@ -14,7 +14,7 @@ use crate::operators::{Aggregator, Initializer};
 use crate::serdes::{Bytes, CountedSerde, DynSerde, I64, Timestamped};
 use crate::state::{StoreBuilder, StoreKind};
 use crate::topology::{NodeSpec, ProcessorInit, TopologyBuilder};
-use crate::window::{CountWindows, Counted};
+use crate::window::{CountWindows, Counted, millis};
 
 /// A grouped stream by windows of so many records: [`KGroupedStream::windowed_by`] with [`CountWindows`]. `clone()` it to
 /// aggregate it more than once.
@@ -183,6 +183,7 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
         let rows = Arc::new(Timestamped(Bytes));
         let store = StoreBuilder::key_value(&name, StoreKind::TimestampedKeyValue, engine, Arc::clone(&key), rows)
             .with_made_engine(self.custom);
+        let store = store.with_ttl_ms(self.ttl.map(millis));
         let store = match self.logging {
             Some(config) => store.with_logging(config),
             None => store.without_logging(),

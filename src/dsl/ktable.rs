@@ -264,6 +264,9 @@ impl<K: 'static, V: 'static> KTable<K, V> {
                 if prefix != TRANSFORM_VALUES {
                     graph.name(&format!("{prefix}STATE-STORE-")); // Java counts on, though there is no store
                 }
+                if materialized.ttl.is_some() {
+                    graph.mistake(format!("a table behind {prefix} has no store of its own, so nothing of it can expire: name its store, or leave with_ttl out"));
+                }
                 (key, value) = materialized.serdes(key, value);
             }
         }

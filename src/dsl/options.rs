@@ -118,6 +118,7 @@ pub struct Materialized<K, V> {
     engine: Option<EngineKind>,
     pub(super) custom: Option<MakeEngine>,
     pub(super) retention: Option<Duration>,
+    pub(super) ttl: Option<Duration>,
     rows: RowOption,
 }
 
@@ -132,7 +133,7 @@ enum RowOption {
 impl<K, V> Default for Materialized<K, V> {
     fn default() -> Self {
         let rows = RowOption::Timestamped;
-        let (caching, logging, retention) = (true, Some(BTreeMap::new()), None);
+        let (caching, logging, retention, ttl) = (true, Some(BTreeMap::new()), None, None);
         Materialized {
             name: None,
             key: None,
@@ -142,6 +143,7 @@ impl<K, V> Default for Materialized<K, V> {
             engine: None,
             custom: None,
             retention,
+            ttl,
             rows,
         }
     }
@@ -237,6 +239,40 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         Materialized { retention: Some(retention), ..self }
     }
 
+    /// Lets a row live until the stream time of its task is more than `ttl` past the row's own time, that of the last record
+    /// that has changed it. Not for windows and versions, whose rows expire in any case, and not for tables that are global.
+    ///
+    /// An expired row is deleted, here and in the changelog, and its deletion goes downstream like any other, at the stream
+    /// time, before the next record is processed. Stream time only moves with records that the task reads, so
+    /// a replay and a restored table forget the same rows, and no clock has a part in it. An update that has expired when it
+    /// comes deletes the row that is there, and is counted as dropped.
+    ///
+    /// Each row is stored as two, one of them in the order of time. A table that was to be
+    /// [restored from its topic](crate::Optimization::reuse_source_topics) has a changelog of its own: the topic would bring
+    /// rows back. Not in Kafka Streams.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// # use std::time::Duration;
+    /// // Who has logged in within the last hour.
+    /// let builder = StreamsBuilder::new();
+    /// let hour = Materialized::named("sessions").with_ttl(Duration::from_secs(3_600)).without_caching();
+    /// builder.table("logins", Consumed::with(Utf8, Utf8), hour).to_stream().to("sessions", Produced::with(Utf8, Utf8));
+    ///
+    /// let mut driver = TopologyTestDriver::new(&builder.build()?)?;
+    /// let logins = driver.create_input_topic("logins", Utf8, Utf8);
+    /// logins.pipe_at(&mut driver, "ada", "phone", 0)?;
+    /// logins.pipe_at(&mut driver, "ben", "desk", 3_600_001)?;
+    /// let sessions = driver.create_output_topic("sessions", Utf8, Nullable(Utf8)).read_key_values(&mut driver)?;
+    /// let (ada, ben) = ("ada".to_owned(), "ben".to_owned());
+    /// assert_eq!(sessions, [(ada.clone(), Some("phone".to_owned())), (ada, None), (ben, Some("desk".to_owned()))]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_ttl(self, ttl: Duration) -> Self {
+        Materialized { ttl: Some(ttl), ..self }
+    }
+
     /// Whether updates that came out of order are part of its history.
     pub(super) fn is_versioned(&self) -> bool {
         matches!(self.rows, RowOption::Versions(_))
@@ -328,19 +364,20 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         let mut missing = None;
         let key = serde_or_missing(self.key.or(key.map(Arc::clone)), &name, "key", &mut missing);
         let value = serde_or_missing(self.value.or(value.map(Arc::clone)), &name, "value", &mut missing);
-        let (caching, logging, engine) = (self.caching, self.logging, (engine, self.custom));
+        let (caching, engine) = (self.caching, (engine, self.custom));
+        let kept = Kept { logging: self.logging, ttl_ms: self.ttl.map(millis) };
         let rows = match self.rows {
             RowOption::Versions(kind) => {
                 let store = StoreBuilder::versioned(&name, kind, Arc::clone(&key), Arc::clone(&value));
-                TableRows::Versions(logged(store, logging))
+                TableRows::Versions(kept.set(store))
             }
             RowOption::Timestamped => {
                 let rows: DynSerde<ValueAndTimestamp<V>> = Arc::new(Timestamped(Arc::clone(&value)));
-                newest(&name, StoreKind::TimestampedKeyValue, engine, &key, rows, caching, logging)
+                newest(&name, StoreKind::TimestampedKeyValue, engine, &key, rows, caching, kept)
             }
             RowOption::Plain => {
                 let rows: DynSerde<ValueAndTimestamp<V>> = Arc::new(Untimestamped(Arc::clone(&value)));
-                newest(&name, StoreKind::KeyValue, engine, &key, rows, caching, logging)
+                newest(&name, StoreKind::KeyValue, engine, &key, rows, caching, kept)
             }
         };
         TableStoreOption { spec: TableStoreSpec { rows, key, value, missing }, is_named }
@@ -355,18 +392,27 @@ fn newest<K: 'static, V: 'static>(
     key: &DynSerde<K>,
     rows: DynSerde<ValueAndTimestamp<V>>,
     caching: bool,
-    logging: Option<BTreeMap<String, String>>,
+    kept: Kept,
 ) -> TableRows<K, V> {
     let store =
         StoreBuilder::key_value(name, kind, engine, Arc::clone(key), Arc::clone(&rows)).with_made_engine(custom);
     let store = if caching { store.with_caching() } else { store };
-    TableRows::Newest(logged(store, logging), rows)
+    TableRows::Newest(kept.set(store), rows)
 }
 
-fn logged<S>(store: StoreBuilder<S>, logging: Option<BTreeMap<String, String>>) -> StoreBuilder<S> {
-    match logging {
-        Some(config) => store.with_logging(config),
-        None => store.without_logging(),
+/// Where rows are kept beside their store, and how long.
+struct Kept {
+    logging: Option<BTreeMap<String, String>>,
+    ttl_ms: Option<i64>,
+}
+
+impl Kept {
+    fn set<S>(self, store: StoreBuilder<S>) -> StoreBuilder<S> {
+        let store = store.with_ttl_ms(self.ttl_ms);
+        match self.logging {
+            Some(config) => store.with_logging(config),
+            None => store.without_logging(),
+        }
     }
 }
 

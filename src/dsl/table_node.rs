@@ -160,8 +160,9 @@ pub(super) fn table_source<K: 'static, V: Into<Option<T>> + 'static, T: 'static>
         Ok(TableSource::<K, V, T> { name: init.node_name(), key, rows, value, types: PhantomData })
     };
     let node = graph.append(NodeSpec::processor::<K, V, _>(name, make), &[parent]);
-    if store.is_named {
-        connect_store(graph, node, &store.spec, true);
+    // Rows that expire have to be there to do so.
+    if store.is_named || store.spec.spec().ttl_ms.is_some() {
+        connect_store(graph, node, &store.spec, store.is_named);
     }
     KTable::new(handle, node, Table::stored(node, store))
 }

@@ -46,4 +46,8 @@ impl<K: 'static, V: 'static, A: 'static> Processor<K, V> for Aggregate<K, V, A> 
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<A>>) -> Result<()> {
         self.rows.flush(ctx)
     }
+
+    fn expire(&mut self, ctx: &mut ProcessorContext<'_, K, Change<A>>) -> Result<()> {
+        self.rows.expire(ctx)
+    }
 }

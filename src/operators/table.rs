@@ -92,6 +92,10 @@ impl<K: 'static, V: Into<Option<T>> + 'static, T: 'static> Processor<K, V> for T
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<T>>) -> Result<()> {
         self.rows.as_mut().map_or(Ok(()), |rows| rows.flush(ctx))
     }
+
+    fn expire(&mut self, ctx: &mut ProcessorContext<'_, K, Change<T>>) -> Result<()> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.expire(ctx))
+    }
 }
 
 /// Keeps the rows for which the predicate holds. Whether a row was there before is only known when changes come with old
@@ -129,6 +133,10 @@ impl<K: 'static, V: 'static> Processor<K, Change<V>> for TableFilter<K, V> {
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
         self.rows.as_mut().map_or(Ok(()), |rows| rows.flush(ctx))
     }
+
+    fn expire(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.expire(ctx))
+    }
 }
 
 /// Maps the rows. A function that gives none deletes the row.
@@ -159,6 +167,10 @@ impl<K: 'static, V: 'static, V2: 'static> Processor<K, Change<V>> for TableMapVa
 
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V2>>) -> Result<()> {
         self.rows.as_mut().map_or(Ok(()), |rows| rows.flush(ctx))
+    }
+
+    fn expire(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V2>>) -> Result<()> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.expire(ctx))
     }
 }
 

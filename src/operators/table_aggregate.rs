@@ -118,4 +118,8 @@ impl<K: 'static, V: 'static, A: 'static> Processor<K, Change<V>> for TableAggreg
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<A>>) -> Result<()> {
         self.rows.flush(ctx)
     }
+
+    fn expire(&mut self, ctx: &mut ProcessorContext<'_, K, Change<A>>) -> Result<()> {
+        self.rows.expire(ctx)
+    }
 }

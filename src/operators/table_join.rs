@@ -94,14 +94,25 @@ impl<K: 'static, V: 'static> Processor<K, Change<V>> for MergeJoined<K, V> {
     type ValueOut = Change<V>;
 
     fn process(&mut self, record: Record<K, Change<V>>, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
+        let mut record = record;
         match &mut self.rows {
-            Some(rows) => rows.update(record, ctx),
+            Some(rows) => {
+                // The sides only know what the row was when it was made.
+                if rows.needs_old_value() && rows.expires(ctx.task) {
+                    record.value.old = rows.get(ctx.task, &record.key)?.map(|row| row.value);
+                }
+                rows.update(record, ctx)
+            }
             None => ctx.forward(record),
         }
     }
 
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
         self.rows.as_mut().map_or(Ok(()), |rows| rows.flush(ctx))
+    }
+
+    fn expire(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.expire(ctx))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::table::{View, ViewMaker};
 use crate::error::{Error, Result};
-use crate::record::{Change, Record, ValueAndTimestamp};
+use crate::record::{Change, Headers, Record, ValueAndTimestamp};
 use crate::serdes::{DynSerde, Serde, encode};
 use crate::state::{StoreBuilder, StoreSpec, TimestampedKeyValueStore, VersionPut, VersionedKeyValueStore};
 use crate::topology::{ProcessorContext, ProcessorInit, TaskContext};
@@ -133,6 +133,11 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
         self.sends_old_values && self.emission == Emission::OnUpdate
     }
 
+    /// Whether a row may have gone without an update of it.
+    pub(crate) fn expires(&self, task: &TaskContext) -> bool {
+        task.stores.expires(self.index)
+    }
+
     pub(crate) fn is_null_key(&self, key: &K) -> bool {
         self.key.is_null(key)
     }
@@ -151,14 +156,21 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
     }
 
     /// Writes the new row, or deletes it, and sees to it that the change goes downstream: now or later. A version that has
-    /// come too late is not written, and goes nowhere.
+    /// come too late is not written, and goes nowhere. A row that has expired already deletes the one that is there.
     pub(crate) fn update(
         &mut self,
         record: Record<K, Change<V>>,
         ctx: &mut ProcessorContext<'_, K, Change<V>>,
     ) -> Result<()> {
         let Record { key, value: Change { old, new, .. }, timestamp, headers } = record;
-        let new = new.filter(|row| !self.value.is_null(row));
+        let mut new = new.filter(|row| !self.value.is_null(row));
+        if new.is_some() && ctx.task.stores.has_expired(self.index, timestamp) {
+            ctx.task.stores.count_expired(self.index, &ctx.task.record);
+            if self.get(ctx.task, &key)?.is_none() {
+                return Ok(());
+            }
+            new = None;
+        }
         let (new, put) = self.write(&key, new, timestamp, ctx.task)?;
         if put == VersionPut::NotPut {
             return Ok(());
@@ -172,6 +184,20 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
             Emission::OnCommit if ctx.task.stores.is_cache_full() => self.flush(ctx),
             Emission::OnCommit => Ok(()),
         }
+    }
+
+    /// Deletes rows that have expired, and sees to it that the deletions go downstream.
+    pub(crate) fn expire(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
+        while let Some(key) = ctx.task.stores.next_expired(self.index)? {
+            let key = self.key.deserialize(&key)?;
+            let old = match self.needs_old_value() {
+                true => self.get(ctx.task, &key)?.map(|row| row.value),
+                false => None,
+            };
+            let (value, timestamp) = (Change::latest(old, None), ctx.task.record.timestamp);
+            self.update(Record { key, value, timestamp, headers: Headers::new() }, ctx)?;
+        }
+        Ok(())
     }
 
     /// Forwards what was held back, in the order of the last updates, each as if its record were in hand again.

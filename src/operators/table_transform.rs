@@ -194,6 +194,10 @@ where
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<T::ValueOut>>) -> Result<()> {
         self.rows.as_mut().map_or(Ok(()), |rows| rows.flush(ctx))
     }
+
+    fn expire(&mut self, ctx: &mut ProcessorContext<'_, K, Change<T::ValueOut>>) -> Result<()> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.expire(ctx))
+    }
 }
 
 /// A transformed table without a store: a reader has a transformer of its own.

@@ -112,5 +112,6 @@ fn spec() -> Arc<StoreSpec> {
         changelog,
         custom: None,
         logs_headers: LoggedHeaders::None,
+        ttl_ms: None,
     })
 }

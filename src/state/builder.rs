@@ -283,6 +283,7 @@ impl<S> StoreBuilder<S> {
             changelog,
             custom: None,
             logs_headers: LoggedHeaders::None,
+            ttl_ms: None,
         };
         StoreBuilder { spec: Arc::new(spec), open: Arc::new(open) }
     }
@@ -304,6 +305,60 @@ impl<K: 'static, V: 'static> StoreBuilder<KeyValueStore<K, V>> {
 impl<K: 'static, V: 'static> StoreBuilder<TimestampedKeyValueStore<K, V>> {
     pub(crate) fn timestamped(name: &str, engine: EngineKind, key: DynSerde<K>, value: DynSerde<V>) -> Self {
         StoreBuilder::key_value(name, StoreKind::TimestampedKeyValue, engine, key, Arc::new(Timestamped(value)))
+    }
+}
+
+impl<K, V> StoreBuilder<TimestampedKeyValueStore<K, V>> {
+    /// Lets a row live until the stream time of its task is more than `ttl` past the row's own time; then it is deleted, here
+    /// and in the changelog, before the next record is processed. Stream time only moves with records, so a replay and a
+    /// restored store forget the same rows, and no clock has a part in it. A row that has expired when it is put deletes
+    /// what is there, and is counted as dropped.
+    ///
+    /// Rows take their place in the order of time beside their own, so each is written as two. Only for stores with
+    /// timestamps that a changelog of their own backs, or none: not for global ones.
+    ///
+    /// ```
+    /// use kstreams::*;
+    /// use std::time::Duration;
+    ///
+    /// struct FirstOfTheHour(TimestampedKeyValueStore<String, String>);
+    ///
+    /// impl Processor<String, String> for FirstOfTheHour {
+    ///     type KeyOut = String;
+    ///     type ValueOut = String;
+    ///
+    ///     fn process(&mut self, record: Record<String, String>, ctx: &mut ProcessorContext<'_, String, String>) -> Result<()> {
+    ///         let row = ValueAndTimestamp { value: record.value.clone(), timestamp: record.timestamp };
+    ///         let before = self.0.put_if_absent(ctx, &record.key, &row)?;
+    ///         if before.is_none() { ctx.forward(record) } else { Ok(()) }
+    ///     }
+    /// }
+    ///
+    /// let seen = Stores::timestamped_key_value("seen", Utf8, Utf8).with_ttl(Duration::from_secs(3_600));
+    /// let builder = StreamsBuilder::new();
+    /// builder.add_state_store(&seen);
+    /// builder
+    ///     .stream("in", Consumed::with(Utf8, Utf8))
+    ///     .process(move |init| Ok(FirstOfTheHour(init.store(&seen)?)), Processed::stores(["seen"]))
+    ///     .to("out", Produced::with(Utf8, Utf8));
+    /// let mut driver = TopologyTestDriver::new(&builder.build()?)?;
+    /// let events = driver.create_input_topic("in", Utf8, Utf8);
+    /// for (key, value, time) in [("id-1", "first", 0), ("id-1", "again", 3_600_000), ("id-1", "anew", 3_600_001)] {
+    ///     events.pipe_at(&mut driver, key, value, time)?;
+    /// }
+    /// let values = driver.create_output_topic("out", Utf8, Utf8).read_all(&mut driver)?;
+    /// assert_eq!(values.iter().map(|record| record.value.as_str()).collect::<Vec<_>>(), ["first", "anew"]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_ttl(self, ttl: Duration) -> Self {
+        self.with_ttl_ms(Some(millis(ttl)))
+    }
+}
+
+impl<S> StoreBuilder<S> {
+    pub(crate) fn with_ttl_ms(self, ttl_ms: Option<i64>) -> Self {
+        self.change(|spec| spec.ttl_ms = ttl_ms)
     }
 }
 

@@ -23,6 +23,9 @@ mod custom;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod directory;
 mod engine;
+mod expiry;
+#[cfg(test)]
+mod expiry_tests;
 mod generation;
 mod global_store;
 mod join_side;

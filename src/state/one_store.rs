@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::buffer_log;
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
 use super::engine::{At, Engine};
+use super::expiry::Expiry;
 use super::global_store::Sharing;
 use super::known_rows::{KnownRows, Names};
 use super::lru::LastUses;
@@ -33,6 +34,8 @@ pub(super) struct Store {
     pub(super) known: Option<KnownRows>,
     /// Of a versioned store.
     pub(super) history: Option<History>,
+    /// Of a store whose rows live for some time only.
+    pub(super) expiry: Option<Expiry>,
     /// Of a store with a bounded number of rows.
     pub(super) last_uses: Option<LastUses>,
     /// Keeps rows of one key and time apart: the last number, and the last one of a row that is committed.
@@ -58,6 +61,7 @@ impl Store {
         let (buffer, cache) = (WriteBuffer::default(), RecordCache::new(budget.clone(), ranges));
         let condition = StoreCondition::Empty;
         let spec = Arc::clone(spec);
+        let expiry = spec.ttl_ms.map(Expiry::new);
         let time = engine.stream_time();
         let retention = spec.kind.windowed().map(|(retention_ms, keys)| Retention::new(retention_ms, keys, time));
         let known = spec.kind.windowed().map(|(retention_ms, keys)| KnownRows::new(retention_ms, keys));
@@ -74,6 +78,7 @@ impl Store {
             retention,
             known,
             history,
+            expiry,
             last_uses,
             sequence,
             committed_sequence: None,
@@ -96,6 +101,7 @@ impl Store {
         if let Some(history) = &mut self.history {
             history.abort();
         }
+        self.expiry.iter_mut().for_each(Expiry::forget);
         self.last_uses.iter_mut().for_each(LastUses::abort);
         // Back too, so that no number is larger than the changelog's offset.
         self.sequence = self.committed_sequence;

@@ -216,7 +216,7 @@ impl Backing {
     fn engine(&self, store: &StoreToOpen, family: Option<usize>) -> Result<(Engine, StoreCondition)> {
         #[cfg(feature = "rocksdb")]
         if let (Some(database), Some(family)) = (&self.database, family) {
-            let (name, layout) = (&store.spec.name, store.spec.kind.layout());
+            let (name, layout) = (&store.spec.name, store.spec.layout());
             let (family, condition) = disk::Family::open(database, family, name, layout, store.changelog.clone())?;
             return Ok((Engine::RocksDb(family), condition));
         }

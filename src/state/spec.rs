@@ -23,6 +23,8 @@ pub(crate) struct StoreSpec {
     /// In place of the engines here.
     pub custom: Option<MakeEngine>,
     pub logs_headers: LoggedHeaders,
+    /// How long rows live after their own times, by the stream time; none: for ever.
+    pub ttl_ms: Option<i64>,
 }
 
 /// Which changelog records carry the headers of the records that caused them.
@@ -195,6 +197,7 @@ impl StoreSpec {
             )),
             EngineKind::Persistent | EngineKind::Memory | EngineKind::Lru(_) => {}
         }
+        mistakes.extend(self.ttl_mistake().map(|mistake| format!("store {name} {mistake}")));
         if let StoreKind::Versioned(VersionedKind { segment_ms, .. }) = self.kind {
             if self.caching {
                 mistakes.push(format!("store {name} is versioned and cannot be cached: leave with_caching out"));
@@ -204,6 +207,35 @@ impl StoreSpec {
             }
         }
         mistakes
+    }
+}
+
+impl StoreSpec {
+    fn ttl_mistake(&self) -> Option<&'static str> {
+        match (self.ttl_ms?, self.kind) {
+            (i64::MIN..=0, _) => Some("has rows that live for 0 ms: give with_ttl at least a millisecond"),
+            (i64::MAX, _) => Some("has rows that live longer than time: leave with_ttl out"),
+            (_, StoreKind::TimestampedKeyValue) if matches!(self.engine, EngineKind::Lru(_)) => {
+                Some("is bounded by rows: leave with_ttl or the bound out")
+            }
+            (_, StoreKind::TimestampedKeyValue) => None,
+            (_, StoreKind::KeyValue) => Some(
+                "keeps no times of its rows, by which they could expire: make it a timestamped one, or leave with_ttl out",
+            ),
+            (_, StoreKind::Window(_) | StoreKind::Session(_)) => {
+                Some("is windowed, and its rows expire in any case: give with_retention in place of with_ttl")
+            }
+            (_, StoreKind::Versioned(_)) => Some("is versioned, and its history ends in any case: leave with_ttl out"),
+        }
+    }
+
+    /// The layout in a store's meta record: never the same for two of them.
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn layout(&self) -> Layout {
+        match self.ttl_ms {
+            Some(_) => Layout { kind: 8, bucket_ms: 0 },
+            None => self.kind.layout(),
+        }
     }
 }
 
@@ -341,9 +373,8 @@ impl StoreKind {
         }
     }
 
-    /// The layout in a store's meta record: never the same for two of them.
     #[cfg(feature = "rocksdb")]
-    pub(super) fn layout(self) -> Layout {
+    fn layout(self) -> Layout {
         let kind = match self {
             StoreKind::KeyValue => 0,
             StoreKind::TimestampedKeyValue => 1,

@@ -7,6 +7,7 @@ use super::cache::CacheBudget;
 use super::changelog::{ChangelogRecord, Pending};
 use super::directory::TaskDirectory;
 use super::engine::{At, Engine};
+use super::expiry::{Expiry, key_of};
 use super::known_rows::{KnownRows, Names};
 use super::merge::Rows;
 use super::one_store::Store;
@@ -30,9 +31,13 @@ pub struct TaskStores {
     /// The store that was written last: the one to evict from.
     written: usize,
     /// Rows that were put too late.
-    expired: u64,
+    pub(super) expired: u64,
     /// Scratch: the key of a changelog record, or of a restored row.
-    key: Bytes,
+    pub(super) key: Bytes,
+    /// The stores whose rows expire, by what time (ms), and how many of them may be taken now.
+    pub(super) expiring: Vec<usize>,
+    pub(super) time: i64,
+    pub(super) expired_max: usize,
     pub(super) backing: Backing,
 }
 
@@ -73,7 +78,10 @@ impl TaskStores {
     }
 
     pub(super) fn new(stores: Vec<Store>, cache_budget: CacheBudget, backing: Backing) -> TaskStores {
-        let mut stores = TaskStores { stores, cache_budget, backing, ..TaskStores::default() };
+        let expiring = stores.iter().enumerate().filter(|(_, store)| store.expiry.is_some());
+        let expiring = expiring.map(|(index, _)| index).collect();
+        let time = i64::MIN;
+        let mut stores = TaskStores { stores, cache_budget, backing, expiring, time, ..TaskStores::default() };
         stores.share_read_cache();
         stores
     }
@@ -136,6 +144,7 @@ impl TaskStores {
     pub(crate) fn get(&mut self, index: usize, key: &[u8]) -> Result<Option<&[u8]>> {
         let is_cached = self.is_cached(index);
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        let key = store.place(key, &mut self.key);
         if is_cached && store.cache.contains(key) {
             return Ok(store.cache.get(key).flatten());
         }
@@ -144,6 +153,19 @@ impl TaskStores {
 
     /// Writes or, with none, deletes a row.
     pub(crate) fn put(
+        &mut self,
+        index: usize,
+        key: &[u8],
+        value: Option<&[u8]>,
+        context: &RecordContext,
+    ) -> Result<()> {
+        if self.expires(index) {
+            return self.put_expiring(index, key, value, context);
+        }
+        self.put_row(index, key, value, context)
+    }
+
+    pub(super) fn put_row(
         &mut self,
         index: usize,
         key: &[u8],
@@ -291,7 +313,11 @@ impl TaskStores {
             }
             self.write(index, &taken.key, taken.value.as_deref(), &taken.context)?;
             let old = old.filter(|_| want_old);
-            return Ok(Some(DirtyRow { key: taken.key, new: taken.value, old, context: taken.context }));
+            let mut key = taken.key;
+            if self.expires(index) {
+                key.drain(..1);
+            }
+            return Ok(Some(DirtyRow { key, new: taken.value, old, context: taken.context }));
         }
     }
 
@@ -313,12 +339,19 @@ impl TaskStores {
         reverse: bool,
         limit: usize,
     ) -> Result<Rows> {
-        self.stores.get_mut(index).ok_or_else(no_store)?.page(from, to, reverse, limit)
+        let store = self.stores.get_mut(index).ok_or_else(no_store)?;
+        match store.expiry {
+            Some(_) => store.page_of_rows(from, to, reverse, limit),
+            None => store.page(from, to, reverse, limit),
+        }
     }
 
     /// About how many rows there are.
     pub(crate) fn approximate_len(&self, index: usize) -> u64 {
-        self.stores.get(index).map_or(0, |store| store.engine.approximate_len() + store.buffer.dirty_len() as u64)
+        let Some(store) = self.stores.get(index) else { return 0 };
+        let len = store.engine.approximate_len() + store.buffer.dirty_len() as u64;
+        // Each row that expires has another for its place in time.
+        if store.expiry.is_some() { len.div_ceil(2) } else { len }
     }
 
     /// Bytes of a store's files; none: it is not on disk.
@@ -386,6 +419,10 @@ impl TaskStores {
                 }
                 continue;
             }
+            if store.expiry.is_some() {
+                store.restore_expiring(key, value, &mut self.key)?;
+                continue;
+            }
             let Some(retention) = &mut store.retention else {
                 store.buffer.put(key, value)?;
                 store.make_room(key, value.is_some())?;
@@ -401,6 +438,7 @@ impl TaskStores {
         // What a standby has read in is not what its task will ask for.
         store.buffer.forget();
         store.known.iter_mut().for_each(KnownRows::forget);
+        store.expiry.iter_mut().for_each(Expiry::forget);
         Ok(())
     }
 
@@ -418,6 +456,9 @@ impl TaskStores {
         match &mut store.retention {
             None => {
                 store.buffer.put(key, value)?;
+                if store.expiry.is_some() {
+                    logged_key = key_of(key);
+                }
                 if let Some(evicted) = store.make_room(key, value.is_some())? {
                     store.buffer.put(&evicted, None)?;
                     if store.spec.is_logged() {
@@ -492,7 +533,7 @@ fn as_row<'a>(kind: StoreKind, value: &'a [u8], timestamp: i64, row: &'a mut Byt
 }
 
 #[cold]
-fn log_expired(store: &str, context: &RecordContext) {
+pub(super) fn log_expired(store: &str, context: &RecordContext) {
     let timestamp = context.timestamp;
     // The topic's name is not known here; the task's span says of which sub-topology it is.
     let (partition, offset) = context.position.as_ref().map_or((-1, -1), |at| (at.partition, at.offset));
@@ -508,7 +549,7 @@ fn bad_key(spec: &StoreSpec, offset: i64) -> Error {
 }
 
 #[cold]
-fn no_store() -> Error {
+pub(super) fn no_store() -> Error {
     Error::new(ErrorKind::Internal, "a facade knows a store that its task does not have")
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, Position};
-use crate::state::{GlobalStores, TaskStores};
+use crate::state::{GlobalStores, RecordContext, TaskStores};
 use crate::topology::{
     Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, SourceRecord, TaskContext,
     TaskEnvironment, TopicPattern, Topology,
@@ -56,6 +56,7 @@ impl Pipeline {
         let full_name = |topic: &Arc<str>| topology.full_name(&environment.application_id, topic);
         let mut task = TaskContext::new(environment.clone(), stores, topics.iter().map(full_name).collect());
         (task.stream_time, task.wall_clock_ms) = (stream_time, wall_clock_ms);
+        task.stores.set_time(stream_time);
         task.processor_metadata.clone_from(blueprint.processor_metadata);
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         let mut source_of: HashMap<&Arc<str>, usize> = HashMap::new();
@@ -116,6 +117,35 @@ impl Pipeline {
             let source = pipeline.inputs.get(input).and_then(|source| pipeline.sources.get_mut(*source));
             let source = source.ok_or_else(no_source)?;
             source.prepare(input, record, partition_time, &mut pipeline.task)
+        })
+    }
+
+    /// Deletes up to so many rows that have expired at the time of the record that is next; how many there were. Fewer: no
+    /// row is left that has.
+    ///
+    /// # Errors
+    /// As [`process`](Pipeline::process).
+    pub(super) fn expire(&mut self, timestamp: i64, rows_max: usize) -> Result<usize> {
+        let now = self.task.stream_time.map_or(timestamp, |time| time.max(timestamp));
+        self.task.stores.set_time(Some(now));
+        if !self.task.stores.may_expire(now) {
+            return Ok(0);
+        }
+        self.guarded(|pipeline| {
+            let task = &mut pipeline.task;
+            task.stream_time = Some(now);
+            task.record = RecordContext { timestamp: now, ..RecordContext::default() };
+            task.stores.set_expired_max(rows_max);
+            for at in 0..task.stores.expiring().len() {
+                let Some(store) = pipeline.task.stores.expiring().get(at).copied() else { break };
+                match pipeline.flushes.get(store).copied().flatten().and_then(|id| pipeline.nodes.get(&id)) {
+                    Some(node) => node.borrow_mut().expire(&mut pipeline.task)?,
+                    None => pipeline.task.expire(store)?,
+                }
+            }
+            // No record has led to them.
+            pipeline.task.output.complete_dead_letters_from(0, (None, None));
+            Ok(rows_max - pipeline.task.stores.expired_max())
         })
     }
 

@@ -107,7 +107,7 @@ impl Task {
         self.group.set_caught_up(input, caught_up);
     }
 
-    /// Processes up to so many records; how many there were. Fewer: nothing more is ready.
+    /// Processes up to so many records, rows that expire counted too; how many there were. Fewer: nothing more is ready.
     ///
     /// # Errors
     /// What a handler did not let pass. The task must be [rewound](Task::rewind) or closed.
@@ -128,6 +128,15 @@ impl Task {
             self.commit_needed |= skipped > 0;
             processed += skipped;
             let Some((input, timestamp)) = chosen? else { break };
+            // The rows that the record's time makes expire come first, in as many turns as it takes.
+            let expired = pipeline.expire(timestamp, records_max.saturating_sub(processed))?;
+            if expired > 0 {
+                self.commit_needed = true;
+                processed += expired;
+                if processed >= records_max {
+                    break;
+                }
+            }
             let Some(record) = self.group.head(input) else { break };
             self.commit_needed = true;
             if let Some(consumed) = self.consumed.get_mut(input) {

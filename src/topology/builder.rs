@@ -206,6 +206,11 @@ impl TopologyBuilder {
         self.stores.get(store)?.kind.history_ms()
     }
 
+    /// Whether rows of a store that has been added live for some time only.
+    pub(super) fn expires(&self, store: &Arc<str>) -> bool {
+        self.stores.get(store).is_some_and(|spec| spec.ttl_ms.is_some())
+    }
+
     /// Connects a node to a store that has been or will be added.
     pub(crate) fn connect_node(&mut self, id: NodeId, store: &Arc<str>) {
         if let Some(node) = self.nodes.get_mut(id.0) {

@@ -157,6 +157,14 @@ impl TaskContext {
         shared.downcast().map_err(|_| Error::new(ErrorKind::Internal, format!("two things are shared as {name}")))
     }
 
+    /// Deletes rows of a store that have expired; nobody is told.
+    pub(crate) fn expire(&mut self, store: usize) -> Result<()> {
+        while let Some(key) = self.stores.next_expired(store)? {
+            self.stores.put(store, &key, None, &self.record)?;
+        }
+        Ok(())
+    }
+
     /// Has a time committed with the offsets of every input.
     pub(crate) fn set_processor_metadata(&mut self, store: &Arc<str>, time: i64) {
         self.processor_metadata.insert(Arc::clone(store), time);

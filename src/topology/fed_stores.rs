@@ -60,8 +60,19 @@ impl TopologyBuilder {
         let name = Arc::clone(&store.spec.name);
         self.append(NodeSpec::processor::<K, V, _>(processor, make).with_stores([Arc::clone(&name)]), &[source]);
         self.add_store(Arc::clone(&store.spec));
+        self.refuse_ttl(&store.spec);
         self.back_by(&name, changelog);
         self
+    }
+
+    /// What feeds such a store would bring rows back that have expired.
+    fn refuse_ttl(&mut self, spec: &StoreSpec) {
+        if spec.ttl_ms.is_some() {
+            self.mistake(format!(
+                "store {} holds what its topic says, so its rows cannot expire: leave with_ttl out",
+                spec.name
+            ));
+        }
     }
 
     /// A source and a processor that write a global store.
@@ -81,6 +92,7 @@ impl TopologyBuilder {
                 "store {name} has an engine of its own, which one task owns: a global store cannot, leave with_engine out"
             ));
         }
+        self.refuse_ttl(&spec);
         let source = self.append(NodeSpec::source(source, &[topic], consumed.at_record_time()), &[]);
         let writer = Arc::clone(&processor.0.name);
         self.append(processor.with_stores([Arc::clone(&name)]), &[source]);

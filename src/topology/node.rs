@@ -33,6 +33,9 @@ pub(crate) trait Live {
     /// Forwards what the node has held back.
     fn flush(&mut self, task: &mut TaskContext) -> Result<()>;
 
+    /// Deletes rows that have expired, and forwards that.
+    fn expire(&mut self, task: &mut TaskContext) -> Result<()>;
+
     /// Forwards what has become ready since.
     fn finish(&mut self, task: &mut TaskContext) -> Result<()>;
 
@@ -214,6 +217,10 @@ impl<K, V, P: Processor<K, V>> Live for Node<K, V, P> {
 
     fn flush(&mut self, task: &mut TaskContext) -> Result<()> {
         self.guarded(CallKind::Flush, task, |processor, ctx| processor.flush(ctx))
+    }
+
+    fn expire(&mut self, task: &mut TaskContext) -> Result<()> {
+        self.guarded(CallKind::Flush, task, |processor, ctx| processor.expire(ctx))
     }
 
     fn finish(&mut self, task: &mut TaskContext) -> Result<()> {

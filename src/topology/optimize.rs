@@ -141,10 +141,13 @@ pub(super) fn optimize(builder: &mut TopologyBuilder, optimization: Optimization
     keep_null_keys_for_joins(builder);
 }
 
-/// Tables are restored from their topics, whatever was said of logging.
+/// Tables are restored from their topics, whatever was said of logging. Not those whose rows expire: their topics would
+/// bring them back.
 fn reuse_source_topics(builder: &mut TopologyBuilder) {
     for (store, changelog) in std::mem::take(&mut builder.notes.source_tables) {
-        builder.back_by(&store, changelog);
+        if !builder.expires(&store) {
+            builder.back_by(&store, changelog);
+        }
     }
 }
 

@@ -89,6 +89,12 @@ pub trait Processor<K, V>: 'static {
         Ok(())
     }
 
+    /// Deletes the rows that have expired, and forwards that; called before the record that has moved the time.
+    #[doc(hidden)]
+    fn expire(&mut self, _ctx: &mut ProcessorContext<'_, Self::KeyOut, Self::ValueOut>) -> Result<()> {
+        Ok(())
+    }
+
     /// Forwards what has become ready since; called now and then, and never waits.
     #[doc(hidden)]
     fn finish(&mut self, _ctx: &mut ProcessorContext<'_, Self::KeyOut, Self::ValueOut>) -> Result<()> {

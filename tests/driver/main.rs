@@ -30,6 +30,7 @@ mod stateless;
 mod stream_joins;
 mod table_joins;
 mod tables;
+mod time_to_live;
 mod transformed_tables;
 mod versioned_tables;
 mod window_models;

@@ -24,4 +24,5 @@ mod sight;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod state_directory;
 mod table_joins;
+mod time_to_live;
 mod windows;
