@@ -94,8 +94,10 @@ pub use serdes::{
 #[doc(hidden)]
 pub use state::BenchStore;
 pub use state::{
-    KeyValueStore, Rows, SessionStore, StoreBuilder, StoreContext, StoreEngine, Stores, TimestampedKeyValueStore,
-    TimestampedWindowStore, VersionPut, VersionedKeyValueStore, VersionedRecord, WindowRows, WindowStore, WindowValues,
+    AggregationWithHeaders, KeyValueStore, Rows, SessionStore, SessionStoreWithHeaders, StoreBuilder, StoreContext,
+    StoreEngine, Stores, TimestampedKeyValueStore, TimestampedKeyValueStoreWithHeaders, TimestampedWindowStore,
+    TimestampedWindowStoreWithHeaders, ValueTimestampHeaders, VersionPut, VersionedKeyValueStore, VersionedRecord,
+    WindowRows, WindowStore, WindowValues,
 };
 #[cfg(feature = "testing")]
 #[doc(hidden)]

@@ -21,7 +21,6 @@ mod counted;
 mod format;
 mod function;
 mod murmur3;
-#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "stores that keep headers have their own layout here"))]
 mod row_headers;
 mod subscription;
 mod varint;
@@ -42,7 +41,8 @@ pub use windowed::{SessionWindowedSerde, TimeWindowedSerde};
 pub(crate) use changed::Changed;
 pub(crate) use murmur3::murmur3_128;
 #[cfg(feature = "testing")]
-pub(crate) use row_headers::{headers_bytes, read_row_headers, write_row_headers};
+pub(crate) use row_headers::headers_bytes;
+pub(crate) use row_headers::{read_row_headers, write_row_headers};
 pub(crate) use subscription::{
     Answer, AnswerSerde, Instruction, Response, ResponseSerde, Subscriber, SubscriberSerde, Subscription,
     SubscriptionSerde, ValueHash, combined_key,

@@ -250,6 +250,11 @@ impl<S> StoreBuilder<S> {
         self.change(|spec| spec.logs_headers = LoggedHeaders::OfFormat)
     }
 
+    /// Rows keep headers, and a changelog record that deletes one carries those of the record that caused it (KIP-1271).
+    pub(super) fn with_row_headers(self) -> Self {
+        self.change(|spec| spec.logs_headers = LoggedHeaders::OfDeletions)
+    }
+
     fn change(mut self, change: impl FnOnce(&mut StoreSpec)) -> Self {
         change(Arc::make_mut(&mut self.spec));
         self

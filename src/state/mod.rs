@@ -45,6 +45,7 @@ mod restore_plan;
 mod retention;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+mod row_format;
 mod session_store;
 mod spec;
 mod state_memory;
@@ -59,6 +60,7 @@ mod window_store;
 mod windowed_keys;
 #[cfg(test)]
 mod windowed_tests;
+mod with_headers;
 mod write_buffer;
 
 #[cfg(feature = "testing")]
@@ -88,3 +90,7 @@ pub use versions::VersionPut;
 pub(crate) use window_rows::WindowedKey;
 pub use window_rows::{WindowRows, WindowValues};
 pub use window_store::{TimestampedWindowStore, WindowStore};
+pub use with_headers::{
+    AggregationWithHeaders, SessionStoreWithHeaders, TimestampedKeyValueStoreWithHeaders,
+    TimestampedWindowStoreWithHeaders, ValueTimestampHeaders,
+};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::custom::MakeEngine;
 #[cfg(feature = "rocksdb")]
 use super::meta::Layout;
+use super::row_format::RowFormat;
 #[cfg(feature = "testing")]
 use super::windowed_keys::Parts;
 use super::windowed_keys::{Tail, WindowedKeys};
@@ -45,6 +46,8 @@ pub(crate) enum StoreKind {
     KeyValue,
     /// `key → timestamp 8 | value`; the changelog holds the value, and the timestamp as the record's.
     TimestampedKeyValue,
+    /// `key → headers | timestamp 8 | value`; the changelog holds the value, and the rest as the record's.
+    KeyValueWithHeaders,
     /// A row for each key and time, dropped some time later: see [`WindowedKeys`].
     Window(WindowKind),
     /// A row for each key and session.
@@ -89,6 +92,8 @@ pub(crate) struct WindowKind {
     pub retains_duplicates: bool,
     /// Values are `timestamp 8 | value`.
     pub is_timestamped: bool,
+    /// Values are `headers | timestamp 8 | value`.
+    pub has_headers: bool,
     pub(super) keys: WindowedKeys,
 }
 
@@ -97,6 +102,8 @@ pub(crate) struct WindowKind {
 pub(crate) struct SessionKind {
     /// Rows expire this long before the largest end of a session that was put.
     pub retention_ms: i64,
+    /// Values are `headers | aggregate`.
+    pub has_headers: bool,
     pub(super) keys: WindowedKeys,
 }
 
@@ -268,7 +275,11 @@ impl WindowKind {
     ) -> WindowKind {
         let tail = if retains_duplicates { Tail::Sequence } else { Tail::None };
         let keys = WindowedKeys::of(tail, retention_ms, engine);
-        WindowKind { retention_ms, window_ms, retains_duplicates, is_timestamped, keys }
+        WindowKind { retention_ms, window_ms, retains_duplicates, is_timestamped, has_headers: false, keys }
+    }
+
+    pub(super) fn with_headers(self) -> WindowKind {
+        WindowKind { has_headers: true, ..self }
     }
 
     /// The window of one side of a join.
@@ -284,7 +295,11 @@ impl WindowKind {
 
 impl SessionKind {
     pub(crate) fn new(retention_ms: i64, engine: EngineKind) -> SessionKind {
-        SessionKind { retention_ms, keys: WindowedKeys::of(Tail::Start, retention_ms, engine) }
+        SessionKind { retention_ms, has_headers: false, keys: WindowedKeys::of(Tail::Start, retention_ms, engine) }
+    }
+
+    pub(super) fn with_headers(self) -> SessionKind {
+        SessionKind { has_headers: true, ..self }
     }
 
     /// Asked for the sessions of one key before all: they lie by key in memory, too.
@@ -321,13 +336,14 @@ impl StoreKind {
         match self {
             StoreKind::TimestampedKeyValue | StoreKind::Session(_) => true,
             StoreKind::Window(kind) => kind.is_timestamped,
+            StoreKind::KeyValueWithHeaders => true,
             StoreKind::KeyValue | StoreKind::Versioned(_) => false,
         }
     }
 
     /// Whether rows are known by their keys alone.
     pub(crate) fn is_key_value(self) -> bool {
-        matches!(self, StoreKind::KeyValue | StoreKind::TimestampedKeyValue)
+        matches!(self, StoreKind::KeyValue | StoreKind::TimestampedKeyValue | StoreKind::KeyValueWithHeaders)
     }
 
     /// Retention and keys of a windowed store.
@@ -335,7 +351,10 @@ impl StoreKind {
         match self {
             StoreKind::Window(kind) => Some((kind.retention_ms, kind.keys)),
             StoreKind::Session(kind) => Some((kind.retention_ms, kind.keys)),
-            StoreKind::KeyValue | StoreKind::TimestampedKeyValue | StoreKind::Versioned(_) => None,
+            StoreKind::KeyValue
+            | StoreKind::TimestampedKeyValue
+            | StoreKind::KeyValueWithHeaders
+            | StoreKind::Versioned(_) => None,
         }
     }
 
@@ -364,12 +383,17 @@ impl StoreKind {
         self.windowed().map(|(retention_ms, _)| retention_ms)
     }
 
-    /// Whether values are `timestamp 8 | value`, of which the changelog only has the value.
-    pub(super) fn is_timestamped(self) -> bool {
+    /// What stands in front of the value in a row.
+    pub(super) fn row_format(self) -> RowFormat {
         match self {
-            StoreKind::TimestampedKeyValue => true,
-            StoreKind::Window(kind) => kind.is_timestamped,
-            StoreKind::KeyValue | StoreKind::Session(_) | StoreKind::Versioned(_) => false,
+            StoreKind::TimestampedKeyValue => RowFormat::Timestamped,
+            StoreKind::KeyValueWithHeaders => RowFormat::HeadersAndTimestamp,
+            StoreKind::Window(kind) if kind.has_headers => RowFormat::HeadersAndTimestamp,
+            StoreKind::Window(kind) if kind.is_timestamped => RowFormat::Timestamped,
+            StoreKind::Session(kind) if kind.has_headers => RowFormat::Headers,
+            StoreKind::KeyValue | StoreKind::Window(_) | StoreKind::Session(_) | StoreKind::Versioned(_) => {
+                RowFormat::Value
+            }
         }
     }
 
@@ -378,9 +402,17 @@ impl StoreKind {
         let kind = match self {
             StoreKind::KeyValue => 0,
             StoreKind::TimestampedKeyValue => 1,
+            StoreKind::Window(kind) if kind.has_headers => 9 + u8::from(kind.retains_duplicates),
             StoreKind::Window(kind) => 2 + u8::from(kind.is_timestamped) + 2 * u8::from(kind.retains_duplicates),
-            StoreKind::Session(_) => 6,
+            StoreKind::Session(kind) => {
+                if kind.has_headers {
+                    11
+                } else {
+                    6
+                }
+            }
             StoreKind::Versioned(_) => 7,
+            StoreKind::KeyValueWithHeaders => 8,
         };
         Layout { kind, bucket_ms: self.windowed().and_then(|(_, keys)| keys.bucket_ms).unwrap_or(0) }
     }

@@ -13,6 +13,7 @@ use super::merge::Rows;
 use super::one_store::Store;
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
+use super::row_format::LoggedRow;
 use super::spec::{LoggedHeaders, StoreKind, StoreSpec};
 use super::state_memory::Registration;
 use super::versions::{Version, VersionPut};
@@ -126,6 +127,13 @@ impl TaskStores {
     /// Whether updates of a store are held back until the commit or until the cache is full.
     pub(crate) fn is_cached(&self, index: usize) -> bool {
         self.stores.get(index).is_some_and(|store| store.spec.caching) && !self.cache_budget.is_off()
+    }
+
+    /// Whether updates of a store need the headers of the record that makes them.
+    pub(crate) fn needs_headers(&self, index: usize) -> bool {
+        let logs_headers =
+            |store: &Store| store.spec.is_logged() && store.spec.logs_headers == LoggedHeaders::OfDeletions;
+        self.is_cached(index) || self.stores.get(index).is_some_and(logs_headers)
     }
 
     /// From now on an operator takes the dirty rows of this store and forwards them.
@@ -410,7 +418,9 @@ impl TaskStores {
         let mut row = Bytes::new();
         for record in batch.iter(0) {
             let Some(key) = record.key.filter(|key| store.spec.is_row(key, record.value)) else { continue };
-            let mut value = record.value.map(|value| as_row(store.spec.kind, value, record.timestamp, &mut row));
+            let format = store.spec.kind.row_format();
+            let value = record.value.map(|value| format.join(value, record.timestamp, record.headers, &mut row));
+            let mut value = value.transpose()?;
             let converted = store.converted(key, &record)?;
             value = converted.as_deref().or(value);
             if let Some(history) = &mut store.history {
@@ -485,16 +495,15 @@ impl TaskStores {
             }
         }
         if store.spec.is_logged() {
-            let (timestamp, value) = match value.and_then(<[u8]>::split_first_chunk) {
-                Some((own, value)) if kind.is_timestamped() => (i64::from_be_bytes(*own), Some(value)),
-                Some(_) | None => (context.timestamp, value),
+            let row = value.map(|row| kind.row_format().split(row)).transpose()?;
+            let timestamp = Some(row.as_ref().and_then(|row| row.timestamp).unwrap_or(context.timestamp));
+            let none = &Headers::new();
+            let headers = match (&row, store.spec.logs_headers) {
+                (Some(LoggedRow { headers: Some(headers), .. }), _) => headers,
+                (_, LoggedHeaders::All) | (None, LoggedHeaders::OfDeletions) => &context.headers,
+                (_, LoggedHeaders::OfDeletions | LoggedHeaders::None | LoggedHeaders::OfFormat) => none,
             };
-            let (timestamp, none) = (Some(timestamp), &Headers::new());
-            let headers = match store.spec.logs_headers {
-                LoggedHeaders::All => &context.headers,
-                LoggedHeaders::OfDeletions if value.is_none() => &context.headers,
-                LoggedHeaders::OfDeletions | LoggedHeaders::None | LoggedHeaders::OfFormat => none,
-            };
+            let value = row.as_ref().map(|row| row.value);
             self.pending.push(ChangelogRecord { store: index, key: logged_key, value, timestamp, headers });
         }
         Ok(())
@@ -520,17 +529,6 @@ impl TaskStores {
 
 /// Java's largest sequence number.
 const SEQUENCE_MAX: u32 = 0x7fff_ffff;
-
-/// A changelog record as a row: the way back of what `write` takes apart.
-fn as_row<'a>(kind: StoreKind, value: &'a [u8], timestamp: i64, row: &'a mut Bytes) -> &'a [u8] {
-    if !kind.is_timestamped() {
-        return value;
-    }
-    row.clear();
-    row.extend_from_slice(&timestamp.to_be_bytes());
-    row.extend_from_slice(value);
-    row
-}
 
 #[cold]
 pub(super) fn log_expired(store: &str, context: &RecordContext) {

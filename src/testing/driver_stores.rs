@@ -90,7 +90,8 @@ impl TopologyTestDriver {
         key: impl Serde<Item = K>,
         aggregate: impl Serde<Item = A>,
     ) -> Result<SessionStore<K, A>> {
-        let session = |kind| if let StoreKind::Session(kind) = kind { Some(kind) } else { None };
+        let session =
+            |kind| if let StoreKind::Session(kind) = kind { (!kind.has_headers).then_some(kind) } else { None };
         let (index, kind) = self.store_where(name, session)?;
         Ok(SessionStore::new(index, kind, Arc::new(key), Arc::new(aggregate)))
     }
@@ -123,9 +124,10 @@ impl TopologyTestDriver {
 
 fn window_kind(kind: StoreKind, is_timestamped: bool) -> Option<WindowKind> {
     match kind {
-        StoreKind::Window(kind) if kind.is_timestamped == is_timestamped => Some(kind),
+        StoreKind::Window(kind) if kind.is_timestamped == is_timestamped && !kind.has_headers => Some(kind),
         StoreKind::KeyValue
         | StoreKind::TimestampedKeyValue
+        | StoreKind::KeyValueWithHeaders
         | StoreKind::Window(_)
         | StoreKind::Session(_)
         | StoreKind::Versioned(_) => None,

@@ -137,8 +137,9 @@ pub(crate) struct Node<K, V, P: Processor<K, V>> {
     pub out: Port<P::KeyOut, P::ValueOut>,
     pub id: NodeId,
     pub name: Arc<str>,
-    /// Whether updates of a store wait here for the commit: they need the headers of the record that made them.
-    pub holds_back: bool,
+    /// Whether updates of a store need the headers of the record that makes them: they wait for the commit, or are logged
+    /// with them.
+    pub needs_headers: bool,
     pub types: std::marker::PhantomData<fn(K, V)>,
 }
 
@@ -201,7 +202,7 @@ impl<K: 'static, V: 'static, P: Processor<K, V>> Receive<K, V> for Node<K, V, P>
     fn receive(&mut self, record: Record<K, V>, task: &mut TaskContext) -> Result<()> {
         // Changelog records of this subtree get this record's timestamp, those behind it again the parent's.
         let outer = std::mem::replace(&mut task.record.timestamp, record.timestamp);
-        if self.holds_back {
+        if self.needs_headers {
             task.record.headers.clone_from(&record.headers);
         }
         let result = self.guarded(CallKind::Record, task, |processor, ctx| processor.process(record, ctx));

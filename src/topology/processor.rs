@@ -248,9 +248,9 @@ impl ProcessorInit<'_> {
     pub(crate) fn node<K: 'static, V: 'static, P: Processor<K, V>>(&self, processor: P) -> Result<Made> {
         let stores = &self.topology.node(self.id).stores;
         let stores = stores.iter().filter_map(|store| self.task.stores.index(store));
-        let holds_back = stores.into_iter().any(|store| self.task.stores.is_cached(store));
+        let needs_headers = stores.into_iter().any(|store| self.task.stores.needs_headers(store));
         let (id, name, out) = (self.id, self.node_name(), self.port()?);
-        Ok(Made::node(Rc::new(RefCell::new(Node { processor, out, id, name, holds_back, types: PhantomData }))))
+        Ok(Made::node(Rc::new(RefCell::new(Node { processor, out, id, name, needs_headers, types: PhantomData }))))
     }
 }
 

@@ -38,6 +38,51 @@ fn a_fixed_key_processor_needs_no_repartition_behind_it() {
     assert!(driver.inner.produced_topics().all(|topic| !topic.ends_with("repartition")));
 }
 
+/// Keeps the last record of its key with its headers; a record without a header deletes.
+struct Last(TimestampedKeyValueStoreWithHeaders<String, String>);
+
+impl Processor<String, String> for Last {
+    type KeyOut = String;
+    type ValueOut = String;
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        ctx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<()> {
+        let Record { key, value, timestamp, headers } = record;
+        if value == "delete" {
+            return self.0.delete(ctx, &key).map(|_| ());
+        }
+        self.0.put(ctx, &key, &ValueTimestampHeaders { value, timestamp, headers })
+    }
+}
+
+#[test]
+fn a_store_with_headers_logs_them_as_those_of_its_records() {
+    for cache_bytes in [0, 1_000_000] {
+        let rows = Stores::timestamped_key_value_with_headers("rows", Utf8, Utf8).with_caching();
+        let builder = StreamsBuilder::new();
+        builder.add_state_store(&rows);
+        let store = rows.clone();
+        let processed = Processed::stores(["rows"]);
+        builder.stream("in", text()).process(move |init| Ok(Last(init.store(&store)?)), processed).to("out", to_text());
+        let mut driver = Driver::with_cache(builder, cache_bytes);
+        for (value, time) in [("v", 1), ("delete", 2)] {
+            let mut headers = Headers::new();
+            headers.add("h", value);
+            driver.inner.pipe_raw("in", Some(b"k"), Some(value.as_bytes()), time, headers).unwrap();
+        }
+        let logged = driver.inner.produced().iter().map(|record| {
+            assert_eq!(&*record.topic, "app-rows-changelog");
+            (record.value.clone(), record.timestamp, record.headers.last("h").flatten().map(<[u8]>::to_vec))
+        });
+        let expected = [(Some(b"v".to_vec()), 1, Some(b"v".to_vec())), (None, 2, Some(b"delete".to_vec()))];
+        assert_eq!(logged.collect::<Vec<_>>(), expected, "cache: {cache_bytes}");
+        assert_eq!(driver.inner.store(&rows).unwrap().get(&mut driver.inner, &"k".to_owned()).unwrap(), None);
+    }
+}
+
 #[test]
 fn a_processor_gets_a_store_only_if_it_is_connected() {
     let seen = Stores::key_value("seen", Utf8, I64);
