@@ -1,6 +1,7 @@
 //! Membership in a classic group, by a protocol of our own, and what Java's members tell each other.
 //!
-//! `protocol` is the seam to a cluster, `user_data` what our members tell each other. [`AssignmentInfo`] and [`SubscriptionInfo`] are the user data of Java's assignor
+//! `protocol` is the seam to a cluster, `user_data` what our members tell each other, `plan` what their leader answers by
+//! way of the `assignor`. [`AssignmentInfo`] and [`SubscriptionInfo`] are the user data of Java's assignor
 //! (protocol `stream`).
 //!
 //! Everything here is read from the network: a decoder answers any bytes with a value or an error, and makes room for no
@@ -12,6 +13,8 @@ pub(crate) mod assignor;
 #[cfg(feature = "testing")]
 mod bench;
 mod bytes;
+#[allow(dead_code, reason = "for members of our own")]
+pub(crate) mod plan;
 #[allow(dead_code, reason = "a cluster without a coordinator of its own speaks none of it")]
 pub(crate) mod protocol;
 mod subscription_info;

@@ -6,7 +6,8 @@
 //! lowest of them (`common_version`): what an old member could not do without is not used before all know of it.
 //!
 //! Metadata and assignments of all members share one record of `__consumer_offsets`, of 1 MiB on a broker as it comes. A
-//! hundred members with ten thousand tasks, a standby of each and endpoints take 570 KiB of it.
+//! hundred members with ten thousand tasks and a standby of each take 400 KiB of it, and with endpoints of 30 bytes 700 KiB;
+//! the table of hosts then leaves out which tasks each of them has ([`HostDetail`]).
 
 use uuid::Uuid;
 
