@@ -19,6 +19,7 @@ use std::ops::Bound;
 
 use super::merge::Rows;
 use super::one_store::Store;
+use super::row_format::RowFormat;
 use super::task_stores::{RecordContext, TaskStores, log_expired, no_store};
 use crate::error::Result;
 
@@ -101,9 +102,9 @@ pub(super) fn key_of(row_key: &[u8]) -> &[u8] {
     row_key.get(1..).unwrap_or_default()
 }
 
-/// The time of a row; one that is too short to have one stays.
-fn timestamp(row: &[u8]) -> i64 {
-    row.first_chunk().map_or(i64::MAX, |time| i64::from_be_bytes(*time))
+/// The time of a row; one that has none stays.
+fn timestamp(format: RowFormat, row: &[u8]) -> Result<i64> {
+    Ok(format.split(row)?.timestamp.unwrap_or(i64::MAX))
 }
 
 impl Store {
@@ -118,11 +119,13 @@ impl Store {
 
     /// Notes when a row expires that is about to be put in place of another; whether there is another.
     fn note_expiry(&mut self, row_key: &[u8], row: Option<&[u8]>, is_cached: bool) -> Result<bool> {
+        let format = self.spec.kind.row_format();
+        let time = |row: Option<&[u8]>| row.map(|row| timestamp(format, row)).transpose();
         let before = match self.cache.get(row_key).filter(|_| is_cached) {
-            Some(held_back) => held_back.map(timestamp),
-            None => self.get_below(row_key)?.map(timestamp),
+            Some(held_back) => time(held_back)?,
+            None => time(self.get_below(row_key)?)?,
         };
-        let now = row.map(timestamp);
+        let now = time(row)?;
         let Some(expiry) = &mut self.expiry else { return Ok(before.is_some()) };
         if before != now {
             if let Some(before) = before {
@@ -258,7 +261,9 @@ impl TaskStores {
         row: Option<&[u8]>,
         context: &RecordContext,
     ) -> Result<()> {
-        let is_late = row.is_some_and(|row| self.has_expired(index, timestamp(row)));
+        let format = self.kind(index).ok_or_else(no_store)?.row_format();
+        let time = row.map(|row| timestamp(format, row)).transpose()?;
+        let is_late = time.is_some_and(|time| self.has_expired(index, time));
         if is_late {
             self.count_expired(index, context);
         }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::tests::spec;
+use super::tests::{spec, with_ttl};
 use super::*;
 use crate::record::{Headers, RecordBatch};
 
-const TTL_MS: i64 = 20;
+const TTL_MS: i64 = 10;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -38,9 +38,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..6_u8, -30..6_i64, any::<u8>()).prop_map(|(key, later, value)| Step::Put { key, later, value }),
+        8 => (0..6_u8, -15..6_i64, any::<u8>()).prop_map(|(key, later, value)| Step::Put { key, later, value }),
         2 => (0..6_u8).prop_map(|key| Step::Delete { key }),
-        6 => (0..15_i64, 1..4_usize).prop_map(|(by, at_once)| Step::Advance { by, at_once }),
+        6 => (0..8_i64, 1..4_usize).prop_map(|(by, at_once)| Step::Advance { by, at_once }),
         1 => Just(Step::Flush),
         2 => Just(Step::Commit),
         1 => Just(Step::Abort),
@@ -59,9 +59,7 @@ fn row(timestamp: i64, value: u8) -> Vec<u8> {
 }
 
 fn ttl_spec(caching: bool) -> Arc<StoreSpec> {
-    let mut spec = StoreSpec::clone(&spec("t", StoreKind::TimestampedKeyValue, caching));
-    spec.ttl_ms = Some(TTL_MS);
-    Arc::new(spec)
+    with_ttl(&spec("t", StoreKind::TimestampedKeyValue, caching))
 }
 
 fn restored(spec: &Arc<StoreSpec>, cache_bytes: usize, log: &RecordBatch, end: i64) -> TaskStores {

@@ -222,10 +222,12 @@ impl StoreSpec {
         match (self.ttl_ms?, self.kind) {
             (i64::MIN..=0, _) => Some("has rows that live for 0 ms: give with_ttl at least a millisecond"),
             (i64::MAX, _) => Some("has rows that live longer than time: leave with_ttl out"),
-            (_, StoreKind::TimestampedKeyValue) if matches!(self.engine, EngineKind::Lru(_)) => {
+            (_, StoreKind::TimestampedKeyValue | StoreKind::KeyValueWithHeaders)
+                if matches!(self.engine, EngineKind::Lru(_)) =>
+            {
                 Some("is bounded by rows: leave with_ttl or the bound out")
             }
-            (_, StoreKind::TimestampedKeyValue) => None,
+            (_, StoreKind::TimestampedKeyValue | StoreKind::KeyValueWithHeaders) => None,
             (_, StoreKind::KeyValue) => Some(
                 "keeps no times of its rows, by which they could expire: make it a timestamped one, or leave with_ttl out",
             ),
@@ -239,9 +241,10 @@ impl StoreSpec {
     /// The layout in a store's meta record: never the same for two of them.
     #[cfg(feature = "rocksdb")]
     pub(super) fn layout(&self) -> Layout {
+        let layout = self.kind.layout();
         match self.ttl_ms {
-            Some(_) => Layout { kind: 8, bucket_ms: 0 },
-            None => self.kind.layout(),
+            Some(_) => Layout { kind: layout.kind | 0x80, ..layout },
+            None => layout,
         }
     }
 }

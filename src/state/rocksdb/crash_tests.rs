@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::tests::{TASK, home, two_stores};
 use crate::record::{Headers, RecordBatch};
 use crate::state::spec::{EngineKind, SessionKind, VersionedKind, WindowKind};
-use crate::state::tests::spec;
+use crate::state::tests::{spec, with_ttl};
 use crate::state::{ChangelogIdentity, RecordContext, StoreKind, StoreToOpen, TaskStores};
 
 /// The child's folder, and how many commits its changelog has.
@@ -32,7 +32,10 @@ fn stores() -> Vec<StoreToOpen> {
         let changelog = Some(ChangelogIdentity { topic, topic_id: None, partition: 3 });
         StoreToOpen { spec: spec(name, kind, false), changelog }
     });
-    two_stores().into_iter().chain(expiring).collect()
+    let mut key_value = two_stores();
+    // As long as its time does not move, it keeps its rows too, but each as two.
+    key_value[1].spec = with_ttl(&key_value[1].spec);
+    key_value.into_iter().chain(expiring).collect()
 }
 
 const STORES: usize = 5;

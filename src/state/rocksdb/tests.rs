@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::{Headers, RecordBatch};
-use crate::state::tests::{check, spec, step};
+use crate::state::tests::{check, spec, step, with_ttl};
 use crate::state::{
     CacheBudget, LogState, RecordContext, StateDirectory, StateHome, StateMemory, StateMemoryLimits, StoreKind,
     StoreToOpen, TaskStores,
@@ -66,12 +66,18 @@ proptest! {
     fn stores_on_disk_do_as_the_model_does(
         steps in vec(step(), 1..120),
         cache_bytes in prop_oneof![Just(0), Just(200), Just(100_000)],
+        expires in any::<bool>(),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let home = home(folder.path(), cache_bytes);
-        check(open(&home), steps, |stores| {
+        let mut stores = two_stores();
+        if expires {
+            stores.iter_mut().for_each(|store| store.spec = with_ttl(&store.spec));
+        }
+        let open = || TaskStores::open(&home, TASK, &stores, NOW_MS).unwrap();
+        check(open(), steps, |stores| {
             stores.close().unwrap();
-            open(&home)
+            open()
         })?;
     }
 }
@@ -136,6 +142,40 @@ fn a_store_of_another_kind_under_the_same_name_begins_again() {
     let log = LogState { start: 0, end: 20, delete_retention_ms: None };
     assert_eq!(stores.begin_restore(0, &log, NOW_MS).unwrap(), 0);
     assert_eq!(get(&mut stores, 0, "k"), None);
+}
+
+#[test]
+fn what_is_to_expire_is_found_again_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    let mut stores = two_stores();
+    stores[0].spec = with_ttl(&spec("a", StoreKind::TimestampedKeyValue, false));
+    let open = || TaskStores::open(&home, TASK, &stores, NOW_MS).unwrap();
+    let row = |time: i64| [&time.to_be_bytes()[..], b"row"].concat();
+    let mut task = open();
+    for (key, time) in [("a", 5), ("b", 3), ("c", 20), ("b", 4)] {
+        task.put(0, key.as_bytes(), Some(&row(time)), &RecordContext::default()).unwrap();
+    }
+    task.apply(&[Some(4), None]).unwrap();
+    task.close().unwrap();
+    let mut task = open();
+    assert_eq!(task.offset(0), Some(4));
+    task.set_time(Some(15));
+    task.set_expired_max(9);
+    assert_eq!(task.next_expired(0).unwrap().as_deref(), Some(&b"b"[..]));
+    task.put(0, b"b", None, &RecordContext::default()).unwrap();
+    assert_eq!(task.next_expired(0).unwrap(), None, "a has its last millisecond");
+    task.apply(&[Some(5), None]).unwrap();
+    task.close().unwrap();
+    let mut task = open();
+    let keys = task.page(0, Bound::Unbounded, Bound::Unbounded, false, 9).unwrap();
+    assert_eq!(keys.iter().map(|(key, _)| &key[..]).collect::<Vec<_>>(), [b"a", b"c"]);
+    task.close().unwrap();
+
+    // Rows lie elsewhere without a time to live: they are read from the changelog.
+    stores[0].spec = spec("a", StoreKind::TimestampedKeyValue, false);
+    let task = TaskStores::open(&home, TASK, &stores, NOW_MS).unwrap();
+    assert!(matches!(task.condition(0), Some(StoreCondition::Unreadable(_))));
 }
 
 #[test]
