@@ -231,6 +231,9 @@ impl StoreSpec {
             (_, StoreKind::KeyValue) => Some(
                 "keeps no times of its rows, by which they could expire: make it a timestamped one, or leave with_ttl out",
             ),
+            (_, StoreKind::KeyValueWithHeaders) => Some(
+                "has headers in front of the times of its rows: make it one without headers, or leave with_ttl out",
+            ),
             (_, StoreKind::Window(_) | StoreKind::Session(_)) => {
                 Some("is windowed, and its rows expire in any case: give with_retention in place of with_ttl")
             }
@@ -415,7 +418,7 @@ impl StoreKind {
                 }
             }
             StoreKind::Versioned(_) => 7,
-            StoreKind::KeyValueWithHeaders => 8,
+            StoreKind::KeyValueWithHeaders => 12, // 8 is that of rows with a time to live
         };
         Layout { kind, bucket_ms: self.windowed().and_then(|(_, keys)| keys.bucket_ms).unwrap_or(0) }
     }
