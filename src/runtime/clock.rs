@@ -13,6 +13,10 @@ pub(super) struct Now {
 impl Now {
     #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     pub(super) fn read() -> Now {
+        #[cfg(all(test, feature = "testing"))]
+        if let Some(now) = simulated::now() {
+            return now;
+        }
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX), at: Instant::now() }
     }
@@ -23,5 +27,42 @@ impl Now {
 
     pub(super) fn since(self, earlier: Now) -> Duration {
         self.at.saturating_duration_since(earlier.at)
+    }
+}
+
+/// The time of a simulation: that of one thread, which does the work of all the others in it.
+#[cfg(all(test, feature = "testing"))]
+pub(super) mod simulated {
+    use std::cell::Cell;
+
+    use super::{Duration, Instant, Now};
+
+    thread_local! {
+        static NOW: Cell<Option<Now>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn now() -> Option<Now> {
+        NOW.get()
+    }
+
+    /// Stops the thread's clock, until the guard is dropped.
+    #[expect(clippy::disallowed_methods, reason = "any instant will do to count from")]
+    pub(in crate::runtime) fn begin(wall_ms: i64) -> Simulated {
+        NOW.set(Some(Now { wall_ms, at: Instant::now() }));
+        Simulated
+    }
+
+    pub(in crate::runtime) fn advance(by: Duration) {
+        let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        NOW.set(NOW.get().map(|Now { wall_ms, at }| Now { wall_ms: wall_ms + by_ms, at: at + by }));
+    }
+
+    #[derive(Debug)]
+    pub(in crate::runtime) struct Simulated;
+
+    impl Drop for Simulated {
+        fn drop(&mut self) {
+            NOW.set(None);
+        }
     }
 }

@@ -23,6 +23,9 @@ mod positions;
 mod rebalance;
 mod restore;
 mod running_task;
+#[cfg(feature = "testing")]
+#[cfg(test)]
+mod simulation;
 mod start;
 mod state;
 mod status;

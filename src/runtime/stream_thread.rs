@@ -86,6 +86,16 @@ pub(super) enum Phase {
     Running,
 }
 
+/// What a step of the loop came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stepped {
+    Worked,
+    /// There is nothing to do for now.
+    Idle,
+    /// Everything is closed, as it was told.
+    Ended,
+}
+
 pub(super) type Report = Box<dyn FnMut(Phase) + Send>;
 
 /// What a thread has been told to do.
@@ -184,22 +194,32 @@ impl StreamThread {
     /// What no handler let pass. Nothing of the thread is committed or left open then.
     pub(super) fn run(mut self) -> Result<()> {
         loop {
-            match self.orders.current() {
-                Order::GoOn => {}
-                Order::Leave => return self.close(LeaveMode::Leave),
-                Order::Stay => return self.close(LeaveMode::Stay),
-                Order::Crash => return Ok(()),
-            }
-            self.now = Now::read();
-            let worked = match self.turn() {
-                Ok(worked) => worked,
-                Err(failure) => self.recover(failure).map(|()| false).or_else(|failure| self.fail(failure))?,
-            };
-            self.report_phase();
-            if !worked {
-                self.wait()?;
+            match self.step()? {
+                Stepped::Worked => {}
+                Stepped::Idle => self.wait()?,
+                Stepped::Ended => return Ok(()),
             }
         }
+    }
+
+    /// Does what there is to do now, and never waits for more.
+    ///
+    /// # Errors
+    /// As [`run`](StreamThread::run).
+    pub(super) fn step(&mut self) -> Result<Stepped> {
+        match self.orders.current() {
+            Order::GoOn => {}
+            Order::Leave => return self.close(LeaveMode::Leave),
+            Order::Stay => return self.close(LeaveMode::Stay),
+            Order::Crash => return Ok(Stepped::Ended),
+        }
+        self.now = Now::read();
+        let worked = match self.turn() {
+            Ok(worked) => worked,
+            Err(failure) => self.recover(failure).map(|()| false).or_else(|failure| self.fail(failure))?,
+        };
+        self.report_phase();
+        Ok(if worked { Stepped::Worked } else { Stepped::Idle })
     }
 
     /// Everything once; whether there was anything to do.
@@ -433,11 +453,11 @@ impl StreamThread {
     }
 
     /// Commits what is done, closes every task and ends the membership.
-    fn close(mut self, mode: LeaveMode) -> Result<()> {
+    fn close(&mut self, mode: LeaveMode) -> Result<Stepped> {
         self.now = Now::read();
         if let Err(failure) = self.commit(self.now) {
             if self.app.crash_point.has_crashed() {
-                return self.fail(failure).map(|_| ());
+                return self.fail(failure).map(|_| Stepped::Ended);
             }
             let (Failure::Rewind(error) | Failure::Doubt(error) | Failure::Later(error) | Failure::Fatal(error)) =
                 failure;
@@ -447,7 +467,7 @@ impl StreamThread {
             }
         }
         self.end(mode);
-        Ok(())
+        Ok(Stepped::Ended)
     }
 
     /// Gives everything back after an error, without a commit.

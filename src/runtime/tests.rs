@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
+pub(super) enum Call {
     Init,
     Begin,
     Send,
@@ -37,13 +37,13 @@ enum Call {
 
 /// Whether the cluster did what it was asked before it failed to say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Done {
+pub(super) enum Done {
     No,
     Yes,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Fault {
+pub(super) struct Fault {
     call: Call,
     done: Done,
     kind: ErrorKind,
@@ -72,31 +72,43 @@ impl Fault {
 
 /// The embedded cluster with faults.
 #[derive(Clone)]
-struct Faulty {
-    inner: EmbeddedCluster,
+pub(super) struct Faulty {
+    pub(super) inner: EmbeddedCluster,
     faults: Arc<Mutex<Vec<Fault>>>,
+    weather: Weather,
 }
 
+/// What happens at a call that is not planned to fail. It may do anything to the cluster before.
+pub(super) type Weather = Arc<dyn Fn(Call) -> Option<(Done, ErrorKind)> + Send + Sync>;
+
 impl Faulty {
+    fn new(inner: EmbeddedCluster, faults: &[Fault]) -> Faulty {
+        Faulty { inner, faults: Arc::new(Mutex::new(faults.to_vec())), weather: Arc::new(|_| None) }
+    }
+
+    pub(super) fn in_weather(inner: EmbeddedCluster, weather: Weather) -> Faulty {
+        Faulty { weather, ..Faulty::new(inner, &[]) }
+    }
+
     fn call<T>(&self, call: Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let mut faults = self.faults.lock().unwrap();
-        let Some(fault) = faults.iter_mut().find(|fault| fault.call == call && fault.times > 0) else {
-            drop(faults);
-            return work();
-        };
-        if fault.after > 0 {
-            fault.after -= 1;
-            drop(faults);
-            return work();
-        }
-        fault.times -= 1;
-        let Fault { kind, done, .. } = *fault;
-        fault.done = Done::No; // once is enough
-        drop(faults);
+        let Some((done, kind)) = self.planned(call).or_else(|| (self.weather)(call)) else { return work() };
         if done == Done::Yes {
             work()?;
         }
         Err(Error::new(kind, format!("injected at {call:?}")))
+    }
+
+    fn planned(&self, call: Call) -> Option<(Done, ErrorKind)> {
+        let mut faults = self.faults.lock().unwrap();
+        let fault = faults.iter_mut().find(|fault| fault.call == call && fault.times > 0)?;
+        if fault.after > 0 {
+            fault.after -= 1;
+            return None;
+        }
+        fault.times -= 1;
+        let Fault { kind, done, .. } = *fault;
+        fault.done = Done::No; // once is enough
+        Some((done, kind))
     }
 
     fn are_used_up(&self) -> bool {
@@ -211,7 +223,7 @@ fn counting() -> Topology {
     builder.build().unwrap()
 }
 
-fn counts(cluster: &EmbeddedCluster) -> BTreeMap<String, Vec<i64>> {
+pub(super) fn counts(cluster: &EmbeddedCluster) -> BTreeMap<String, Vec<i64>> {
     let mut counts: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for record in cluster.read_committed("out").unwrap() {
         let count = i64::from_be_bytes(record.value.unwrap().try_into().unwrap());
@@ -227,7 +239,7 @@ fn run(config: impl FnOnce(Config) -> Config, faults: &[Fault]) -> (BTreeMap<Str
     let inner = EmbeddedCluster::new();
     inner.create_topic("in", 2).unwrap();
     inner.create_topic("out", 2).unwrap();
-    let faulty = Faulty { inner: inner.clone(), faults: Arc::new(Mutex::new(faults.to_vec())) };
+    let faulty = Faulty::new(inner.clone(), faults);
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(Config::new("app", "embedded://"))
         .commit_interval(Duration::from_millis(5))

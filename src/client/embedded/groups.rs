@@ -25,7 +25,7 @@ pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a question for committed offsets waits for transactions to be decided. A virtual clock ends none of them
 /// meanwhile, and the thread that moves it may be the one that waits.
 const DECISION_WAIT: Duration = Duration::from_secs(30);
-const DECISION_WAIT_VIRTUAL: Duration = Duration::from_millis(200);
+const DECISION_WAIT_VIRTUAL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 
 /// A client's place in a group, the same for all its member ids.
 pub(super) type Seat = u64;
