@@ -231,9 +231,6 @@ impl StoreSpec {
             (_, StoreKind::KeyValue) => Some(
                 "keeps no times of its rows, by which they could expire: make it a timestamped one, or leave with_ttl out",
             ),
-            (_, StoreKind::KeyValueWithHeaders) => Some(
-                "has headers in front of the times of its rows: make it one without headers, or leave with_ttl out",
-            ),
             (_, StoreKind::Window(_) | StoreKind::Session(_)) => {
                 Some("is windowed, and its rows expire in any case: give with_retention in place of with_ttl")
             }
@@ -410,15 +407,10 @@ impl StoreKind {
             StoreKind::TimestampedKeyValue => 1,
             StoreKind::Window(kind) if kind.has_headers => 9 + u8::from(kind.retains_duplicates),
             StoreKind::Window(kind) => 2 + u8::from(kind.is_timestamped) + 2 * u8::from(kind.retains_duplicates),
-            StoreKind::Session(kind) => {
-                if kind.has_headers {
-                    11
-                } else {
-                    6
-                }
-            }
+            StoreKind::Session(kind) if kind.has_headers => 11,
+            StoreKind::Session(_) => 6,
             StoreKind::Versioned(_) => 7,
-            StoreKind::KeyValueWithHeaders => 12, // 8 is that of rows with a time to live
+            StoreKind::KeyValueWithHeaders => 8,
         };
         Layout { kind, bucket_ms: self.windowed().and_then(|(_, keys)| keys.bucket_ms).unwrap_or(0) }
     }
