@@ -5,6 +5,7 @@
 //!   KafkaConsumer   ── handle that only reads ────────┼── one Waker: the stream thread waits for both
 //!   KafkaProducer   ── handle per stream thread
 //!   KafkaAdmin      ── handle that only administers
+//!   side            ── no librdkafka: connections of our own to the group's coordinator
 //! ```
 //!
 //! `unsafe` is in [`sys`] alone. One function says what an error means: [`failure::classify`].
@@ -20,11 +21,13 @@ use self::failure::Failure;
 use self::group::KafkaMembership;
 use self::producer::KafkaProducer;
 use self::settings::{ClientKind, Settings, fix};
+use self::side::{SideCoordinator, SideOffsets, SideSettings};
 use self::sys::Client;
 use self::wake::Waker;
 use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupSpec, Producer, ProducerSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::Membership;
+use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
 
 mod admin;
 mod consumer;
@@ -32,6 +35,7 @@ mod failure;
 mod group;
 mod producer;
 mod settings;
+mod side;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -109,6 +113,22 @@ impl Cluster for KafkaCluster {
         let client_id = format!("{}-admin", self.group);
         let conf = self.settings.conf(ClientKind::Admin, &client_id)?;
         Ok(Box::new(KafkaAdmin::new(conf, &client_id, self.settings.bootstrap(), CONNECT_TIMEOUT)?))
+    }
+
+    fn coordinator(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
+        Ok(Box::new(SideCoordinator::new(self.side(client_id)?, group, client_id)?))
+    }
+
+    fn group_offsets(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupOffsets>> {
+        Ok(Box::new(SideOffsets::new(self.side(client_id)?, group, client_id)?))
+    }
+}
+
+impl KafkaCluster {
+    /// What the side connections take over from librdkafka's consumer.
+    fn side(&self, client_id: &str) -> Result<SideSettings> {
+        let conf = self.settings.conf(ClientKind::Consumer, client_id)?;
+        SideSettings::new(self.settings.bootstrap(), &|name| conf.get(name))
     }
 }
 

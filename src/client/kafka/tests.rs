@@ -10,7 +10,7 @@ use crate::record::{Headers, OffsetAndMetadata, ProducerRecord, TopicPartition};
 use crate::topology::TaskId;
 
 /// The broker named by `KSTREAMS_TEST_BOOTSTRAP`, which `make test` sets; none skips the test, but not in CI.
-fn bootstrap() -> Option<String> {
+pub(super) fn bootstrap() -> Option<String> {
     let bootstrap = std::env::var("KSTREAMS_TEST_BOOTSTRAP").ok();
     assert!(
         bootstrap.is_some() || std::env::var_os("CI").is_none(),

@@ -63,10 +63,16 @@ impl Conf {
         }
     }
 
-    #[cfg(test)]
+    /// The value of a setting, its default included; none for an unknown one, and one that has no value.
     pub(super) fn get(&self, name: &str) -> Option<String> {
         let name = CString::new(name).ok()?;
-        let (mut text, mut length) = ([0 as c_char; 512], 512);
+        let mut length = 0;
+        // SAFETY: the object is alive and the string ends with NUL; without a buffer only the length is told.
+        let result = unsafe { rd::rd_kafka_conf_get(self.0, name.as_ptr(), ptr::null_mut(), &mut length) };
+        if result != rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK {
+            return None;
+        }
+        let mut text: Vec<c_char> = vec![0; length.max(1)];
         // SAFETY: the object is alive, the string ends with NUL, and the buffer has the length that is passed.
         let result = unsafe { rd::rd_kafka_conf_get(self.0, name.as_ptr(), text.as_mut_ptr(), &mut length) };
         (result == rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK).then(|| text_of(&text))
