@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
+pub(crate) use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
 use crate::membership::{Membership, TaskMap};
 pub(crate) use crate::partition::partition_for_key;
 use crate::record::{OffsetAndMetadata, ProducerRecord, RecordBatch, TopicPartition};
@@ -46,7 +46,6 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// `Invalid` where that cannot be done here (no such part, a security setting it does not speak): the caller falls
     /// back on [`join`](Cluster::join). `Unavailable` never: who answers connects by itself.
-    #[allow(dead_code, reason = "not called before the group thread")]
     fn coordinator(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
         Err(Error::invalid(format!("this cluster has no coordinator to speak to for group {group}")))
     }
@@ -55,7 +54,6 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`coordinator`](Cluster::coordinator).
-    #[allow(dead_code, reason = "not called before the group thread")]
     fn group_offsets(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupOffsets>> {
         Err(Error::invalid(format!("this cluster has no coordinator to speak to for group {group}")))
     }
@@ -79,7 +77,7 @@ pub(crate) struct GroupSpec {
 #[derive(Debug, Clone)]
 pub(crate) struct ConsumerSpec {
     /// What the cluster calls the client in its logs; the embedded one has none.
-    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the embedded cluster writes no log"))]
+    #[cfg_attr(not(any(feature = "kafka", test)), expect(dead_code, reason = "the embedded cluster writes no log"))]
     pub client_id: String,
     pub isolation: Isolation,
 }
@@ -144,6 +142,9 @@ pub(crate) trait Consumer: Send {
 
     /// Waits until there may be something to fetch or a membership event, at most `timeout`. Spurious returns are allowed.
     fn wait(&mut self, timeout: Duration) -> Result<()>;
+
+    /// Ends a `wait` from another thread; the next one when none is under way.
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync>;
 }
 
 /// Writes records. A transactional producer has one transaction open at most.

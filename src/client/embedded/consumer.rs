@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::client::embedded::clock::Patience;
@@ -17,6 +18,7 @@ pub(super) struct EmbeddedConsumer {
     /// The group and the place in it whose events end a wait.
     seat: Option<(String, Seat)>,
     partitions: BTreeMap<TopicPartition, Reading>,
+    is_woken: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -33,7 +35,7 @@ struct Reading {
 
 impl EmbeddedConsumer {
     pub(super) fn new(shared: Arc<Shared>, isolation: Isolation, seat: Option<(String, Seat)>) -> EmbeddedConsumer {
-        EmbeddedConsumer { shared, isolation, seat, partitions: BTreeMap::new() }
+        EmbeddedConsumer { shared, isolation, seat, partitions: BTreeMap::new(), is_woken: Arc::default() }
     }
 
     fn has_something(&self, state: &State) -> bool {
@@ -123,7 +125,8 @@ impl Consumer for EmbeddedConsumer {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state()?;
         let is_uncommitted = usize::from(self.isolation == Isolation::ReadUncommitted);
-        while !self.has_something(&state) {
+        // Relaxed: what the flag tells of is behind locks of its own.
+        while !self.is_woken.swap(false, Ordering::Relaxed) && !self.has_something(&state) {
             let Some(left) = patience.left() else { break };
             state.uncommitted_waiters += is_uncommitted;
             let waited = shared.wait(state, left);
@@ -135,5 +138,15 @@ impl Consumer for EmbeddedConsumer {
         }
         self.notice(&state);
         Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let (shared, is_woken) = (Arc::clone(&self.shared), Arc::clone(&self.is_woken));
+        Arc::new(move || {
+            is_woken.store(true, Ordering::Relaxed);
+            // With the lock, between the look at the flag and the wait no wake-up is lost.
+            drop(shared.state());
+            shared.wake();
+        })
     }
 }

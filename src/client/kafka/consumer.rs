@@ -139,6 +139,11 @@ impl Consumer for KafkaConsumer {
         self.waker.wait(timeout);
         self.serve()
     }
+
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let waker = Arc::clone(&self.waker);
+        Arc::new(move || waker.wake())
+    }
 }
 
 impl Reading {
