@@ -62,6 +62,7 @@ pub struct Config {
     pub(crate) repartition_purge_interval: Duration,
     pub(crate) metadata_max_age: Duration,
     pub(crate) commit_interval: Option<Duration>,
+    pub(crate) group_protocol: Option<GroupProtocol>,
     pub(crate) session_timeout: Duration,
     pub(crate) transaction_timeout: Duration,
     pub(crate) max_task_idle: Option<Duration>,
@@ -113,6 +114,19 @@ pub enum TopicCreation {
     },
 }
 
+/// How the instances of an application share its tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// One member per process, with an assignor of the library's own: tasks stay where they are as far as a fair share
+    /// lets them, go on while others move, and are found again by an instance that is restarted within its session
+    /// timeout. Where the cluster cannot be spoken to in that way (the log says why), [`Range`](GroupProtocol::Range).
+    Sticky,
+    /// One member of the Kafka client's per thread, with its `range` assignor: whenever an instance comes or goes, all
+    /// tasks of all instances stop and are dealt anew. For ways to log in that only the client knows, such as Kerberos.
+    Range,
+}
+
 /// A cluster that counts in place of the bootstrap servers.
 #[derive(Clone)]
 pub(crate) struct GivenCluster(pub Arc<dyn Cluster>);
@@ -157,6 +171,7 @@ impl Config {
             repartition_purge_interval: Duration::from_secs(30),
             metadata_max_age: Duration::from_secs(300),
             commit_interval: None,
+            group_protocol: None,
             session_timeout: Duration::from_secs(6),
             transaction_timeout: Duration::from_secs(10),
             max_task_idle: Some(Duration::ZERO),
@@ -400,6 +415,12 @@ impl Config {
     /// task has moved. Each instance needs its own.
     pub fn group_instance_id(self, id: &str) -> Config {
         Config { group_instance_id: Some(id.to_owned()), ..self }
+    }
+
+    /// How instances share the tasks; all of an application alike. By default [`GroupProtocol::Sticky`] on the embedded
+    /// cluster and [`GroupProtocol::Range`] on Kafka.
+    pub fn group_protocol(self, protocol: GroupProtocol) -> Config {
+        Config { group_protocol: Some(protocol), ..self }
     }
 
     /// How long the group waits for a word of an instance before others get its tasks (`session.timeout.ms`). 6 s, where

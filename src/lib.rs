@@ -62,7 +62,7 @@ mod topology;
 mod window;
 
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
-pub use config::{Config, Guarantee, StoreFormat, TopicCreation};
+pub use config::{Config, GroupProtocol, Guarantee, StoreFormat, TopicCreation};
 pub use dsl::{
     AsyncCalls, Branched, BranchedKStream, BufferConfig, BufferFull, CogroupedKStream, CogroupedWindows,
     CountWindowedKStream, EmitEarly, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,

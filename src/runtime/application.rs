@@ -93,6 +93,12 @@ impl Application {
         }
     }
 
+    /// The name of this process in the group that outlives it: given, or that of its state directory.
+    pub(super) fn instance_id(&self) -> Option<String> {
+        let own = || self.directory.as_ref().map(|_| self.process_id.clone());
+        self.config.group_instance_id.clone().or_else(own)
+    }
+
     pub(super) fn restore_consumer_spec(&self, thread: usize) -> ConsumerSpec {
         ConsumerSpec { client_id: self.client_id(thread, "restore-consumer"), isolation: self.isolation() }
     }

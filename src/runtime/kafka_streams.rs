@@ -72,10 +72,13 @@ pub struct CloseOptions {
 /// How long [`Drop`] waits for the threads.
 const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until everything is closed and leaves the group, so that other instances get the tasks at once.
+/// Waits until everything is closed. With [`GroupProtocol::Sticky`](crate::GroupProtocol::Sticky) an instance that can come back as the same one, by its state directory or
+/// [`group_instance_id`](Config::group_instance_id), stays a member until its session times out, as in Java: restarted in
+/// time, it finds its tasks as it left them, and no other instance notices. Any other one leaves the group, and others
+/// get its tasks at once; so does every one with [`GroupProtocol::Range`](crate::GroupProtocol::Range).
 impl Default for CloseOptions {
     fn default() -> CloseOptions {
-        CloseOptions { timeout: None, order: Order::Leave }
+        CloseOptions { timeout: None, order: Order::Close }
     }
 }
 
@@ -83,6 +86,11 @@ impl CloseOptions {
     /// Waits at most so long; what is not closed then is closed in the background. With zero it does not wait.
     pub fn timeout(self, timeout: Duration) -> CloseOptions {
         CloseOptions { timeout: Some(timeout), ..self }
+    }
+
+    /// Leaves the group, so that other instances get the tasks at once: for an instance that does not come back.
+    pub fn leave_group(self) -> CloseOptions {
+        CloseOptions { order: Order::Leave, ..self }
     }
 
     /// Stays a member of the group until the session times out: a client that comes back in time with the same

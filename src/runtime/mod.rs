@@ -9,6 +9,7 @@
 //!                 ├─ restore     stores catch up
 //!                 └─ commit      the one place where a transaction begins and ends
 //!   GlobalThread ── global stores, read before the stream threads begin
+//!   GroupThread ── the process's member of the group, and who of the stream threads has which task
 //! ```
 
 mod application;
@@ -17,12 +18,15 @@ mod clock;
 mod commit;
 mod crash;
 mod global_thread;
+mod group;
+mod group_thread;
 mod kafka_streams;
 mod partition_counts;
 mod positions;
 mod rebalance;
 mod restore;
 mod running_task;
+mod seats;
 #[cfg(feature = "testing")]
 #[cfg(test)]
 mod simulation;

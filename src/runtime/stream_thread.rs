@@ -12,6 +12,8 @@ use std::time::Duration;
 use super::application::Application;
 use super::clock::Now;
 use super::commit::{Committer, Failure};
+use super::group;
+use super::group_thread::GroupThread;
 use super::positions::Astray;
 use super::rebalance::wait_for_changelogs;
 use super::restore::Restoration;
@@ -106,6 +108,8 @@ pub(super) struct Orders(AtomicU8);
 #[repr(u8)]
 pub(super) enum Order {
     GoOn,
+    /// Close; a member that could come back stays in the group until its session times out, any other one leaves.
+    Close,
     /// Close and leave the group.
     Leave,
     /// Close and stay a member until the session times out.
@@ -123,8 +127,9 @@ impl Orders {
     pub(super) fn current(&self) -> Order {
         match self.0.load(Ordering::Acquire) {
             0 => Order::GoOn,
-            1 => Order::Leave,
-            2 => Order::Stay,
+            1 => Order::Close,
+            2 => Order::Leave,
+            3 => Order::Stay,
             _ => Order::Crash,
         }
     }
@@ -136,6 +141,7 @@ impl StreamThread {
     pub(super) fn connect(
         app: Arc<Application>,
         index: usize,
+        group: Option<&GroupThread>,
         orders: Arc<Orders>,
         report: Report,
     ) -> Result<Option<StreamThread>> {
@@ -145,7 +151,7 @@ impl StreamThread {
             if orders.current() != Order::GoOn {
                 return Ok(None);
             }
-            match committer.make_ready().and_then(|()| app.cluster.join(&app.group_spec(index))) {
+            match committer.make_ready().and_then(|()| group::join(&app, group, index)) {
                 Ok(joined) => break joined,
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     if !std::mem::replace(&mut has_failed, true) {
@@ -209,7 +215,7 @@ impl StreamThread {
     pub(super) fn step(&mut self) -> Result<Stepped> {
         match self.orders.current() {
             Order::GoOn => {}
-            Order::Leave => return self.close(LeaveMode::Leave),
+            Order::Close | Order::Leave => return self.close(LeaveMode::Leave),
             Order::Stay => return self.close(LeaveMode::Stay),
             Order::Crash => return Ok(Stepped::Ended),
         }

@@ -10,11 +10,14 @@ use std::time::Duration;
 use super::application::Application;
 use super::clock::Now;
 use super::global_thread::GlobalThread;
+use super::group;
+use super::group_thread::GroupThread;
 use super::start;
 use super::state::State;
 use super::status::{Status, enter_own_thread};
 use super::stream_thread::{Order, Orders, Phase, StreamThread};
 use crate::error::{Error, ErrorKind, Result};
+use crate::membership::LeaveMode;
 use crate::metrics::ClientMetrics;
 
 /// What a thread or the user tells the supervisor.
@@ -68,6 +71,8 @@ pub(super) struct Supervisor {
     threads: Vec<Supervised>,
     /// The thread that fills global stores: it begins before the others and ends after them.
     global: Option<(JoinHandle<()>, Arc<Orders>)>,
+    /// The process's member of the group; none: each thread is one.
+    group: Option<Arc<GroupThread>>,
     /// Whether stream threads may run: what has to be first is done.
     has_begun: bool,
     /// The order that every thread has got.
@@ -106,6 +111,7 @@ impl Supervisor {
             events,
             threads: Vec::new(),
             global: None,
+            group: None,
             has_begun: false,
             closing: None,
             last_purge: now,
@@ -183,6 +189,9 @@ impl Supervisor {
             self.status.advance(State::Running);
             return Ok(());
         }
+        if self.group.is_none() {
+            self.group = group::start(&self.app)?.map(Arc::new);
+        }
         for index in 1..=self.app.config.threads {
             if self.threads.iter().all(|thread| thread.index != index) {
                 self.start_thread(index, Duration::ZERO, PAUSE_MIN)?;
@@ -232,6 +241,7 @@ impl Supervisor {
             self.end_global();
             self.keep_house();
         }
+        self.end_membership();
         // One of the two is next, whichever the client was closing for.
         self.status.advance(State::NotRunning);
         self.status.advance(State::Error);
@@ -243,10 +253,11 @@ impl Supervisor {
             orders.give(order);
         }
         let (app, events, given) = (Arc::clone(&self.app), self.events.clone(), Arc::clone(&orders));
+        let group = self.group.clone();
         let name = self.app.thread_name(index);
         let body = move || {
             enter_own_thread();
-            let result = catch_unwind(AssertUnwindSafe(|| work(&app, index, delay, given, &events)));
+            let result = catch_unwind(AssertUnwindSafe(|| work(&app, group.as_deref(), index, delay, given, &events)));
             let result =
                 result.unwrap_or_else(|panic| Err(panicked(&format!("thread {}", app.thread_name(index)), &*panic)));
             // The supervisor outlives its threads; should it be gone, there is nobody to tell.
@@ -348,6 +359,9 @@ impl Supervisor {
 
     fn close(&mut self, order: Order) {
         self.closing.get_or_insert(order);
+        if let Some(group) = &self.group {
+            group.stop_placing();
+        }
         self.tell_threads(order);
     }
 
@@ -358,6 +372,17 @@ impl Supervisor {
                 handle.thread().unpark();
             }
         }
+    }
+
+    /// When the stream threads have closed everything.
+    fn end_membership(&mut self) {
+        let Some(group) = self.group.take() else { return };
+        group.close(match self.closing {
+            Some(Order::Leave) | None => LeaveMode::Leave,
+            // As in Java: who has an identity that outlives it is expected back.
+            Some(Order::Close) if self.app.instance_id().is_none() => LeaveMode::Leave,
+            Some(Order::GoOn | Order::Close | Order::Stay | Order::Crash) => LeaveMode::Stay,
+        });
     }
 
     /// The stream threads read global stores until they have ended.
@@ -399,6 +424,9 @@ impl Supervisor {
             Ok(None) => {}
             Ok(Some(app)) => {
                 self.app = app;
+                if let Some(group) = &self.group {
+                    group.begin_again(self.app.layout.topics(), group::assignor(&self.app));
+                }
                 self.tell_threads(Order::Leave);
                 if self.has_begun && !self.has_no_topics() {
                     self.start_threads().unwrap_or_else(|error| self.give_up(error, Order::Leave));
@@ -428,6 +456,7 @@ impl Supervisor {
 /// The life of a stream thread.
 fn work(
     app: &Arc<Application>,
+    group: Option<&GroupThread>,
     index: usize,
     delay: Duration,
     orders: Arc<Orders>,
@@ -444,7 +473,7 @@ fn work(
     let report = move |phase| match events.try_send(Event::Phase { thread: index, phase }) {
         Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
     };
-    match StreamThread::connect(Arc::clone(app), index, orders, Box::new(report))? {
+    match StreamThread::connect(Arc::clone(app), index, group, orders, Box::new(report))? {
         Some(thread) => thread.run(),
         None => Ok(()),
     }

@@ -81,6 +81,15 @@ impl TaskLayout {
 
     /// The nodes of a task and its inputs. A topic with fewer partitions than
     /// others of the sub-topology is no input of the last tasks.
+    /// All of them, each with what it reads.
+    pub(super) fn tasks_with_inputs(&self) -> Vec<(TaskId, Vec<TopicPartition>)> {
+        let sub_topologies = self.sub_topologies.iter().enumerate();
+        let ids = sub_topologies.flat_map(|(sub_topology, known)| {
+            (0..known.tasks).map(move |partition| TaskId { sub_topology, partition })
+        });
+        ids.filter_map(|task| Some((task, self.inputs(task)?.partitions))).collect()
+    }
+
     pub(super) fn inputs(&self, task: TaskId) -> Option<Inputs<'_>> {
         let sub_topology = self.sub_topologies.get(task.sub_topology)?;
         let sources = || sub_topology.sources.iter().filter(|source| source.partitions > task.partition);

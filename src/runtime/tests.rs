@@ -1,5 +1,6 @@
 //! The error table of the commit: every call of the cluster fails in every way, and nothing is lost or doubled.
 
+mod membership;
 mod positions;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::client::embedded::EmbeddedCluster;
 use crate::client::{
-    Admin, Cluster, Consumer, ConsumerSpec, DeliveryFailure, GroupMetadata, GroupSpec, Producer, ProducerSpec,
+    Admin, Cluster, Consumer, ConsumerSpec, DeliveryFailure, GroupCoordinator, GroupMetadata, GroupOffsets, GroupSpec,
+    Producer, ProducerSpec,
 };
 use crate::config::GivenCluster;
 use crate::membership::{LeaveMode, Membership, MembershipEvent};
@@ -124,7 +126,11 @@ impl Cluster for Faulty {
     }
 
     fn consumer(&self, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>> {
-        self.inner.consumer(spec)
+        let inner = self.inner.consumer(spec)?;
+        if spec.client_id.contains("restore") {
+            return Ok(inner);
+        }
+        Ok(Box::new(positions::FaultyConsumer { inner, cluster: self.clone() }))
     }
 
     fn producer(&self, spec: &ProducerSpec) -> Result<Box<dyn Producer>> {
@@ -133,6 +139,33 @@ impl Cluster for Faulty {
 
     fn admin(&self) -> Result<Box<dyn Admin>> {
         Ok(Box::new(positions::FaultyAdmin { inner: self.inner.admin()?, cluster: self.clone() }))
+    }
+
+    fn coordinator(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
+        self.inner.coordinator(group, client_id)
+    }
+
+    fn group_offsets(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupOffsets>> {
+        Ok(Box::new(FaultyOffsets { inner: self.inner.group_offsets(group, client_id)?, cluster: self.clone() }))
+    }
+}
+
+struct FaultyOffsets {
+    inner: Box<dyn GroupOffsets>,
+    cluster: Faulty,
+}
+
+impl GroupOffsets for FaultyOffsets {
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
+        self.cluster.call(Call::Committed, || self.inner.committed(partitions))
+    }
+
+    fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)], as_member: &GroupMetadata) -> Result<()> {
+        self.cluster.call(Call::CommitOffsets, || self.inner.commit(offsets, as_member))
+    }
+
+    fn fence(&mut self, transactional_ids: &[String]) -> Result<()> {
+        self.inner.fence(transactional_ids)
     }
 }
 

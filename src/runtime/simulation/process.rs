@@ -149,7 +149,7 @@ impl Up {
     fn connect(&self, index: usize) -> Slot {
         let orders = Arc::new(Orders::default());
         let report = Box::new(|_| {});
-        let thread = StreamThread::connect(Arc::clone(&self.app), index + 1, Arc::clone(&orders), report);
+        let thread = StreamThread::connect(Arc::clone(&self.app), index + 1, None, Arc::clone(&orders), report);
         match thread.unwrap() {
             Some(thread) => Slot::Runs(Box::new(thread), orders),
             None => Slot::Ended,

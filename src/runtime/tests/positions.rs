@@ -47,6 +47,10 @@ impl Consumer for FaultyConsumer {
     fn wait(&mut self, timeout: Duration) -> Result<()> {
         self.inner.wait(timeout)
     }
+
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        self.inner.waker()
+    }
 }
 
 pub(super) struct FaultyAdmin {

@@ -1,0 +1,94 @@
+//! How this process takes part in its group: by a member of its own, or by the client library's, one per thread.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::application::Application;
+use super::clock::Now;
+use super::group_thread::{GroupStart, GroupThread};
+use crate::client::{Consumer, ConsumerSpec};
+use crate::config::GroupProtocol;
+use crate::error::{ErrorKind, Result};
+use crate::membership::Membership;
+use crate::membership::classic::assignor::AssignorSettings;
+use crate::membership::classic::member::{Assignor, MemberSettings};
+use crate::membership::classic::plan::{CatalogTask, TaskCatalog};
+use crate::membership::classic::task_assignor::{Instance, TaskAssignor};
+use crate::topology::TaskId;
+
+/// How long the group waits for members to join a rebalance. They do so at once, whatever their threads are doing.
+const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The process's member, where the settings ask for it and the cluster can be spoken to.
+///
+/// # Errors
+/// `Unavailable` when the system gives no more threads.
+pub(super) fn start(app: &Application) -> Result<Option<GroupThread>> {
+    // Until it has run long enough against brokers, Kafka is spoken to so when asked.
+    let is_embedded = app.config.cluster.is_some() || app.config.bootstrap.starts_with("embedded:");
+    let default = if is_embedded { GroupProtocol::Sticky } else { GroupProtocol::Range };
+    if app.config.group_protocol.unwrap_or(default) == GroupProtocol::Range {
+        return Ok(None);
+    }
+    let client_id = format!("{}-group", app.own_client_id());
+    let coordinator = match app.cluster.coordinator(app.id(), &client_id) {
+        Ok(coordinator) => coordinator,
+        Err(error) if error.kind() == ErrorKind::Invalid => {
+            tracing::warn!("the group is joined by the client library, with range: {}", error.report());
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let group = GroupStart {
+        name: format!("{}-group", app.id()),
+        group: app.id().to_owned(),
+        settings: MemberSettings {
+            instance: app.instance_id(),
+            session_timeout: app.config.session_timeout,
+            rebalance_timeout: REBALANCE_TIMEOUT,
+        },
+        topics: app.layout.topics(),
+        threads: app.config.threads,
+        assignor: assignor(app),
+        coordinator,
+    };
+    GroupThread::start(group).map(Some)
+}
+
+/// What this process tells the group, and decides as its leader.
+pub(super) fn assignor(app: &Application) -> Box<dyn Assignor> {
+    let process = Uuid::parse_str(&app.process_id).unwrap_or_else(|_| Uuid::new_v4());
+    let found = app.directory.as_ref().and_then(|directory| directory.tasks().ok()).unwrap_or_default();
+    let prefix = format!("{}-{}", app.id(), app.process_id);
+    let tasks = app.layout.tasks_with_inputs().into_iter();
+    // Until there are standbys that warm up, a task with state moves as any other, and is restored where it comes to.
+    let tasks = tasks.map(|(id, inputs)| CatalogTask { id, is_stateful: false, inputs }).collect();
+    let instance = Instance {
+        process,
+        started_ms: u64::try_from(Now::read().wall_ms).unwrap_or(0),
+        workers: u32::try_from(app.config.threads).unwrap_or(u32::MAX),
+        transactional_id_prefix: if app.is_exactly_once() { prefix } else { String::new() },
+        catalog: TaskCatalog { topology: app.topology.fingerprint(), tasks },
+        found: found.iter().filter_map(|name| task_of(name)).collect(),
+    };
+    Box::new(TaskAssignor::new(instance, AssignorSettings::default()))
+}
+
+/// A thread's place in the group, and the consumer that reads what it is given.
+pub(super) fn join(
+    app: &Application,
+    group: Option<&GroupThread>,
+    index: usize,
+) -> Result<(Box<dyn Membership>, Box<dyn Consumer>)> {
+    let Some(group) = group else { return app.cluster.join(&app.group_spec(index)) };
+    let client_id = app.client_id(index, "consumer");
+    let offsets = app.cluster.group_offsets(app.id(), &client_id)?;
+    let consumer = app.cluster.consumer(&ConsumerSpec { client_id, isolation: app.isolation() })?;
+    Ok((group.seat(index, offsets, consumer.waker()), consumer))
+}
+
+fn task_of(name: &str) -> Option<TaskId> {
+    let (sub_topology, partition) = name.split_once('_')?;
+    Some(TaskId { sub_topology: sub_topology.parse().ok()?, partition: partition.parse().ok()? })
+}
