@@ -40,11 +40,13 @@ pub(super) struct Expiry {
     /// The first of those that are left, all up to `known_to`.
     ahead: BTreeSet<Vec<u8>>,
     known_to: Vec<u8>,
+    /// Scratch; kept, so that most puts allocate nothing.
+    time_key: Vec<u8>,
 }
 
 impl Expiry {
     pub(super) fn new(ttl_ms: i64) -> Expiry {
-        Expiry { ttl_ms, ahead: BTreeSet::new(), known_to: vec![TIME] }
+        Expiry { ttl_ms, ahead: BTreeSet::new(), known_to: vec![TIME], time_key: Vec::new() }
     }
 
     /// Whether a row of one time has expired at another.
@@ -58,11 +60,11 @@ impl Expiry {
         next.first() != Some(&END) && time_of(next).is_none_or(|time| self.has_expired(time, now))
     }
 
-    fn added(&mut self, time_key: Vec<u8>) {
-        if time_key > self.known_to {
+    fn added(&mut self, time_key: &[u8]) {
+        if time_key > self.known_to.as_slice() {
             return;
         }
-        self.ahead.insert(time_key);
+        self.ahead.insert(time_key.to_vec());
         if self.ahead.len() > AHEAD_MAX {
             self.ahead.pop_last();
             self.known_to = self.ahead.last().cloned().unwrap_or_else(|| vec![TIME]);
@@ -87,9 +89,11 @@ fn row_key(key: &[u8], bytes: &mut Vec<u8>) {
 }
 
 /// In the order of time, those before the epoch too.
-fn time_key(timestamp: i64, row_key: &[u8]) -> Vec<u8> {
-    let time = timestamp.wrapping_add(i64::MIN).to_be_bytes();
-    [&[TIME], &time[..], key_of(row_key)].concat()
+fn time_key(timestamp: i64, row_key: &[u8], bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.push(TIME);
+    bytes.extend_from_slice(&timestamp.wrapping_add(i64::MIN).to_be_bytes());
+    bytes.extend_from_slice(key_of(row_key));
 }
 
 fn time_of(time_key: &[u8]) -> Option<i64> {
@@ -128,16 +132,18 @@ impl Store {
         let now = time(row)?;
         let Some(expiry) = &mut self.expiry else { return Ok(before.is_some()) };
         if before != now {
+            let mut place = std::mem::take(&mut expiry.time_key);
             if let Some(before) = before {
-                let before = time_key(before, row_key);
-                self.buffer.put(&before, None)?;
-                expiry.removed(&before);
+                time_key(before, row_key, &mut place);
+                self.buffer.put(&place, None)?;
+                expiry.removed(&place);
             }
             if let Some(now) = now {
-                let now = time_key(now, row_key);
-                self.buffer.put(&now, Some(&[]))?;
-                expiry.added(now);
+                time_key(now, row_key, &mut place);
+                self.buffer.put(&place, Some(&[]))?;
+                expiry.added(&place);
             }
+            expiry.time_key = place;
         }
         Ok(before.is_some())
     }
@@ -285,6 +291,12 @@ impl TaskStores {
 mod tests {
     use super::*;
 
+    fn time_key(timestamp: i64, row_key: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        super::time_key(timestamp, row_key, &mut bytes);
+        bytes
+    }
+
     #[test]
     fn rows_are_in_the_order_of_their_times() {
         let keys: Vec<Vec<u8>> =
@@ -307,7 +319,7 @@ mod tests {
         let mut expiry = Expiry::new(10);
         expiry.known_to = vec![END];
         for time in (0..1000).rev() {
-            expiry.added(time_key(time, b"\0k"));
+            expiry.added(&time_key(time, b"\0k"));
         }
         assert_eq!((expiry.ahead.len(), time_of(&expiry.known_to)), (AHEAD_MAX, Some(255)));
         assert!(!expiry.may_be_due(10));

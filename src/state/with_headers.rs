@@ -145,6 +145,21 @@ impl Stores {
     }
 }
 
+impl<K, V> StoreBuilder<TimestampedKeyValueStoreWithHeaders<K, V>> {
+    /// Lets a row live for some event time, as [that of a store without headers](StoreBuilder::with_ttl).
+    ///
+    /// ```
+    /// use kstreams::*;
+    /// use std::time::Duration;
+    ///
+    /// let seen = Stores::timestamped_key_value_with_headers("seen", Utf8, Utf8).with_ttl(Duration::from_secs(3_600));
+    /// ```
+    #[must_use]
+    pub fn with_ttl(self, ttl: Duration) -> Self {
+        self.with_ttl_ms(Some(millis(ttl)))
+    }
+}
+
 fn key_value<K: 'static, V: 'static>(
     name: &str,
     engine: EngineKind,

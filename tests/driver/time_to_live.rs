@@ -203,6 +203,43 @@ fn no_read_of_a_processor_shows_an_expired_row() {
     }
 }
 
+/// Keeps each record with its headers.
+struct Kept(TimestampedKeyValueStoreWithHeaders<String, String>);
+
+impl Processor<String, String> for Kept {
+    type KeyOut = String;
+    type ValueOut = String;
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        ctx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<()> {
+        let rows = self.0.all().collect(ctx)?.len();
+        let Record { key, value, timestamp, headers } = record.clone();
+        self.0.put(ctx, &key, &ValueTimestampHeaders { value, timestamp, headers })?;
+        ctx.forward(record.with_value(rows.to_string()))
+    }
+}
+
+#[test]
+fn rows_with_headers_expire_by_the_times_behind_them() {
+    let builder = StreamsBuilder::new();
+    let store = Stores::timestamped_key_value_with_headers("st", Utf8, Utf8).with_ttl(ms(10));
+    let kept = store.clone();
+    builder
+        .stream("in", text())
+        .process(move |init| Ok(Kept(init.store(&kept)?)), Processed::default().with_store(&store))
+        .to("out", to_text());
+    let mut driver = Driver::new(builder);
+    let mut headers = Headers::new();
+    headers.add("by", "ada");
+    driver.inner.pipe_raw("in", Some(b"a"), Some(b""), 0, headers).unwrap();
+    assert_eq!(driver.drain(), ["out a 0 @0"]);
+    assert_eq!(driver.pipe("in", "b", "", 10), ["out b 1 @10"]);
+    assert_eq!(driver.pipe("in", "b", "", 11), ["out b 1 @11"], "a has gone");
+}
+
 #[test]
 fn rows_of_count_windows_may_expire() {
     let builder = StreamsBuilder::new();
