@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::options::serde_or_missing;
 use super::table_node::{Table, add_and_connect};
 use super::{KGroupedStream, KTable, Materialized};
+use crate::operators::Fold;
 use crate::operators::table::{View, ViewMaker};
 use crate::operators::windowed::changes::EmitStrategy;
 use crate::operators::windowed::count::{CountFunctions, CountStoreSpec, CountWindowAggregate, OpenWindowsView};
-use crate::operators::{Aggregator, Initializer};
 use crate::serdes::{Bytes, CountedSerde, DynSerde, I64, Timestamped};
 use crate::state::{StoreBuilder, StoreKind};
 use crate::topology::{NodeSpec, ProcessorInit, TopologyBuilder};
@@ -64,9 +64,8 @@ impl<K: Clone + 'static, V: Clone + 'static> CountWindowedKStream<K, V> {
     /// A result is emitted as [`emit_strategy`](CountWindowedKStream::emit_strategy) says, with the headers of the record
     /// that led to it; its time is the highest of its records.
     pub fn count(self, materialized: Materialized<K, i64>) -> KTable<Counted<K>, i64> {
-        let aggregator: Aggregator<K, V, i64> = Arc::new(|_, _, count| Some(count? + 1));
         let serde: DynSerde<i64> = Arc::new(I64);
-        self.aggregate_with("KSTREAM-AGGREGATE-", Some(&serde), Some(Arc::new(|| 0)), aggregator, materialized)
+        self.aggregate_with("KSTREAM-AGGREGATE-", Some(&serde), Fold::count(), materialized)
     }
 
     /// Combines the values of each key and window, beginning with the first one: `Fn(row, value) -> row`, where none
@@ -78,12 +77,8 @@ impl<K: Clone + 'static, V: Clone + 'static> CountWindowedKStream<K, V> {
         reducer: impl Fn(V, V) -> R + Send + Sync + 'static,
         materialized: Materialized<K, V>,
     ) -> KTable<Counted<K>, V> {
-        let aggregator: Aggregator<K, V, V> = Arc::new(move |_, value, row| match row {
-            Some(row) => reducer(row, value).into(),
-            None => Some(value),
-        });
         let serde = Arc::clone(&self.grouped.grouped.value);
-        self.aggregate_with("KSTREAM-REDUCE-", Some(&serde), None, aggregator, materialized)
+        self.aggregate_with("KSTREAM-REDUCE-", Some(&serde), Fold::reduce(reducer), materialized)
     }
 
     /// Folds the values of each key and window into a row of another type: `Fn(&key, value, row) -> row`, where none
@@ -111,17 +106,14 @@ impl<K: Clone + 'static, V: Clone + 'static> CountWindowedKStream<K, V> {
         aggregator: impl Fn(&K, V, A) -> R + Send + Sync + 'static,
         materialized: Materialized<K, A>,
     ) -> KTable<Counted<K>, A> {
-        // Without a row before there is always what it begins with: the operator sees to it.
-        let aggregator: Aggregator<K, V, A> = Arc::new(move |key, value, row| aggregator(key, value, row?).into());
-        self.aggregate_with("KSTREAM-AGGREGATE-", None, Some(Arc::new(initializer)), aggregator, materialized)
+        self.aggregate_with("KSTREAM-AGGREGATE-", None, Fold::aggregate(initializer, aggregator), materialized)
     }
 
     fn aggregate_with<A: 'static>(
         mut self,
         prefix: &str,
         serde: Option<&DynSerde<A>>,
-        initializer: Option<Initializer<A>>,
-        aggregator: Aggregator<K, V, A>,
+        fold: Fold<K, V, A>,
         materialized: Materialized<K, A>,
     ) -> KTable<Counted<K>, A> {
         let given = self.grouped.stream.take_given();
@@ -133,6 +125,7 @@ impl<K: Clone + 'static, V: Clone + 'static> CountWindowedKStream<K, V> {
         let parent = self.grouped.partitioned(&mut graph, store.store.name(), is_named);
         let value = Arc::clone(&self.grouped.grouped.value);
         let (windows, emit) = (self.windows, self.emit);
+        let Fold { initializer, aggregator } = fold;
         let (spec, functions) = (store.clone(), CountFunctions { value, initializer, aggregator });
         let make = move |init: &mut ProcessorInit<'_>| {
             CountWindowAggregate::new(init, &spec, windows, emit, functions.clone())

@@ -11,7 +11,7 @@ use super::windows::Windows;
 use super::{Grouped, KStream, KTable, Materialized};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::table_aggregate::TableAggregate;
-use crate::operators::{Aggregator, Initializer};
+use crate::operators::{Aggregator, Fold};
 use crate::record::Change;
 use crate::serdes::{Changed, DynSerde, I64};
 use crate::topology::{Consumed, NodeId, NodeSpec, ProcessorInit, Produced, TopologyBuilder};
@@ -88,9 +88,8 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
     /// Emits the new count of a key with each record, or once per commit where the store is cached; its time is the
     /// highest of its records.
     pub fn count(self, materialized: Materialized<K, i64>) -> KTable<K, i64> {
-        let aggregator: Aggregator<K, V, i64> = Arc::new(|_, _, count| Some(count? + 1));
         let serde: DynSerde<i64> = Arc::new(I64);
-        self.aggregate_with("KSTREAM-AGGREGATE-", Some(&serde), Some(Arc::new(|| 0)), aggregator, materialized)
+        self.aggregate_with("KSTREAM-AGGREGATE-", Some(&serde), Fold::count(), materialized)
     }
 
     /// Combines the values of each key, beginning with the first one: `Fn(row, value) -> row`, where none deletes the row.
@@ -101,12 +100,8 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         reducer: impl Fn(V, V) -> R + Send + Sync + 'static,
         materialized: Materialized<K, V>,
     ) -> KTable<K, V> {
-        let aggregator: Aggregator<K, V, V> = Arc::new(move |_, value, row| match row {
-            Some(row) => reducer(row, value).into(),
-            None => Some(value),
-        });
         let serde = Arc::clone(&self.grouped.value);
-        self.aggregate_with("KSTREAM-REDUCE-", Some(&serde), None, aggregator, materialized)
+        self.aggregate_with("KSTREAM-REDUCE-", Some(&serde), Fold::reduce(reducer), materialized)
     }
 
     /// Folds the values of each key into a row of another type: `Fn(&key, value, row) -> row`, where none deletes the row.
@@ -132,9 +127,7 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         aggregator: impl Fn(&K, V, A) -> R + Send + Sync + 'static,
         materialized: Materialized<K, A>,
     ) -> KTable<K, A> {
-        // Without a row before there is always what it begins with: the operator sees to it.
-        let aggregator: Aggregator<K, V, A> = Arc::new(move |key, value, row| aggregator(key, value, row?).into());
-        self.aggregate_with("KSTREAM-AGGREGATE-", None, Some(Arc::new(initializer)), aggregator, materialized)
+        self.aggregate_with("KSTREAM-AGGREGATE-", None, Fold::aggregate(initializer, aggregator), materialized)
     }
 
     /// Aggregates by key and window: time windows, sliding windows, sessions, one window without an end, or windows of so
@@ -187,8 +180,7 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         mut self,
         prefix: &str,
         serde: Option<&DynSerde<A>>,
-        initializer: Option<Initializer<A>>,
-        aggregator: Aggregator<K, V, A>,
+        fold: Fold<K, V, A>,
         materialized: Materialized<K, A>,
     ) -> KTable<K, A> {
         let given = self.stream.take_given();
@@ -200,8 +192,8 @@ impl<K: 'static, V: 'static> KGroupedStream<K, V> {
         let value = Arc::clone(&self.grouped.value);
         let spec = store.spec.clone();
         let make = move |init: &mut ProcessorInit<'_>| {
-            let (rows, value, aggregator) = (spec.open(init)?, Arc::clone(&value), Arc::clone(&aggregator));
-            let initializer = initializer.as_ref().map(Arc::clone);
+            let (rows, value, aggregator) = (spec.open(init)?, Arc::clone(&value), Arc::clone(&fold.aggregator));
+            let initializer = fold.initializer.as_ref().map(Arc::clone);
             Ok(Aggregate { name: init.node_name(), rows, value, aggregator, initializer })
         };
         let node = graph.append(NodeSpec::processor::<K, V, _>(&name, make), &[parent]);

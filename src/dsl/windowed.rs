@@ -14,7 +14,7 @@ use crate::operators::windowed::late::ForwardLate;
 use crate::operators::windowed::session::{Merger, SessionAggregate, SessionFunctions};
 use crate::operators::windowed::sliding::{SlidingAggregate, SlidingFunctions};
 use crate::operators::windowed::time::{Grid, TimeWindowAggregate};
-use crate::operators::{Aggregator, Initializer};
+use crate::operators::{Aggregator, Fold, Initializer};
 use crate::serdes::{DynSerde, I64, SessionWindowedSerde, TimeWindowedSerde};
 use crate::topology::{NodeId, NodeSpec, ProcessorInit, TopologyBuilder};
 use crate::window::{SessionWindows, StoredWindows, Windowed};
@@ -94,9 +94,8 @@ impl<K: Clone + 'static, V: Clone + 'static> TimeWindowedKStream<K, V> {
     /// Emits the new count with each record, or once per commit where the store is cached, or as
     /// [`emit_strategy`](TimeWindowedKStream::emit_strategy) says; its time is the highest of its records.
     pub fn count(self, materialized: Materialized<K, i64>) -> KTable<Windowed<K>, i64> {
-        let aggregator: Aggregator<K, V, i64> = Arc::new(|_, _, count| Some(count? + 1));
         let serde: DynSerde<i64> = Arc::new(I64);
-        self.aggregate_with("KSTREAM-AGGREGATE-", Some(&serde), Some(Arc::new(|| 0)), aggregator, materialized)
+        self.aggregate_with("KSTREAM-AGGREGATE-", Some(&serde), Fold::count(), materialized)
     }
 
     /// Combines the values of each key and window, beginning with the first one: `Fn(row, value) -> row`, where none
@@ -106,12 +105,8 @@ impl<K: Clone + 'static, V: Clone + 'static> TimeWindowedKStream<K, V> {
         reducer: impl Fn(V, V) -> R + Send + Sync + 'static,
         materialized: Materialized<K, V>,
     ) -> KTable<Windowed<K>, V> {
-        let aggregator: Aggregator<K, V, V> = Arc::new(move |_, value, row| match row {
-            Some(row) => reducer(row, value).into(),
-            None => Some(value),
-        });
         let serde = Arc::clone(&self.grouped.grouped.value);
-        self.aggregate_with("KSTREAM-REDUCE-", Some(&serde), None, aggregator, materialized)
+        self.aggregate_with("KSTREAM-REDUCE-", Some(&serde), Fold::reduce(reducer), materialized)
     }
 
     /// Folds the values of each key and window into a row of another type: `Fn(&key, value, row) -> row`, where none
@@ -122,17 +117,14 @@ impl<K: Clone + 'static, V: Clone + 'static> TimeWindowedKStream<K, V> {
         aggregator: impl Fn(&K, V, A) -> R + Send + Sync + 'static,
         materialized: Materialized<K, A>,
     ) -> KTable<Windowed<K>, A> {
-        // Without a row before there is always what it begins with: the operator sees to it.
-        let aggregator: Aggregator<K, V, A> = Arc::new(move |key, value, row| aggregator(key, value, row?).into());
-        self.aggregate_with("KSTREAM-AGGREGATE-", None, Some(Arc::new(initializer)), aggregator, materialized)
+        self.aggregate_with("KSTREAM-AGGREGATE-", None, Fold::aggregate(initializer, aggregator), materialized)
     }
 
     fn aggregate_with<A: 'static>(
         mut self,
         prefix: &str,
         serde: Option<&DynSerde<A>>,
-        initializer: Option<Initializer<A>>,
-        aggregator: Aggregator<K, V, A>,
+        fold: Fold<K, V, A>,
         materialized: Materialized<K, A>,
     ) -> KTable<Windowed<K>, A> {
         let given = self.grouped.stream.take_given();
@@ -144,6 +136,7 @@ impl<K: Clone + 'static, V: Clone + 'static> TimeWindowedKStream<K, V> {
         let parent = self.grouped.partitioned(&mut graph, store.spec.store.name(), store.is_named);
         let value = Arc::clone(&self.grouped.grouped.value);
         let late = self.on_late.as_ref().map(|_| late_name(&name));
+        let Fold { initializer, aggregator } = fold;
         let functions = WindowFunctions { value, initializer, aggregator, late: late.clone() };
         let node = append_windows(&mut graph, &name, parent, &self.windows, &store, functions);
         add_and_connect(&mut graph, node, &store.spec.store.spec, store.is_named);
@@ -315,9 +308,10 @@ impl<K: Clone + 'static, V: Clone + 'static> SessionWindowedKStream<K, V> {
     /// Counts the records of each key and session. The time of a result is the end of its session.
     pub fn count(self, materialized: Materialized<K, i64>) -> KTable<Windowed<K>, i64> {
         let serde: DynSerde<i64> = Arc::new(I64);
+        let Fold { initializer, aggregator } = Fold::count();
         let functions = SessionFunctions {
-            initializer: Some(Arc::new(|| 0)),
-            aggregator: Arc::new(|_, _, count| Some(count? + 1)),
+            initializer,
+            aggregator,
             merger: Arc::new(|_, one, other| Some(one? + other)),
             late: None,
         };

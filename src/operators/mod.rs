@@ -2,6 +2,7 @@
 
 pub(crate) mod aggregate;
 mod fixed_key;
+mod fold;
 pub(crate) mod foreign_key_join;
 pub(crate) mod global_join;
 pub(crate) mod grace_join;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 pub(crate) use fixed_key::FixedKey;
 pub use fixed_key::{FixedKeyContext, FixedKeyProcessor, FixedKeyRecord};
+pub(crate) use fold::Fold;
 pub use map_values_async::AsyncOrder;
 pub use table_transform::{TransformContext, ValueTransformerWithKey};
 pub use windowed::changes::EmitStrategy;
