@@ -43,6 +43,7 @@ impl BenchGroup {
             promised: Vec::new(),
             standby: Vec::new(),
             lags: Vec::new(),
+            sizes: Vec::new(),
         });
     }
 

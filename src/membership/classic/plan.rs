@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::assignor::{AssignmentInput, AssignorMember, AssignorSettings, MemberTasks, Share, TaskToAssign, assign};
 use super::protocol::{GroupMember, MemberAssignment};
+use super::task_set::Lag;
 use super::user_data::{Assignment, Fence, Host, HostDetail, Standing, Subscription, VERSION};
 use crate::record::TopicPartition;
 use crate::topology::{TaskId, TopologyFingerprint};
@@ -58,11 +59,17 @@ pub(crate) struct Plan {
 pub(crate) fn plan(members: &[GroupMember], catalog: &TaskCatalog, settings: &PlanSettings<'_>) -> Plan {
     let told: Vec<Option<Subscription>> =
         members.iter().map(|member| Subscription::decode(&member.user_data).ok()).collect();
-    let (given, is_settled) = decide(members, &told, catalog, settings.assignor);
+    let claims = || told.iter().flatten().flat_map(|told| told.active.iter().map(move |task| (told, task)));
+    let is_alike = |(told, task): &(&Subscription, &TaskId)| Alike::new(&catalog.topology, told).is(**task);
+    let claimed: FxHashSet<TaskId> = claims().filter(is_alike).map(|(_, task)| *task).collect();
+    let (mut given, mut is_settled) = decide(members, &told, catalog, settings.assignor);
+    if !claims().all(|claim| is_alike(&claim)) {
+        is_settled = false;
+        given.iter_mut().for_each(|(_, tasks)| hold_back(tasks, &claimed));
+    }
 
     let hosts = hosts(&told, &given);
     let gone = gone(settings.known, &told);
-    let claimed: FxHashSet<TaskId> = told.iter().flatten().flat_map(|told| &told.active).copied().collect();
     let understood = told.iter().flatten().map(|told| told.understands).min().unwrap_or(VERSION).min(VERSION);
     let stateful: FxHashSet<TaskId> =
         catalog.tasks.iter().filter(|task| task.is_stateful).map(|task| task.id).collect();
@@ -135,13 +142,42 @@ fn decide(
     (told.iter().map(standing).collect(), assignment.is_settled)
 }
 
-fn candidate(member: &GroupMember, told: &Subscription, topology: &TopologyFingerprint) -> AssignorMember {
-    // What it calls a task is the same task only where the sub-topology is.
-    let is_alike = |task: &TaskId| {
-        let parts = (topology.parts.get(task.sub_topology), told.topology.parts.get(task.sub_topology));
+/// Who runs a sub-topology of another program may read anything in it. Until it has let go of that, nobody gets what they
+/// do not have.
+fn hold_back(tasks: &mut MemberTasks, claimed: &FxHashSet<TaskId>) {
+    let (active, held_back): (Vec<_>, Vec<_>) = tasks.active.drain(..).partition(|task| claimed.contains(task));
+    tasks.active = active;
+    tasks.awaiting.extend(held_back);
+    tasks.awaiting.sort_unstable();
+}
+
+/// What a member calls a task is the same task only where the sub-topology is.
+struct Alike<'a> {
+    ours: &'a TopologyFingerprint,
+    theirs: &'a TopologyFingerprint,
+}
+
+impl Alike<'_> {
+    fn new<'a>(ours: &'a TopologyFingerprint, told: &'a Subscription) -> Alike<'a> {
+        Alike { ours, theirs: &told.topology }
+    }
+
+    fn is(&self, task: TaskId) -> bool {
+        let parts = (self.ours.parts.get(task.sub_topology), self.theirs.parts.get(task.sub_topology));
         matches!(parts, (Some(ours), Some(theirs)) if ours == theirs)
-    };
-    let alike = |tasks: &[TaskId]| tasks.iter().copied().filter(is_alike).collect();
+    }
+
+    fn only(&self, tasks: &[TaskId]) -> Vec<TaskId> {
+        tasks.iter().copied().filter(|task| self.is(*task)).collect()
+    }
+
+    fn lags(&self, lags: &[(TaskId, Lag)]) -> Vec<(TaskId, Lag)> {
+        lags.iter().copied().filter(|(task, _)| self.is(*task)).collect()
+    }
+}
+
+fn candidate(member: &GroupMember, told: &Subscription, topology: &TopologyFingerprint) -> AssignorMember {
+    let alike = Alike::new(topology, told);
     AssignorMember {
         member: member.id.clone(),
         process: told.process,
@@ -154,10 +190,11 @@ fn candidate(member: &GroupMember, told: &Subscription, topology: &TopologyFinge
             (false, true) => Share::Full,
             (false, false) => Share::Kept,
         },
-        active: alike(&told.active),
-        promised: alike(&told.promised),
-        standby: alike(&told.standby),
-        lags: told.lags.iter().copied().filter(|(task, _)| is_alike(task)).collect(),
+        active: alike.only(&told.active),
+        promised: alike.only(&told.promised),
+        standby: alike.only(&told.standby),
+        lags: alike.lags(&told.lags),
+        sizes: alike.lags(&told.sizes),
     }
 }
 

@@ -64,6 +64,7 @@ impl Assignor for TaskAssignor {
             promised: self.promised.clone(),
             standby: Vec::new(),
             lags: Vec::new(),
+            sizes: Vec::new(),
         };
         subscription.encode()
     }

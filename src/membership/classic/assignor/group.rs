@@ -25,11 +25,20 @@ pub(super) struct Group<'a> {
     /// The process that must let go of a task before another one gets it.
     pub claims: Vec<Option<usize>>,
     /// The process that was told to wait for it, or that had it before it was restarted.
-    pub promises: Vec<Option<usize>>,
+    pub promises: Vec<Option<Promise>>,
     /// (process, rank) of each state of a task, by process.
     state: PerTask<(usize, Rank)>,
+    /// The rank of a process without state of a task: little, where there is little to read.
+    absent: Vec<Rank>,
     /// Processes that a standby runs on, the most advanced first.
     standbys: PerTask<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Promise {
+    pub process: usize,
+    /// Made by the last assignment, which knew why: it holds even where that process has not caught up.
+    pub is_fresh: bool,
 }
 
 pub(super) struct Process<'a> {
@@ -59,6 +68,7 @@ impl<'a> Group<'a> {
         let mut promises = Strongest::new(tasks.len());
         let mut states: Vec<(usize, (usize, Rank))> = Vec::new();
         let mut standbys: Vec<(usize, (Rank, usize))> = Vec::new();
+        let mut absent = vec![ABSENT; tasks.len()];
         for members in members.chunk_by(|(_, a), (_, b)| a.process == b.process) {
             let process = processes.len();
             let number = |task: &TaskId| numbers.get(task).copied();
@@ -73,6 +83,11 @@ impl<'a> Group<'a> {
                 let lags = member.lags.iter().filter_map(|(task, lag)| Some((number(task)?, *lag)));
                 states
                     .extend(lags.map(|(task, lag)| (task, (process, lag.map_or(UNKNOWN, |lag| lag.min(UNKNOWN - 1))))));
+                for (task, size) in member.sizes.iter().filter_map(|(task, size)| Some((number(task)?, (*size)?))) {
+                    if let Some(absent) = absent.get_mut(task) {
+                        *absent = size.min(UNKNOWN - 1);
+                    }
+                }
                 standbys.extend(member.standby.iter().filter_map(number).map(|task| (task, (UNKNOWN, process))));
                 let share = if !is_open && member.share == Share::Leaving { Share::Full } else { member.share };
                 let capacity = member.workers.clamp(1, WORKERS_MAX);
@@ -98,14 +113,16 @@ impl<'a> Group<'a> {
         let state = PerTask::new(tasks.len(), states);
 
         for (task, (rank, process)) in &mut standbys {
-            *rank = rank_in(state.of(*task), *process);
+            *rank = rank_in(state.of(*task), *process).unwrap_or(ABSENT);
         }
         standbys.sort_unstable();
         standbys.dedup();
         let standbys = standbys.into_iter().map(|(task, (_, process))| (task, process)).collect();
         let standbys = PerTask::new(tasks.len(), standbys);
-        let promises = promises.into_processes();
-        Group { settings: &input.settings, tasks, processes, claims, promises, state, standbys }
+        let last = input.members.iter().map(|member| member.generation).max().unwrap_or(-1).max(0);
+        let promise = |(generation, Reverse(process))| Promise { process, is_fresh: generation == last };
+        let promises = promises.0.into_iter().map(|strongest| strongest.map(promise)).collect();
+        Group { settings: &input.settings, tasks, processes, claims, promises, state, absent, standbys }
     }
 
     pub(super) fn state(&self, task: usize) -> &[(usize, Rank)] {
@@ -117,7 +134,8 @@ impl<'a> Group<'a> {
     }
 
     pub(super) fn rank(&self, task: usize, process: usize) -> Rank {
-        rank_in(self.state.of(task), process)
+        let absent = || self.absent.get(task).copied().unwrap_or(ABSENT);
+        rank_in(self.state.of(task), process).unwrap_or_else(absent)
     }
 
     pub(super) fn has_caught_up(&self, rank: Rank) -> bool {
@@ -138,8 +156,8 @@ impl<'a> Group<'a> {
     }
 }
 
-fn rank_in(state: &[(usize, Rank)], process: usize) -> Rank {
-    state.iter().find(|(holder, _)| *holder == process).map_or(ABSENT, |(_, rank)| *rank)
+fn rank_in(state: &[(usize, Rank)], process: usize) -> Option<Rank> {
+    state.iter().find(|(holder, _)| *holder == process).map(|(_, rank)| *rank)
 }
 
 /// Of those who say that a task is theirs, the one with the latest generation.

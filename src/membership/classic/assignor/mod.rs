@@ -75,6 +75,8 @@ pub(crate) struct AssignorMember {
     pub standby: Vec<TaskId>,
     /// Of every task with state here. An active one that is not among them has caught up.
     pub lags: Vec<(TaskId, Lag)>,
+    /// Of active tasks: what a process without any of their state lacks.
+    pub sizes: Vec<(TaskId, Lag)>,
 }
 
 /// What a member may have.
@@ -94,7 +96,7 @@ pub(crate) struct AssignorSettings {
     pub num_standby: usize,
     /// Warm-ups at a time on one process; at least one.
     pub max_warmups: usize,
-    /// A state that lacks no more records than this has caught up.
+    /// A state that lacks no more records than this has caught up; where there are no more at all, one need not be there.
     pub acceptable_lag: u64,
     /// The tags in which a task's processes are to differ, the most important first.
     pub rack_tags: Vec<String>,

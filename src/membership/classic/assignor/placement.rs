@@ -64,11 +64,12 @@ fn count(group: &Group<'_>, tasks: &[usize], owners: &[Option<usize>]) -> Vec<u3
 }
 
 fn owner_of_stateless(group: &Group<'_>, task: usize) -> Option<usize> {
-    group.claims[task].or(group.promises[task].filter(|process| group.is_open(*process)))
+    let promise = group.promises[task].filter(|promise| group.is_open(promise.process));
+    group.claims[task].or(promise.map(|promise| promise.process))
 }
 
 /// Where each task with state is, or can run at once: with whoever has it, unless that one is behind and another has caught
-/// up; else where it was promised; else with the emptiest of those that have caught up; else with the most advanced.
+/// up; else where it was promised, which may be behind if the promise is of late; else with the emptiest of those that have caught up; else with the most advanced.
 /// Nobody, where nobody has state.
 fn adopt(group: &Group<'_>, tasks: &[usize]) -> Vec<Option<usize>> {
     let mut owners = vec![None; group.tasks.len()];
@@ -77,9 +78,13 @@ fn adopt(group: &Group<'_>, tasks: &[usize]) -> Vec<Option<usize>> {
         let caught_up = |(process, rank): &(usize, Rank)| group.is_open(*process) && group.has_caught_up(*rank);
         let ready = group.state(task).iter().filter(|state| caught_up(state)).count();
         let has_caught_up = |process: usize| group.has_caught_up(group.rank(task, process));
-        let promised = group.promises[task].filter(|process| group.is_open(*process));
-        let first_choice = group.claims[task].or(promised);
-        match first_choice.filter(|process| ready == 0 || has_caught_up(*process)) {
+        let promise = group.promises[task].filter(|promise| group.is_open(promise.process));
+        let is_fresh = promise.is_some_and(|promise| promise.is_fresh);
+        let (first_choice, may_be_behind) = match group.claims[task] {
+            Some(owner) => (Some(owner), false),
+            None => (promise.map(|promise| promise.process), is_fresh),
+        };
+        match first_choice.filter(|process| ready == 0 || may_be_behind || has_caught_up(*process)) {
             Some(owner) => owners[task] = Some(owner),
             None => orphans.push((if ready == 0 { usize::MAX } else { ready }, task)),
         }

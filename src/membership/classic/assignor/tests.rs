@@ -33,6 +33,7 @@ fn member(number: u8, workers: u32) -> AssignorMember {
         promised: Vec::new(),
         standby: Vec::new(),
         lags: Vec::new(),
+        sizes: Vec::new(),
     }
 }
 
@@ -46,11 +47,13 @@ struct Life {
     /// By process: what is on its disk.
     disks: BTreeMap<Uuid, BTreeMap<TaskId, u64>>,
     last: Option<GroupAssignment>,
+    /// What owners tell of a task, by its partition.
+    size: fn(i32) -> Lag,
 }
 
 impl Life {
     fn new(tasks: Vec<TaskToAssign>, settings: AssignorSettings) -> Life {
-        Life { tasks, settings, generation: 0, members: Vec::new(), disks: BTreeMap::new(), last: None }
+        Life { tasks, settings, generation: 0, members: Vec::new(), disks: BTreeMap::new(), last: None, size: |_| None }
     }
 
     fn is_stateful(&self, id: TaskId) -> bool {
@@ -62,6 +65,7 @@ impl Life {
         for member in &mut members {
             let disk = self.disks.get(&member.process).into_iter().flatten();
             member.lags = disk.map(|(task, lag)| (*task, Some(*lag))).collect();
+            member.sizes = member.active.iter().map(|task| (*task, (self.size)(task.partition))).collect();
         }
         AssignmentInput { tasks: self.tasks.clone(), members, settings: self.settings.clone() }
     }
@@ -335,12 +339,48 @@ fn a_task_that_nobody_has_runs_where_it_can_although_it_belongs_elsewhere() {
 }
 
 #[test]
+fn a_task_with_hardly_any_state_moves_at_once() {
+    let acceptable = settings(0).acceptable_lag;
+    for (size, moves) in [(Some(acceptable), true), (Some(acceptable + 1), false), (None, false)] {
+        let mut owner = member(0, 1);
+        owner.active = vec![task(0, 0), task(0, 1)];
+        owner.sizes = owner.active.iter().map(|id| (*id, size)).collect();
+        let given = once(2, vec![owner, member(1, 1)]);
+        assert_eq!(
+            (given.members[1].awaiting.len() == 1, given.members[1].warmup.is_empty()),
+            (moves, moves),
+            "{size:?}"
+        );
+    }
+}
+
+#[test]
 fn a_task_that_was_promised_goes_where_it_was_promised() {
     for promised_to in 0..3 {
         let mut members: Vec<_> = (0..3).map(|number| with_lags(number, &[(0, Some(0))])).collect();
         members[promised_to].promised = vec![task(0, 0)];
         assert_eq!(once(1, members).members[promised_to].active, [task(0, 0)]);
     }
+    // An old promise is no reason to wait for a state that is behind; one of the last assignment has been thought of.
+    for (generation, heir) in [(-1, 1), (4, 1), (5, 0)] {
+        let mut members = vec![with_lags(0, &[(0, Some(1_000_000))]), with_lags(1, &[(0, Some(0))])];
+        (members[0].promised, members[0].generation, members[1].generation) = (vec![task(0, 0)], generation, 5);
+        assert_eq!(once(1, members).members[heir].active, [task(0, 0)]);
+    }
+}
+
+#[test]
+fn what_moves_without_a_warm_up_does_not_come_back() {
+    let mut life = Life { size: |_| Some(1), ..Life::new(tasks(&[(8, true)]), settings(0)) };
+    life.join(1, 1);
+    life.rebalance();
+    life.join(2, 1);
+    assert_eq!(life.rebalance().members[1].awaiting.len(), 4);
+    // Nobody tells how small it is while nobody has it.
+    let given = life.rebalance();
+    assert_eq!((given.members[1].active.len(), given.is_settled), (4, true));
+    life.catch_up();
+    life.check_sticky();
 }
 
 #[test]

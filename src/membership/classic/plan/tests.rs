@@ -41,6 +41,7 @@ fn told(number: u8, catalog: &TaskCatalog) -> Subscription {
         promised: Vec::new(),
         standby: Vec::new(),
         lags: Vec::new(),
+        sizes: Vec::new(),
     }
 }
 
@@ -103,7 +104,7 @@ fn members_that_are_not_understood_or_run_something_else_are_told_and_the_others
     (other.whole, other.parts[1]) = (2, 99);
     let changed =
         Subscription { topology: other, active: vec![task(0, 0), task(1, 0)], generation: 4, ..told(2, &catalog) };
-    let twin = Subscription { started_ms: 1, ..told(0, &catalog) };
+    let twin = Subscription { started_ms: 1, generation: 4, ..told(0, &catalog) };
     let members = [
         member(0, twin.encode()),
         member(1, b"garbage".to_vec()),
@@ -114,12 +115,18 @@ fn members_that_are_not_understood_or_run_something_else_are_told_and_the_others
     let standings = [Standing::Member, Standing::Unreadable, Standing::OtherTopology, Standing::Superseded];
     let given = read(&plan);
     assert_eq!(given.iter().map(|given| given.standing).collect::<Vec<_>>(), standings);
-    // It keeps what is the same for both, and nobody takes the rest for its own.
+    // It keeps what is the same for both. The others wait until it has let go of the rest, whatever that reads.
     assert_eq!(given[2].active, [task(0, 0)]);
-    assert_eq!(given[0].active, [task(0, 1), task(1, 0), task(1, 1)]);
+    assert_eq!((&given[0].active[..], &given[0].awaiting[..]), (&[][..], &[task(0, 1), task(1, 0), task(1, 1)][..]));
     assert!(given[1].active.is_empty() && given[3].active.is_empty());
-    assert_eq!(plan.refused.len(), 3);
+    assert_eq!((plan.refused.len(), plan.is_settled), (3, false));
     assert_eq!(given[0].hosts.len(), 2);
+
+    let twin = Subscription { promised: given[0].awaiting.clone(), ..twin };
+    let changed = Subscription { active: given[2].active.clone(), ..changed };
+    let members = [member(0, twin.encode()), member(2, changed.encode())];
+    let plan = planned(&members, &catalog, &[], &AssignorSettings::default());
+    assert_eq!((&read(&plan)[0].active, plan.is_settled), (&given[0].awaiting, true));
 }
 
 #[test]
@@ -151,7 +158,7 @@ fn who_takes_over_from_a_dead_process_is_to_fence_it() {
 fn a_hundred_members_with_ten_thousand_tasks_fit_into_a_record() {
     let catalog = catalog(20, 500);
     let settings = AssignorSettings { num_standby: 1, ..AssignorSettings::default() };
-    for (has_endpoints, detail, most) in [(true, HostDetail::Processes, 700), (false, HostDetail::Whole, 420)] {
+    for (has_endpoints, detail, most) in [(true, HostDetail::Processes, 740), (false, HostDetail::Whole, 460)] {
         let subscription = |number: u8| Subscription {
             endpoint: has_endpoints.then(|| format!("worker-{number}.service.local:8080")),
             ..told(number, &catalog)
@@ -163,6 +170,7 @@ fn a_hundred_members_with_ten_thousand_tasks_fit_into_a_record() {
         for (number, assignment) in (0_u8..).zip(read(&plan)) {
             let claim = Subscription {
                 lags: assignment.standby.iter().map(|task| (*task, Some(1000))).collect(),
+                sizes: assignment.active.iter().map(|task| (*task, Some(1_000_000))).collect(),
                 active: assignment.active,
                 standby: assignment.standby,
                 generation: 5,

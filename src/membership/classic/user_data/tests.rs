@@ -26,6 +26,7 @@ fn subscription() -> Subscription {
         promised: vec![task(0, 2)],
         standby: vec![task(1, 300)],
         lags: vec![(task(0, 2), None), (task(1, 0), Some(0)), (task(1, 300), Some(1000))],
+        sizes: vec![(task(0, 1), Some(200))],
     }
 }
 
@@ -82,6 +83,7 @@ fn the_bytes_of_a_subscription_are_the_ones_of_version_1() {
         "010101ac02",                       // standby: 1 { 300 }
         "0200010200",                       // lags: 0 { 2: unknown },
         "00020001ab02e907",                 // 1 { 0: 0, 300: 1000 }
+        "01000101c901",                     // sizes: 0 { 1: 200 }
     ];
     assert_eq!(hex(&subscription().encode()), expected.concat());
 }
@@ -174,11 +176,11 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
     let numbers = (any::<[u8; 16]>(), any::<u64>(), any::<u64>(), any::<i32>(), any::<bool>(), any::<u32>());
     let texts = (proptest::option::of("[a-z:0-9]{1,20}"), ".{0,20}", vec((".{0,5}", ".{0,5}"), 0..4));
     let topology = (any::<u64>(), vec(any::<u32>(), 0..5));
-    let tasks = (tasks_strategy(), tasks_strategy(), tasks_strategy(), lags_strategy());
+    let tasks = (tasks_strategy(), tasks_strategy(), tasks_strategy(), lags_strategy(), lags_strategy());
     (numbers, texts, topology, tasks).prop_map(|(numbers, texts, (whole, parts), tasks)| {
         let (process, started_ms, joins, generation, is_leaving, workers) = numbers;
         let (endpoint, transactional_id_prefix, tags) = texts;
-        let (active, promised, standby, lags) = tasks;
+        let (active, promised, standby, lags, sizes) = tasks;
         Subscription {
             understands: 1,
             assignor_version: 1,
@@ -196,6 +198,7 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
             promised,
             standby,
             lags,
+            sizes,
         }
     })
 }
@@ -238,7 +241,7 @@ proptest! {
     fn a_subscription_is_read_as_it_was_written(mut wanted in subscriptions()) {
         let read = Subscription::decode(&wanted.encode()).unwrap();
         // The one lag that has no room beside "not known".
-        wanted.lags.iter_mut().for_each(|(_, lag)| *lag = lag.map(|lag| lag.min(u64::MAX - 1)));
+        wanted.lags.iter_mut().chain(&mut wanted.sizes).for_each(|(_, lag)| *lag = lag.map(|lag| lag.min(u64::MAX - 1)));
         prop_assert_eq!(read, wanted);
     }
 

@@ -86,7 +86,11 @@ fn lives() -> impl Strategy<Value = Life> {
     let settings = (0..3_usize, 1..4_usize, 0..3_usize);
     (shape, settings).prop_map(|(shape, (num_standby, max_warmups, tags))| {
         let rack_tags = [RACK, "zone"].iter().take(tags).map(|tag| (*tag).to_owned()).collect();
-        Life::new(tasks(&shape), AssignorSettings { num_standby, max_warmups, acceptable_lag: 100, rack_tags })
+        let settings = AssignorSettings { num_standby, max_warmups, acceptable_lag: 100, rack_tags };
+        Life {
+            size: |partition| Some(partition.unsigned_abs().into()).map(|size: u64| size * 30),
+            ..Life::new(tasks(&shape), settings)
+        }
     })
 }
 
