@@ -126,6 +126,46 @@ fn a_result_that_has_expired_by_itself_is_not_taken_for_an_old_one() {
 }
 
 #[test]
+fn a_row_of_several_streams_expires_once() {
+    let builder = StreamsBuilder::new();
+    let stream = |topic: &str| builder.stream(topic, text()).group_by_key(grouped());
+    stream("one")
+        .cogroup(|_, value, row: String| row + &value)
+        .cogroup(stream("other"), |_, value, row| row + "-" + &value)
+        .aggregate(String::new, rows("rows").with_value_serde(Utf8))
+        .to_stream()
+        .to("out", to_text());
+    let mut driver = Driver::new(builder);
+    driver.pipe("one", "k", "a", 0);
+    assert_eq!(driver.pipe("other", "k", "b", 1), ["out k a-b @1"]);
+    assert_eq!(driver.pipe("other", "x", "c", 12), ["out k - @12", "out x -c @12"]);
+}
+
+#[test]
+fn a_foreign_key_join_loses_its_results_with_either_row() {
+    let builder = StreamsBuilder::new();
+    let orders = builder.table("orders", text(), rows("o"));
+    let customers = builder.table("customers", text(), rows("c"));
+    orders
+        .join_foreign_key(
+            &customers,
+            |_, customer: &String| Some(customer.clone()),
+            |order, name| format!("{order}:{name}"),
+            TableJoined::default(),
+        )
+        .to_stream()
+        .to("out", to_text());
+    let mut driver = Driver::new(builder);
+    driver.pipe("customers", "ada", "A", 0);
+    assert_eq!(driver.pipe("orders", "1", "ada", 5), ["out 1 ada:A @5"]);
+    assert_eq!(driver.pipe("customers", "ben", "B", 11), ["out 1 - @11"], "its customer has gone");
+    assert_eq!(driver.pipe("orders", "2", "ben", 12), ["out 2 ben:B @12"]);
+    let changes = driver.pipe("customers", "ben", "BB", 20);
+    assert_eq!(changes, ["out 2 ben:BB @20", "out 1 - @20"], "the first order has gone, too: as when it is deleted");
+    assert_eq!(driver.pipe("orders", "3", "nobody", 23), ["out 2 - @23"], "the order has gone");
+}
+
+#[test]
 fn a_cached_table_tells_with_its_commit() {
     let builder = StreamsBuilder::new();
     builder.table("table", text(), rows("rows")).to_stream().to("out", to_text());
