@@ -133,7 +133,7 @@ fn heard(lane: &mut Lane, outcome: Outcome, now: Instant) -> Option<GroupAnswer>
                 }
                 Err(malformed) => {
                     tracing::warn!(?request, %malformed, "the coordinator sent what is no answer");
-                    lane.hang_up();
+                    lane.hang_up(now);
                     Some(GroupAnswer::Disconnected(request))
                 }
             }

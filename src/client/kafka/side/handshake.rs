@@ -113,6 +113,8 @@ mod tests {
     use super::super::sasl::Secret;
     use super::*;
 
+    use proptest::prelude::*;
+
     const VERSIONS: &[u8] = b"\0\0\x02\0\x0b\0\0\0\x09\0\0\0\0\0\0";
 
     fn alice() -> Mechanism {
@@ -161,5 +163,17 @@ mod tests {
     fn something_else_than_kafka_is_told() {
         let (mut handshake, ..) = Handshake::begin(None);
         assert!(matches!(handshake.on(b"HTTP/1.1 400"), Err(Failure::Lost(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_end_the_process(bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 3)) {
+            for good in [&[][..], &[VERSIONS], &[VERSIONS, b"\0\0\0\0\0\0"]] {
+                let (mut handshake, ..) = Handshake::begin(Some(alice()));
+                for body in good.iter().copied().chain(bodies.iter().map(Vec::as_slice)) {
+                    let _ = handshake.on(body);
+                }
+            }
+        }
     }
 }

@@ -64,7 +64,13 @@ pub(super) enum Outcome {
 enum Stage {
     Down,
     Pause(Instant),
-    Up { link: Box<Link>, peer: Address, open_by: Instant },
+    Up {
+        link: Box<Link>,
+        peer: Address,
+        open_by: Instant,
+        /// Whether it has answered a request.
+        served: bool,
+    },
 }
 
 /// What a look at the lane came to.
@@ -151,9 +157,9 @@ impl Lane {
         self.errand = Some(errand);
     }
 
-    /// Closes the connection: what comes on it is not to be trusted, or belongs to a request that was given up.
-    pub(super) fn hang_up(&mut self) {
-        self.stage = Stage::Down;
+    /// Closes the connection, because what comes on it is not to be trusted.
+    pub(super) fn hang_up(&mut self, now: Instant) {
+        self.stage = Stage::Pause(now + jittered(self.settings.backoff_min));
     }
 
     /// When there is something to do even if the socket keeps still.
@@ -189,7 +195,7 @@ impl Lane {
             Stage::Down if self.errand.is_none() => Ok(Step::Wait),
             Stage::Pause(until) if now < *until => Ok(Step::Wait),
             Stage::Down | Stage::Pause(_) => self.connect(now, registry),
-            Stage::Up { link, peer, open_by } => match link.drive(now).map_err(|failure| failure.at(peer))? {
+            Stage::Up { link, peer, open_by, .. } => match link.drive(now).map_err(|failure| failure.at(peer))? {
                 Progress::Waiting if !link.is_open() && now >= *open_by => {
                     Err(Failure::Lost("no answer to a new connection".to_owned()).at(peer))
                 }
@@ -211,7 +217,8 @@ impl Lane {
         let link = Link::connect(address, &peer.host, &self.settings.security, &self.client_id, at)
             .map_err(|failure| failure.at(&peer))?;
         tracing::debug!(group = %self.group, %peer, %address, "connecting");
-        self.stage = Stage::Up { link: Box::new(link), peer, open_by: now + self.settings.connect_timeout };
+        let open_by = now + self.settings.connect_timeout;
+        self.stage = Stage::Up { link: Box::new(link), peer, open_by, served: false };
         Ok(Step::On)
     }
 
@@ -243,7 +250,6 @@ impl Lane {
 
     /// The connection is open, and nothing is asked on it.
     fn idle(&mut self, now: Instant) -> Result<Step, Failure> {
-        self.failures = 0;
         self.untried.clear();
         let (Some(errand), Stage::Up { link, peer, .. }) = (&mut self.errand, &mut self.stage) else {
             return Ok(Step::Wait);
@@ -276,6 +282,11 @@ impl Lane {
         let Some(mut errand) = self.errand.take() else {
             return Err(Failure::Lost("it answers what was not asked".to_owned()));
         };
+        // Not before: a broker that takes connections and no requests would be asked without a pause.
+        self.failures = 0;
+        if let Stage::Up { served, .. } = &mut self.stage {
+            *served = true;
+        }
         if let Phase::Sent(version) = errand.phase {
             return Ok(Step::Done(Outcome::Answer { errand, version, body }));
         }
@@ -309,35 +320,42 @@ impl Lane {
     /// The connection is gone, or was never made.
     fn lost(&mut self, failure: Failure, now: Instant) -> Step {
         let was_open = matches!(&self.stage, Stage::Up { link, .. } if link.is_open());
-        let Some(errand) = self.errand.take() else {
+        let was_idle = matches!(&self.stage, Stage::Up { served: true, .. });
+        self.stage = Stage::Down;
+        let Some(mut errand) = self.errand.take() else { return Step::Wait };
+        let denied = matches!(failure, Failure::Denied(_));
+        if was_idle && errand.phase == Phase::Unsent && !denied {
             // Brokers close what has been idle for ten minutes: it says nothing about the coordinator.
-            self.stage = Stage::Down;
-            return Step::Wait;
-        };
-        tracing::debug!(group = %self.group, %failure, "a side connection is lost");
+            self.errand = Some(errand);
+            return Step::On;
+        }
+        if was_open || denied || self.untried.is_empty() {
+            self.untried.clear();
+            self.failures = self.failures.saturating_add(1);
+            self.stage = Stage::Pause(now + self.pause());
+            if self.failures == self.servers() && !denied {
+                tracing::warn!(group = %self.group, %failure, "no connection to the coordinator; trying on");
+            }
+        }
         // Whoever coordinated may be down: any broker knows where it has gone.
         self.coordinator = None;
-        let denied = matches!(failure, Failure::Denied(_));
-        if matches!(errand.phase, Phase::Sent(_)) || denied {
-            self.stage = Stage::Down;
-            self.untried.clear();
+        if denied || matches!(errand.phase, Phase::Sent(_)) {
             return Step::Done(Outcome::Failed { request: errand.request, failure });
         }
+        tracing::debug!(group = %self.group, %failure, "a side connection is lost");
         self.last_failure = Some(failure);
-        self.errand = Some(Errand { phase: Phase::Unsent, ..errand });
-        self.stage = if was_open || !self.untried.is_empty() {
-            Stage::Down
-        } else {
-            self.failures = self.failures.saturating_add(1);
-            Stage::Pause(now + self.pause())
-        };
+        errand.phase = Phase::Unsent;
+        self.errand = Some(errand);
         Step::On
+    }
+
+    fn servers(&self) -> u32 {
+        u32::try_from(self.settings.bootstrap.len()).unwrap_or(u32::MAX)
     }
 
     /// None until every bootstrap server has been tried once.
     fn pause(&self) -> Duration {
-        let servers = u32::try_from(self.settings.bootstrap.len()).unwrap_or(u32::MAX);
-        match self.failures.checked_sub(servers) {
+        match self.failures.checked_sub(self.servers()) {
             None => Duration::ZERO,
             Some(rounds) => {
                 let pause = self.settings.backoff_min.saturating_mul(1 << rounds.min(16));
@@ -351,7 +369,7 @@ impl Lane {
         let errand = self.errand.take()?;
         if errand.phase != Phase::Unsent {
             // Its answer may still come, and would be taken for the next one's.
-            self.hang_up();
+            self.stage = Stage::Down;
             self.coordinator = None;
         }
         let failure = self.last_failure.take();

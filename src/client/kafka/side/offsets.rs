@@ -94,7 +94,7 @@ impl SideOffsets {
                         continue;
                     }
                     Err(malformed) => {
-                        self.lane.hang_up();
+                        self.lane.hang_up(super::now());
                         (Failure::malformed(malformed), errand.request)
                     }
                 },

@@ -138,6 +138,8 @@ fn wrong(why: &str) -> Failure {
 mod tests {
     use super::*;
 
+    use proptest::prelude::*;
+
     const SERVER_FIRST: &[u8] =
         b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
 
@@ -207,5 +209,16 @@ mod tests {
     #[test]
     fn signs_with_a_meaning_are_escaped_in_a_name() {
         assert_eq!(Scram::new(Hash::Sha256, "a=b,c", "", "n").first(), b"n,,n=a=3Db=2Cc,r=n");
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_ends_the_process(first in "[rsive=,A-Za-z0-9+/]{0,60}", last in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let mut scram = pencil(Hash::Sha256);
+            let _ = scram.answer(first.as_bytes());
+            let mut scram = pencil(Hash::Sha256);
+            let _ = scram.answer(SERVER_FIRST);
+            let _ = scram.answer(&last);
+        }
     }
 }

@@ -255,6 +255,35 @@ fn a_broker_that_does_not_answer_a_new_connection_is_left() {
 }
 
 #[test]
+fn a_broker_that_takes_connections_and_no_requests_is_not_asked_without_a_pause() {
+    let broker = Broker::play(|asked| (asked.api == Api::FindCoordinator).then_some(Reply::HangUp));
+    let mut timed = Timed::new(settings(&[broker.port], &[]));
+    timed.start(LONG);
+    for attempts in 1..4 {
+        let pauses =
+            |timed: &Timed| timed.lane.next_time().is_some_and(|time| time < timed.now + Duration::from_secs(1));
+        while !pauses(&timed) {
+            assert!(timed.until(|| true).is_none());
+        }
+        assert_eq!(broker.asked(Api::FindCoordinator), attempts);
+        timed.now += Duration::from_secs(1);
+        assert!(timed.until(|| true).is_none());
+    }
+}
+
+#[test]
+fn a_coordinator_that_is_down_is_looked_for_again() {
+    let (gone, mut finds) = (nobody(), 0);
+    let broker = Broker::play(move |asked| {
+        finds += usize::from(asked.api == Api::FindCoordinator);
+        (asked.api == Api::FindCoordinator && finds < 3).then(|| Reply::Body(found(gone)))
+    });
+    let mut member = coordinator(settings(&[broker.port], &[]));
+    assert_eq!(ask(&mut member, heartbeat()), GroupAnswer::Alive);
+    assert_eq!(broker.asked(Api::FindCoordinator), 3);
+}
+
+#[test]
 fn nobody_is_told_with_what_the_connection_said() {
     let mut timed = Timed::new(settings(&[nobody()], &[]));
     timed.start(Duration::from_secs(3));
