@@ -10,7 +10,8 @@ use super::{KStream, StreamJoined};
 use crate::operators::outer_join_store::{OuterJoinRows, OuterJoinStore};
 use crate::operators::self_join::SelfJoin;
 use crate::operators::stateless::PassThrough;
-use crate::operators::stream_stream_join::{Bounds, JoinWindow, StreamJoin, StreamJoiner};
+use crate::operators::stream_stream_join::{Bounds, JoinClock, JoinWindow, StreamJoin, StreamJoiner};
+use crate::operators::windowed::{ObservedTime, last_time};
 use crate::serdes::DynSerde;
 use crate::state::{Side, StoreBuilder, WindowStore};
 use crate::topology::{NodeId, NodeSpec, Role, StreamJoinNodes, TopologyBuilder};
@@ -299,6 +300,9 @@ fn join<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static>(
     move |name| {
         let node = NodeSpec::processor::<K, V, _>(name, move |init| {
             let unmatched = unmatched.as_ref().map(|store| init.store(store)).transpose()?;
+            let shared: Rc<JoinClock> = init.shared(&clock)?;
+            let other = init.store(&rows)?;
+            shared.resume(last_time(init.task, other.index(), 0));
             Ok(StreamJoin {
                 name: init.node_name(),
                 side,
@@ -307,10 +311,10 @@ fn join<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static>(
                 other_value: Arc::clone(&other_value),
                 bounds,
                 is_outer,
-                other: init.store(&rows)?,
+                other,
                 unmatched: unmatched.as_ref().map(OuterJoinStore::new),
                 emit_interval_ms: millis(init.task.environment.outer_join_emit_interval),
-                clock: init.shared(&clock)?,
+                clock: shared,
                 joiner: Arc::clone(&joiner),
                 key_bytes: Vec::new(),
             })
@@ -330,14 +334,17 @@ fn self_join<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static>(
     let (key, value, rows) = (Arc::clone(this.key), Arc::clone(this.value), this.rows.clone());
     let store = Arc::clone(&rows.spec.name);
     let node = NodeSpec::processor::<K, V, _>(name, move |init| {
+        let rows = init.store(&rows)?;
+        let mut time = ObservedTime::new();
+        time.observe(last_time(init.task, rows.index(), 0));
         Ok(SelfJoin {
             name: init.node_name(),
             key: Arc::clone(&key),
             value: Arc::clone(&value),
             bounds,
             retention_ms,
-            rows: init.store(&rows)?,
-            stream_time: -1,
+            rows,
+            time,
             joiner: Arc::clone(&joiner),
         })
     });

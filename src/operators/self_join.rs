@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::stream_stream_join::{Bounds, StreamJoiner};
+use super::windowed::ObservedTime;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::serdes::DynSerde;
@@ -19,7 +20,7 @@ pub(crate) struct SelfJoin<K, V, VO, VR> {
     pub bounds: Bounds,
     pub retention_ms: i64,
     pub rows: WindowStore<K, V>,
-    pub stream_time: i64,
+    pub time: ObservedTime,
     pub joiner: StreamJoiner<K, V, VO, VR>,
 }
 
@@ -39,9 +40,8 @@ impl<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static> Processor<K, V> f
             Some(value) => ctx.forward(Record { key: key.clone(), value, timestamp, headers: headers.clone() }),
             None => Ok(()),
         };
-        self.stream_time = self.stream_time.max(timestamp);
         let mut with_itself = None;
-        if timestamp > self.stream_time - self.retention_ms + 1 {
+        if timestamp > self.time.observe(timestamp) - self.retention_ms + 1 {
             with_itself = joined(&value, &value)?;
         }
 

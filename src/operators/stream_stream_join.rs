@@ -49,7 +49,8 @@ impl<K: 'static, V: 'static> Processor<K, V> for JoinWindow<K, V> {
     }
 }
 
-/// What the two sides of a join have in common, in one task. Lost with the task, as in Java.
+/// What the two sides of a join have in common, in one task. What is to be given up first is forgotten with the task, as in
+/// Java.
 #[derive(Debug)]
 pub(crate) struct JoinClock {
     /// The largest timestamp of both sides.
@@ -70,6 +71,13 @@ impl Default for JoinClock {
             next_emit_ms: Cell::new(0),
             has_looked: Cell::new(false),
         }
+    }
+}
+
+impl JoinClock {
+    /// Goes on from the time of what one of the sides has kept.
+    pub(crate) fn resume(&self, time: i64) {
+        self.stream_time.set(self.stream_time.get().max(time));
     }
 }
 

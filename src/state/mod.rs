@@ -47,6 +47,8 @@ mod retention;
 mod rocksdb;
 mod row_format;
 mod session_store;
+#[cfg(feature = "testing")]
+mod shown_rows;
 mod spec;
 mod state_memory;
 mod store;

@@ -285,6 +285,12 @@ impl TaskStores {
         self.stores.get_mut(index).map_or(i64::MAX, |store| store.known_rows(key, times, names))
     }
 
+    /// The largest time (ms) that was put into a windowed store, in an earlier life of the task too; none: nothing was.
+    pub(crate) fn observed(&self, index: usize) -> Option<i64> {
+        let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());
+        retention.map(|retention| retention.observed()).filter(|time| *time >= 0)
+    }
+
     /// Whether a row of one time (ms) would be dropped from a windowed store once a row of another time is put.
     pub(crate) fn would_expire(&self, index: usize, time: i64, put: i64) -> bool {
         let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());

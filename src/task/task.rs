@@ -64,6 +64,11 @@ impl Task {
         &self.spec.inputs
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn spec(&self) -> &TaskSpec {
+        &self.spec
+    }
+
     /// The inputs with the offsets at which they continue after the last commit.
     pub(crate) fn committed_positions(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
         self.spec.inputs.iter().zip(self.committed.iter().map(|point| point.offset))

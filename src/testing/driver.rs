@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crash::Home;
 use super::produced::{Produced, TestRecord};
 use super::topics::{TestInputTopic, TestOutputTopic};
 use crate::config::Config;
@@ -52,22 +53,25 @@ const RECORDS_PER_CALL_MAX: usize = 1_000_000;
 ///
 /// Differs from Kafka Streams: the clock begins at zero, so that a test gives the same result every day.
 pub struct TopologyTestDriver {
-    application_id: Arc<str>,
-    task: Task,
+    pub(super) application_id: Arc<str>,
+    pub(super) task: Task,
     /// Those that fill global stores.
-    globals: Vec<GlobalInput>,
+    pub(super) globals: Vec<GlobalInput>,
     /// The input topics by full name; the place is the task's number of the input.
-    inputs: Vec<Arc<str>>,
+    pub(super) inputs: Vec<Arc<str>>,
     /// The next offset of each input.
-    ends: Vec<i64>,
+    pub(super) ends: Vec<i64>,
     /// Inputs from here on are topics that have come to match a pattern. As in Java's driver, they count offsets together.
     named: usize,
     has_patterns: bool,
     /// The changelog of each store; none: the store has none.
-    changelogs: Vec<Option<Arc<str>>>,
+    pub(super) changelogs: Vec<Option<Arc<str>>>,
+    pub(super) home: Home,
     pub(super) produced: Produced,
-    committed: BTreeMap<TopicPartition, OffsetAndMetadata>,
-    wall_clock_ms: i64,
+    /// How much of it was written before the last commit.
+    pub(super) produced_committed: usize,
+    pub(super) committed: BTreeMap<TopicPartition, OffsetAndMetadata>,
+    pub(super) wall_clock_ms: i64,
     /// What a test writes to a store is written with.
     context: RecordContext,
     /// Stands in where the task has failed for good.
@@ -75,9 +79,9 @@ pub struct TopologyTestDriver {
 }
 
 /// A topic that goes straight to a global store.
-struct GlobalInput {
+pub(super) struct GlobalInput {
     topic: Arc<str>,
-    task: GlobalTask,
+    pub(super) task: GlobalTask,
     /// The next offset.
     end: i64,
 }
@@ -104,6 +108,15 @@ impl TopologyTestDriver {
     /// # Errors
     /// As [`with_config`](TopologyTestDriver::with_config).
     pub fn with_config_at(topology: &Topology, config: &Config, wall_clock_ms: i64) -> Result<TopologyTestDriver> {
+        TopologyTestDriver::start(topology, config, Home::Memory { cache_bytes: config.cache_bytes }, wall_clock_ms)
+    }
+
+    pub(super) fn start(
+        topology: &Topology,
+        config: &Config,
+        home: Home,
+        wall_clock_ms: i64,
+    ) -> Result<TopologyTestDriver> {
         config.check()?;
         if config.require_names {
             topology.refuse_generated_names()?;
@@ -113,7 +126,7 @@ impl TopologyTestDriver {
         let topics = topology.source_topics(&nodes);
         let inputs: Vec<_> = topics.iter().map(|topic| topology.full_name(&application_id, topic)).collect();
         let specs = topology.stores(&nodes);
-        let mut stores = TaskStores::in_memory(&specs, config.cache_bytes);
+        let mut stores = home.open(&application_id, &specs)?;
         let changelog = |name: &Arc<str>| changelog_topic(&application_id, name);
         let changelogs = specs.iter().map(|spec| spec.is_logged().then(|| changelog(&spec.name))).collect();
         let environment = TaskEnvironment {
@@ -149,7 +162,9 @@ impl TopologyTestDriver {
             has_patterns: topology.has_patterns(),
             inputs,
             changelogs,
+            home,
             produced: Produced::default(),
+            produced_committed: 0,
             committed: BTreeMap::new(),
             wall_clock_ms,
             context: RecordContext::default(),
@@ -348,6 +363,7 @@ impl TopologyTestDriver {
         let produced = &self.produced;
         let end_of = |topic: &Arc<str>| produced.end(topic);
         let changelogs: Vec<_> = self.changelogs.iter().map(|topic| topic.as_ref().and_then(end_of)).collect();
+        self.produced_committed = produced.all().len();
         self.task.committed(&changelogs, position)
     }
 

@@ -3,6 +3,7 @@
 //! [`TopologyTestDriver`] runs the very same task as the runtime does, on one partition of every topic, one record at a
 //! time, with a clock that only moves when it is told to.
 
+mod crash;
 mod driver;
 mod driver_stores;
 mod produced;

@@ -50,6 +50,21 @@ impl Produced {
         i64::try_from(self.topics.get(topic)?.places.len()).ok()
     }
 
+    /// The records of a topic.
+    pub(super) fn of(&self, topic: &str) -> impl Iterator<Item = &TestRecord> {
+        let places = self.topics.get(topic).map(|topic| topic.places.as_slice()).unwrap_or_default();
+        places.iter().filter_map(|place| self.records.get(*place))
+    }
+
+    /// Forgets all but so many records.
+    pub(super) fn truncate(&mut self, records: usize) {
+        self.records.truncate(records);
+        for topic in self.topics.values_mut() {
+            topic.places.truncate(topic.places.partition_point(|place| *place < records));
+            topic.read = topic.read.min(topic.places.len());
+        }
+    }
+
     pub(super) fn all(&self) -> &[TestRecord] {
         &self.records
     }

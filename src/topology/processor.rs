@@ -239,6 +239,13 @@ impl ProcessorInit<'_> {
         self.task.calls.nodes.push(self.id);
     }
 
+    /// Whether other nodes are connected to a store, too.
+    pub(crate) fn is_shared(&self, store: &str) -> bool {
+        let topology = self.topology;
+        let has_it = |id: &NodeId| topology.node(*id).stores.iter().any(|own| **own == *store);
+        topology.nodes().filter(has_it).nth(1).is_some()
+    }
+
     pub(crate) fn port<K: 'static, V: 'static>(&self) -> Result<Port<K, V>> {
         let node = self.topology.node(self.id);
         Port::connect(&self.children, &node.fan_out).map_err(|error| error.at(&node.name))

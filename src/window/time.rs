@@ -44,6 +44,10 @@ impl TimeWindows {
         self.size_ms
     }
 
+    pub(crate) fn advance_ms(&self) -> i64 {
+        self.advance_ms
+    }
+
     pub(crate) fn grace_ms(&self) -> i64 {
         self.grace_ms
     }

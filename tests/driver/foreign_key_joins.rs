@@ -1,11 +1,7 @@
 //! Joins of two tables on a key that the rows of the left one have of the right one.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use proptest::prelude::*;
-
-use crate::table_joins::last_rows;
 use crate::*;
 
 /// Left rows are `foreign key|rest`; nothing before the bar is no foreign key.
@@ -138,124 +134,6 @@ fn a_partitioner_sends_requests_and_answers_where_the_tables_are() {
     let request = |record: &&TestRecord| &*record.topic == "app-j-subscription-registration-topic";
     let partitions: Vec<_> = driver.inner.produced().iter().filter(request).map(|record| record.partition).collect();
     assert_eq!(partitions, [Some(0), Some(0), None], "a row that names none goes anywhere");
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Setup {
-    is_left_join: bool,
-    stored: bool,
-    left_versioned: bool,
-    right_versioned: bool,
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Left { key: u8, row: Option<(u8, u8)>, at: i64 },
-    Right { key: u8, row: Option<u8>, at: i64 },
-    Commit,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let left = (0..4u8, prop::option::weighted(0.8, (0..4u8, 0..3u8)), 0..50i64);
-    let right = (1..4u8, prop::option::weighted(0.7, 0..20u8), 0..50i64);
-    let step = prop_oneof![
-        5 => left.prop_map(|(key, row, at)| Step::Left { key, row, at }),
-        4 => right.prop_map(|(key, row, at)| Step::Right { key, row, at }),
-        1 => Just(Step::Commit),
-    ];
-    prop::collection::vec(step, 1..40)
-}
-
-fn topology(setup: Setup) -> StreamsBuilder {
-    let builder = StreamsBuilder::new();
-    let table = |topic: &str, is_versioned: bool| {
-        let rows = Materialized::named(topic);
-        let rows = if is_versioned { rows.as_versioned(Duration::from_millis(1_000)) } else { rows };
-        builder.table(topic, text(), rows)
-    };
-    let (left, right) = (table("left", setup.left_versioned), table("right", setup.right_versioned));
-    let (rows, by) = (Materialized::named("joined").with_value_serde(Utf8), TableJoined::named("j"));
-    let inner = |l: String, r: String| left_joined(l, Some(r));
-    let joined = match (setup.is_left_join, setup.stored) {
-        (false, false) => left.join_foreign_key(&right, foreign_key, inner, by),
-        (false, true) => left.join_foreign_key_materialized(&right, foreign_key, inner, by, rows),
-        (true, false) => left.left_join_foreign_key(&right, foreign_key, left_joined, by),
-        (true, true) => left.left_join_foreign_key_materialized(&right, foreign_key, left_joined, by, rows),
-    };
-    joined.to_stream().to("out", to_text());
-    builder
-}
-
-/// The rows that a table has in the end; of a versioned one the newest by time.
-#[derive(Default)]
-struct Model {
-    rows: BTreeMap<String, (Option<String>, i64)>,
-    is_versioned: bool,
-}
-
-impl Model {
-    fn put(&mut self, key: &str, row: Option<String>, at: i64) {
-        let is_older = self.rows.get(key).is_some_and(|(_, newest)| at < *newest);
-        if !(self.is_versioned && is_older) {
-            self.rows.insert(key.to_owned(), (row, at));
-        }
-    }
-
-    fn get(&self, key: &str) -> Option<String> {
-        self.rows.get(key)?.0.clone()
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    /// Whatever is cached, stored or versioned: in the end each left row stands beside the right row that it names.
-    #[test]
-    fn a_foreign_key_join_is_the_join_of_the_rows(flags: [bool; 5], steps in steps()) {
-        let [is_left_join, stored, cached, left_versioned, right_versioned] = flags;
-        // As in Java, an inner join may keep a result whose left row changes while its right row is being deleted; and a
-        // versioned table beside a cached one sees what comes and goes before a commit.
-        let cached = cached && is_left_join && !left_versioned && !right_versioned;
-        let setup = Setup { is_left_join, stored, left_versioned, right_versioned };
-        let mut driver = Driver::with_cache(topology(setup), if cached { 1_000_000 } else { 0 });
-        let mut left = Model { is_versioned: left_versioned, ..Model::default() };
-        let mut right = Model { is_versioned: right_versioned, ..Model::default() };
-        for step in steps {
-            match step {
-                Step::Commit => drop(driver.commit()),
-                Step::Left { key, row, at } => {
-                    let row = row.map(|(foreign, rest)| match foreign {
-                        0 => format!("|{rest}"),
-                        foreign => format!("{}|{rest}", "f".repeat(foreign.into())),
-                    });
-                    driver.hold("left", &format!("k{key}"), row.as_deref(), at);
-                    left.put(&format!("k{key}"), row, at);
-                }
-                Step::Right { key, row, at } => {
-                    let (key, row) = ("f".repeat(key.into()), row.map(|row| row.to_string()));
-                    driver.hold("right", &key, row.as_deref(), at);
-                    right.put(&key, row, at);
-                }
-            }
-        }
-        driver.commit();
-        let mut expected = BTreeMap::new();
-        for key in left.rows.keys() {
-            let Some(row) = left.get(key) else { continue };
-            let other = foreign_key(key, &row).and_then(|foreign| right.get(&foreign));
-            if is_left_join || other.is_some() {
-                expected.insert(key.clone(), left_joined(row, other));
-            }
-        }
-        let out: BTreeMap<_, _> = last_rows(&driver).into_iter().map(|(key, (row, _))| (key, row)).collect();
-        prop_assert_eq!(&out, &expected);
-        if stored {
-            let rows = driver.inner.timestamped_key_value_store("joined", Utf8, Utf8).unwrap();
-            let rows = rows.all().collect(&mut driver.inner).unwrap();
-            let rows: BTreeMap<_, _> = rows.into_iter().map(|(key, row)| (key, row.value)).collect();
-            prop_assert_eq!(&rows, &expected);
-        }
-    }
 }
 
 #[test]

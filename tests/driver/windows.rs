@@ -237,3 +237,17 @@ fn late_records_go_a_way_of_their_own_with_the_window_they_have_missed() {
     driver.pipe("in", "a", "1", 20);
     assert_eq!(driver.pipe("in", "a", "2", 10), ["late a [a@5/10]=2 @10"]);
 }
+
+#[test]
+fn a_record_that_was_late_is_late_after_a_crash_too() {
+    let builder = StreamsBuilder::new();
+    let windows = TimeWindows::of_size_with_no_grace(ms(10));
+    let table = builder.stream("in", text()).group_by_key(grouped()).windowed_by(windows);
+    let rows = rows().with_retention(ms(1_000));
+    write_to_out(table.aggregate(String::new, |_, value, row: String| joined(&row, &value), rows));
+    let mut driver = Driver::new(builder);
+    assert_eq!(driver.pipe("in", "a", "1", 25), ["out a [a@20/30]=1 @25"]);
+    driver.inner.crash(Guarantee::ExactlyOnce).unwrap();
+    assert!(driver.pipe("in", "a", "2", 5).is_empty());
+    assert_eq!(driver.pipe("in", "a", "3", 21), ["out a [a@20/30]=13 @25"]);
+}

@@ -1,7 +1,12 @@
 //! Aggregations by window. What they have in common: their time, and how results go downstream.
 //!
-//! An operator's time is the highest timestamp that it has seen since it was made, as in Kafka Streams: neither the task's
-//! time nor any clock, and not kept over a restart. The store below has a time of its own, which is.
+//! An operator's time is the highest timestamp that it has seen: neither the task's time nor any clock. The store below has
+//! a time of its own.
+//!
+//! Differs from Kafka Streams: there the time begins anew with a restart or a rebalance, and records that were late before
+//! are taken, so that results depend on when a process was stopped. Here it goes on: it is not later than the time of the
+//! task, which is committed with the offsets, nor than the windows that the store has rows of. Where the two do not tell it
+//! to the millisecond, as behind a filter, it is taken for later, by less than a window's advance.
 
 pub(crate) mod changes;
 pub(crate) mod closing;
@@ -11,7 +16,7 @@ pub(crate) mod session;
 pub(crate) mod sliding;
 pub(crate) mod time;
 
-use crate::topology::TaskContext;
+use crate::topology::{ProcessorInit, TaskContext};
 use crate::window::Window;
 
 /// The highest timestamp that an operator has seen.
@@ -23,6 +28,13 @@ impl ObservedTime {
         ObservedTime(-1)
     }
 
+    /// Goes on where the operator was when its task ended: its store's rows are of so much time (ms) at most before it. Of
+    /// rows that others write, too, nobody knows whose they are.
+    pub(crate) fn resume(init: &ProcessorInit<'_>, store: &str, span_ms: i64) -> ObservedTime {
+        let index = init.task.stores.index(store).filter(|_| !init.is_shared(store));
+        ObservedTime(index.map_or(-1, |index| last_time(init.task, index, span_ms)))
+    }
+
     pub(crate) fn observe(&mut self, timestamp: i64) -> i64 {
         self.0 = self.0.max(timestamp);
         self.0
@@ -31,6 +43,13 @@ impl ObservedTime {
     pub(crate) fn get(&self) -> i64 {
         self.0
     }
+}
+
+/// The highest timestamp that has led to a row of a store, as far as that is known after a restart; -1: there was none.
+pub(crate) fn last_time(task: &TaskContext, store: usize, span_ms: i64) -> i64 {
+    // A crash, at least once, can leave a store ahead of the offsets: what will be read again is not late.
+    let reached = task.stream_time.unwrap_or(-1);
+    task.stores.observed(store).map_or(-1, |time| reached.min(time.saturating_add(span_ms)))
 }
 
 /// Counts and logs a record that comes too late for a window.

@@ -88,7 +88,8 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SessionAggregate<K, V, 
         let form = RowForm::Session(Arc::clone(&spec.value));
         let changes = WindowedChanges::new(init, index, store.row_keys(), form, spec.emit);
         let closing = (!changes.emits_updates()).then(|| Closing::new(init, &spec.store.spec.name, index));
-        let (key, value, time) = (Arc::clone(&spec.key), Arc::clone(&spec.value), ObservedTime::new());
+        let (key, value, time) =
+            (Arc::clone(&spec.key), Arc::clone(&spec.value), ObservedTime::resume(init, &spec.store.spec.name, 0));
         let SessionFunctions { initializer, aggregator, merger, late } = functions;
         let late = LateRecords::open(init, late.as_ref())?;
         Ok(SessionAggregate {

@@ -92,7 +92,11 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
         let (name, opened) = (init.node_name(), spec.open(init)?);
         let bytes: DynSerde<Row> = Arc::new(Timestamped(Bytes));
         let rows = TimestampedWindowStore::new(opened.store.index(), kind, Arc::clone(&spec.key), bytes);
-        let (key, row, time) = (Arc::clone(&spec.key), Arc::clone(&spec.value), ObservedTime::new());
+        let (key, row, time) = (
+            Arc::clone(&spec.key),
+            Arc::clone(&spec.value),
+            ObservedTime::resume(init, &spec.store.spec.name, windows.difference_ms()),
+        );
         let SlidingFunctions { value, initializer, aggregator, late } = functions;
         let late = LateRecords::open(init, late.as_ref())?;
         let (upcoming, key_bytes) = (Upcoming::unknown(), Vec::new());

@@ -30,6 +30,13 @@ impl Grid {
         }
     }
 
+    fn advance_ms(&self) -> i64 {
+        match self {
+            Grid::Time(windows) => windows.advance_ms(),
+            Grid::Unlimited(_) => i64::MAX,
+        }
+    }
+
     fn windows_for(&self, timestamp: i64) -> impl Iterator<Item = Window> + use<> {
         let (time, unlimited) = match self {
             Grid::Time(windows) => (Some(windows.windows_for(timestamp)), None),
@@ -97,7 +104,8 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> TimeWindowAggregate<K, 
         late: Option<&Arc<str>>,
     ) -> Result<Self> {
         let late = LateRecords::open(init, late)?;
-        let (name, opened, time) = (init.node_name(), spec.open(init)?, ObservedTime::new());
+        let (name, opened) = (init.node_name(), spec.open(init)?);
+        let time = ObservedTime::resume(init, &spec.store.spec.name, grid.advance_ms() - 1);
         let (key, value) = (Arc::clone(&spec.key), Arc::clone(&spec.value));
         Ok(TimeWindowAggregate { name, opened, key, value, grid, aggregator, initializer, time, late })
     }
