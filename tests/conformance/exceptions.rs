@@ -155,3 +155,19 @@ fn exact_counts(case: &Json) -> Option<Json> {
     }
     (counts > 0).then_some(ours)
 }
+
+#[test]
+fn an_entry_without_a_case_or_without_a_need_fails() {
+    let entry = json!({"case": "errors/listed", "reason": "a reason", "compile_error": "a_negative_window"});
+    let exceptions = Exceptions { deviations: Vec::new(), inexpressible: vec![entry] };
+    assert_eq!(exceptions.unknown(&["errors/other"]), ["errors/listed"]);
+    assert!(exceptions.unknown(&["errors/listed"]).is_empty());
+    let met = || Outcome::Inexpressible("a_negative_window".to_owned());
+    let settle = |name: &str, outcome, folder| exceptions.inexpressible(name, outcome, folder);
+    assert!(matches!(settle("errors/listed", met(), Folder::Own), Outcome::Inexpressible(_)));
+    assert!(matches!(settle("errors/listed", Outcome::Passed, Folder::Own), Outcome::Failed(_)), "can be written");
+    assert!(matches!(settle("errors/other", met(), Folder::Own), Outcome::Failed(_)), "is not listed");
+    assert_eq!(settle("errors/other", met(), Folder::Further), met(), "is of the same kind");
+    let unknown = Outcome::Inexpressible("no_such_mistake".to_owned());
+    assert!(matches!(settle("errors/other", unknown, Folder::Further), Outcome::Failed(_)), "nothing stands in");
+}
