@@ -6,6 +6,7 @@
 //!   bucket 9   k1: 9.02          k3: too many
 //! ```
 //!
+//! What is there at the first question is read from the store, the latest buckets first, as far as it is not too much.
 //! Only names are here, values are read by key. There may be names of rows that are gone, so whoever reads a row finds out
 //! whether it is there; no row that is there is missing. What an abort brings back is not known: it forgets everything.
 
@@ -36,6 +37,8 @@ pub(super) type Names = Vec<(i64, i64)>;
 const NAMES_MAX: u32 = 64;
 /// Of a store whose rows lie in no buckets.
 const BUCKET_MS_MIN: i64 = 1_000;
+/// What is read from the store at the beginning, some 30 ms of work. Tests meet both, what is read and what is not.
+const LOADED_BYTES_MAX: usize = if cfg!(test) { 400 } else { 6 << 20 };
 /// So that offsets fit.
 const BUCKET_BYTES_MAX: usize = 1 << 31;
 
@@ -63,14 +66,46 @@ impl KnownRows {
         self.bytes = 0;
     }
 
-    /// A row comes, perhaps in place of itself, or it goes. Reads show rows from `first_visible` on, and there is none
-    /// behind `newest`.
-    pub(super) fn put(&mut self, row: &[u8], has_value: bool, first_visible: i64, newest: i64) {
-        // Rows of plain windows are mostly read by their names, so those wait for the first question.
-        if self.complete_from.is_none() && self.keys.tail == Tail::None {
-            return;
+    /// Whether a row is about to be put that should be known. Rows of plain windows are mostly read by their names, so those
+    /// wait for the first question.
+    pub(super) fn begins_with_put(&self) -> bool {
+        !self.has_begun() && self.keys.tail != Tail::None
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.complete_from.is_some()
+    }
+
+    /// From now on rows are known, of all buckets where there is none, otherwise behind the one of the `newest`.
+    pub(super) fn begin(&mut self, newest: i64) {
+        self.complete_from = Some(if newest < 0 { i64::MIN } else { newest / self.bucket_ms + 1 });
+    }
+
+    /// The times of the bucket before those that are known, if it has rows of that time or later: every row in it has to be
+    /// put then.
+    pub(super) fn begin_earlier(&mut self, first: i64) -> Option<(i64, i64)> {
+        let number = self.complete_from.filter(|from| *from > first / self.bucket_ms)? - 1;
+        if self.bytes >= LOADED_BYTES_MAX {
+            return None;
         }
-        let complete_from = self.begin(newest);
+        self.complete_from = Some(number);
+        let start = number.saturating_mul(self.bucket_ms);
+        Some((start, start.saturating_add(self.bucket_ms - 1)))
+    }
+
+    /// Puts a row of the bucket that [`begin_earlier`](KnownRows::begin_earlier) has told; whether there is room for more.
+    pub(super) fn put_earlier(&mut self, row: &[u8], first_visible: i64) -> bool {
+        let bucket = self.complete_from;
+        self.put(row, true, first_visible);
+        if let Some(number) = bucket.filter(|_| self.bytes >= LOADED_BYTES_MAX) {
+            self.drop_before(number + 1);
+        }
+        self.complete_from == bucket
+    }
+
+    /// A row comes, perhaps in place of itself, or it goes. Reads show rows from `first_visible` on.
+    pub(super) fn put(&mut self, row: &[u8], has_value: bool, first_visible: i64) {
+        let Some(complete_from) = self.complete_from else { return };
         let Some(parts) = self.keys.decode(row) else { return };
         let number = parts.time / self.bucket_ms;
         if number < complete_from {
@@ -97,9 +132,8 @@ impl KnownRows {
     }
 
     /// Finds the rows of a key in a span of time, as far as they are known: those of the time that is returned and later.
-    /// No row is later than `newest`.
-    pub(super) fn find(&mut self, key: &[u8], (from, to): (i64, i64), newest: i64, names: &mut Names) -> i64 {
-        let complete_from = self.begin(newest);
+    pub(super) fn find(&self, key: &[u8], (from, to): (i64, i64), names: &mut Names) -> i64 {
+        let Some(complete_from) = self.complete_from else { return i64::MAX };
         let hash = hash(key);
         let (first, last) = ((from / self.bucket_ms).max(complete_from), to / self.bucket_ms);
         if first <= last {
@@ -112,11 +146,6 @@ impl KnownRows {
         }
         names.sort_unstable_by_key(|(time, tail)| (*time, self.keys.turned(*tail)));
         complete_from.saturating_mul(self.bucket_ms)
-    }
-
-    fn begin(&mut self, newest: i64) -> i64 {
-        let behind_newest = if newest < 0 { i64::MIN } else { newest / self.bucket_ms + 1 };
-        *self.complete_from.get_or_insert(behind_newest)
     }
 
     fn shrink(&mut self) {
@@ -296,85 +325,98 @@ mod tests {
 
     const KEYS: WindowedKeys = WindowedKeys { tail: Tail::Start, bucket_ms: Some(100), drops_each: false };
 
-    fn known(bytes_max: usize) -> KnownRows {
+    fn known(bytes_max: usize, newest: i64) -> KnownRows {
         let mut known = KnownRows::new(1_000, KEYS);
         known.set_bytes_max(bytes_max);
+        assert!(known.begins_with_put());
+        known.begin(newest);
         known
     }
 
-    fn put(known: &mut KnownRows, key: &[u8], time: i64, tail: i64, has_value: bool) {
+    fn row(key: &[u8], time: i64, tail: i64) -> Vec<u8> {
         let mut row = Vec::new();
         KEYS.encode(Parts { key, time, tail }, &mut row);
-        known.put(&row, has_value, 0, time);
+        row
     }
 
-    fn find(known: &mut KnownRows, key: &[u8], newest: i64) -> (i64, Names) {
+    fn put(known: &mut KnownRows, key: &[u8], time: i64, tail: i64, has_value: bool) {
+        known.put(&row(key, time, tail), has_value, 0);
+    }
+
+    fn find(known: &KnownRows, key: &[u8]) -> (i64, Names) {
         let mut names = Names::new();
-        (known.find(key, (0, i64::MAX), newest, &mut names), names)
+        (known.find(key, (0, i64::MAX), &mut names), names)
     }
 
     #[test]
     fn rows_are_known_by_key_in_the_order_of_time() {
-        let mut known = known(10_000);
-        assert_eq!(find(&mut known, b"a", -1), (i64::MIN, vec![]));
+        let mut known = known(10_000, -1);
         for (time, tail) in [(205, 205), (20, 20), (20, 3), (20, 20), (150, 7)] {
             put(&mut known, b"a", time, tail, true);
         }
         put(&mut known, b"b", 20, 20, true);
-        assert_eq!(find(&mut known, b"a", 205).1, [(20, 3), (20, 20), (150, 7), (205, 205)]);
+        assert_eq!(find(&known, b"a").1, [(20, 3), (20, 20), (150, 7), (205, 205)]);
         put(&mut known, b"a", 20, 3, false);
         put(&mut known, b"a", 150, 7, false);
         put(&mut known, b"a", 150, 8, false);
         put(&mut known, b"a", 10, 10, true);
-        assert_eq!(find(&mut known, b"a", 205).1, [(10, 10), (20, 20), (205, 205)]);
+        assert_eq!(find(&known, b"a").1, [(10, 10), (20, 20), (205, 205)]);
         let mut names = Names::new();
-        known.find(b"a", (11, 204), 205, &mut names);
+        known.find(b"a", (11, 204), &mut names);
         assert_eq!(names, [(20, 20)]);
     }
 
     #[test]
-    fn what_was_there_before_is_not_known() {
-        let mut known = known(10_000);
-        put(&mut known, b"a", 250, 1, true);
-        assert_eq!(find(&mut known, b"a", 250), (300, vec![]));
+    fn what_was_there_before_is_known_as_far_as_it_was_read() {
+        let mut known = known(10_000, 250);
         put(&mut known, b"a", 299, 299, true);
         put(&mut known, b"a", 300, 300, true);
-        assert_eq!(find(&mut known, b"a", 300), (300, vec![(300, 300)]));
+        assert_eq!(find(&known, b"a"), (300, vec![(300, 300)]));
+        assert_eq!(known.begin_earlier(120), Some((200, 299)));
+        assert!(known.put_earlier(&row(b"a", 299, 299), 0));
+        assert_eq!(find(&known, b"a"), (200, vec![(299, 299), (300, 300)]));
+        assert_eq!(known.begin_earlier(120), Some((100, 199)));
+        assert_eq!(known.begin_earlier(120), None);
+        assert_eq!(known.begin_earlier(99), Some((0, 99)));
+        assert!((0..100).any(|tail| !known.put_earlier(&row(b"b", 20, tail), 0)));
+        assert_eq!(find(&known, b"b"), (100, vec![]));
         known.forget();
-        assert_eq!(find(&mut known, b"a", 300), (400, vec![]));
+        assert_eq!(find(&known, b"a"), (i64::MAX, vec![]));
+        known.set_bytes_max(0);
+        known.begin(250);
+        known.begin_earlier(120);
+        assert!(!known.put_earlier(&row(b"a", 299, 299), 0), "there is no room at all");
+        assert_eq!(find(&known, b"a"), (300, vec![]));
     }
 
     #[test]
     fn the_earliest_buckets_go_when_there_is_no_room() {
-        let mut known = known(1_000);
-        find(&mut known, b"a", -1);
+        let mut known = known(1_000, -1);
         for n in 0..100_i64 {
             put(&mut known, &n.to_be_bytes(), 10 * n, 0, true);
             assert!(known.bytes() <= 1_000);
             let bytes = known.buckets.values().map(Bucket::bytes).sum::<usize>();
             assert_eq!(known.bytes(), bytes);
         }
-        let (complete_from, names) = find(&mut known, &99_i64.to_be_bytes(), 990);
-        assert_eq!((complete_from, names), (900, vec![(990, 0)]));
+        assert_eq!(find(&known, &99_i64.to_be_bytes()), (900, vec![(990, 0)]));
         known.set_bytes_max(0);
-        assert_eq!((find(&mut known, b"a", 990), known.bytes()), ((1_000, vec![]), 0));
+        assert_eq!((find(&known, b"a"), known.bytes()), ((1_000, vec![]), 0));
         put(&mut known, b"a", 1_050, 0, true);
-        assert_eq!((find(&mut known, b"a", 1_050), known.bytes()), ((1_100, vec![]), 0));
+        assert_eq!((find(&known, b"a"), known.bytes()), ((1_100, vec![]), 0));
     }
 
     #[test]
     fn a_key_with_very_many_rows_is_looked_for_in_the_store() {
-        let mut known = known(100_000);
-        find(&mut known, b"a", -1);
+        let mut known = known(100_000, -1);
         for tail in 0..=i64::from(NAMES_MAX) {
             put(&mut known, b"a", 50, tail, true);
             put(&mut known, b"a", 150, 0, true);
         }
         put(&mut known, b"a", 50, 0, false);
-        assert_eq!(find(&mut known, b"a", 150), (i64::MAX, vec![]));
-        assert_eq!(find(&mut known, b"b", 150), (0, vec![]));
+        assert_eq!(find(&known, b"a"), (i64::MAX, vec![]));
+        assert_eq!(find(&known, b"b"), (0, vec![]));
         let mut names = Names::new();
-        assert_eq!(known.find(b"a", (100, 200), 150, &mut names), 0);
+        assert_eq!(known.find(b"a", (100, 200), &mut names), 0);
         assert_eq!(names, [(150, 0)]);
         let rows = known.buckets.values().map(|bucket| bucket.rows.len()).sum::<usize>();
         for tail in 0..10 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::buffer_log;
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
-use super::engine::{At, Engine};
+use super::engine::{At, Engine, Scan};
 use super::expiry::Expiry;
 use super::global_store::Sharing;
 use super::known_rows::{KnownRows, Names};
@@ -155,22 +155,55 @@ impl Store {
         self.buffer.get(key, &mut self.engine)
     }
 
-    /// A row of a windowed store is put, or deleted.
-    pub(super) fn note(&mut self, key: &[u8], has_value: bool) {
-        if let (Some(known), Some(retention)) = (&mut self.known, &self.retention) {
-            known.put(key, has_value, retention.first_visible(), retention.newest());
+    /// A row of a windowed store is about to be put, or deleted.
+    pub(super) fn note(&mut self, key: &[u8], has_value: bool) -> Result<()> {
+        if self.known.as_ref().is_some_and(KnownRows::begins_with_put) {
+            self.begin_to_know()?;
         }
+        if let (Some(known), Some(retention)) = (&mut self.known, &self.retention) {
+            known.put(key, has_value, retention.first_visible());
+        }
+        Ok(())
     }
 
     /// Finds the rows of a key of a windowed store in a span of time, as far as they are known: those of the time that is
     /// returned and later. Some may be gone.
-    pub(super) fn known_rows(&mut self, key: &[u8], times: (i64, i64), names: &mut Names) -> i64 {
-        match (&mut self.known, &self.retention, &self.sharing) {
-            (Some(known), Some(retention), Sharing::None) if !retention.shows_expired() => {
-                known.find(key, times, retention.newest(), names)
-            }
-            _ => i64::MAX,
+    pub(super) fn known_rows(&mut self, key: &[u8], times: (i64, i64), names: &mut Names) -> Result<i64> {
+        if self.retention.as_ref().is_none_or(Retention::shows_expired) {
+            return Ok(i64::MAX);
         }
+        if self.known.as_ref().is_some_and(|known| !known.has_begun()) {
+            self.begin_to_know()?;
+        }
+        Ok(self.known.as_ref().map_or(i64::MAX, |known| known.find(key, times, names)))
+    }
+
+    /// Reads the names of the rows that are there, bucket by bucket, as far as they may be kept.
+    fn begin_to_know(&mut self) -> Result<()> {
+        let Store { cache, buffer, engine, retention, known, sharing, .. } = self;
+        let (Some(known), Some(retention), Sharing::None) = (known, retention, sharing) else { return Ok(()) };
+        known.begin(retention.newest());
+        let first_visible = retention.first_visible();
+        while let Some((from, to)) = known.begin_earlier(first_visible.max(0)) {
+            let (from, to) = (retention.keys.prefix(from).to_be_bytes(), retention.keys.prefix(to).saturating_add(1));
+            let (from, to) = (Bound::Included(&from[..]), to.to_be_bytes());
+            let to = Bound::Excluded(&to[..]);
+            let mut has_room = true;
+            engine.scan(from, to, Direction::Forward, |row, _| {
+                has_room = known.put_earlier(row, first_visible);
+                if has_room { Scan::Next } else { Scan::Enough }
+            })?;
+            // A deletion of a row above hides the one below, which is then a name of nothing.
+            let mut put =
+                |(row, value): (&[u8], Option<&[u8]>)| value.is_none() || known.put_earlier(row, first_visible);
+            has_room = has_room && buffer.range(from, to).all(&mut put);
+            // Where nothing is held back, nothing has to be put into order.
+            has_room = has_room && (cache.is_empty() || cache.range(from, to).all(&mut put));
+            if !has_room {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a share of the read cache: rows, and what is known of them.

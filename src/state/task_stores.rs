@@ -182,7 +182,7 @@ impl TaskStores {
     ) -> Result<()> {
         let is_cached = self.is_cached(index);
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-        store.note(key, value.is_some());
+        store.note(key, value.is_some())?;
         if !is_cached {
             return self.write(index, key, value, context);
         }
@@ -281,8 +281,8 @@ impl TaskStores {
 
     /// Finds the rows of a key of a windowed store in a span of time, as far as they are known: those of the time that is
     /// returned and later. Some may be gone.
-    pub(super) fn known_rows(&mut self, index: usize, key: &[u8], times: (i64, i64), names: &mut Names) -> i64 {
-        self.stores.get_mut(index).map_or(i64::MAX, |store| store.known_rows(key, times, names))
+    pub(super) fn known_rows(&mut self, index: usize, key: &[u8], times: (i64, i64), names: &mut Names) -> Result<i64> {
+        self.stores.get_mut(index).ok_or_else(no_store)?.known_rows(key, times, names)
     }
 
     /// The largest time (ms) that was put into a windowed store, in an earlier life of the task too; none: nothing was.

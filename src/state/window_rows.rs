@@ -84,7 +84,7 @@ impl Scan {
     /// The next row, by its key.
     pub(super) fn next(&mut self, stores: &mut TaskStores) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
         if self.known.is_none() {
-            self.known = Some(self.find_known(stores));
+            self.known = Some(self.find_known(stores)?);
         }
         if self.query.reverse
             && let Some(row) = self.next_known(stores)?
@@ -98,12 +98,12 @@ impl Scan {
     }
 
     /// Asks which rows are known.
-    fn find_known(&mut self, stores: &mut TaskStores) -> std::vec::IntoIter<(i64, i64)> {
+    fn find_known(&mut self, stores: &mut TaskStores) -> Result<std::vec::IntoIter<(i64, i64)>> {
         let mut names = Vec::new();
         if let KeyRange::One(key) = &self.query.keys {
-            self.known_from = stores.known_rows(self.index, key, self.query.times, &mut names);
+            self.known_from = stores.known_rows(self.index, key, self.query.times, &mut names)?;
         }
-        names.into_iter()
+        Ok(names.into_iter())
     }
 
     /// The next row that is known.
