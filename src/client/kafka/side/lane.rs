@@ -214,7 +214,7 @@ impl Lane {
         }
         let Some((peer, address)) = self.untried.pop_front() else { return Ok(Step::On) };
         let at = (registry, self.token);
-        let link = Link::connect(address, &peer.host, &self.settings.security, &self.client_id, at)
+        let link = Link::connect(address, &peer.host, &self.settings.security, &self.client_id, at, now)
             .map_err(|failure| failure.at(&peer))?;
         tracing::debug!(group = %self.group, %peer, %address, "connecting");
         let open_by = now + self.settings.connect_timeout;
@@ -257,7 +257,7 @@ impl Lane {
         if errand.not_before.is_some_and(|time| now < time) {
             return Ok(Step::Wait);
         }
-        if link.has_ended(now) {
+        if link.is_stale(now) {
             self.stage = Stage::Down;
             return Ok(Step::On);
         }

@@ -24,6 +24,10 @@ const READ_BYTES: usize = 16 << 10;
 /// Before the broker stops heeding credentials, a new connection is made: this share of their life is used.
 const LIFETIME_USED: f64 = 0.85;
 
+/// A connection that was silent for longer is not trusted with a request. Routers and load balancers forget it without telling
+/// (from four minutes on), and a join has to wait a minute until it may be given up.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
 /// What a look at the socket gave.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -48,6 +52,8 @@ pub(super) struct Link {
     versions: Versions,
     /// From when on the broker does not heed the credentials any more.
     ends: Option<Instant>,
+    /// When the last response came.
+    heard: Instant,
     correlation: i32,
     asked: Option<Api>,
     outbox: Vec<u8>,
@@ -62,6 +68,7 @@ impl Link {
         security: &Security,
         client_id: &Arc<str>,
         (registry, token): (&Registry, Token),
+        now: Instant,
     ) -> Result<Link, Failure> {
         let tls = security.tls.as_ref().map(|settings| settings.session(server)).transpose()?;
         let refused = |error| Failure::lost("could not connect", &error);
@@ -76,6 +83,7 @@ impl Link {
             versions: handshake.versions().clone(),
             handshake: Some(handshake),
             ends: None,
+            heard: now,
             correlation: 0,
             asked: None,
             outbox: Vec::new(),
@@ -89,9 +97,9 @@ impl Link {
         self.handshake.is_none()
     }
 
-    /// Whether the broker would refuse a request because the credentials were shown too long ago.
-    pub(super) fn has_ended(&self, now: Instant) -> bool {
-        self.ends.is_some_and(|ends| now >= ends)
+    /// Whether a request has to go on a new connection: the broker heeds the credentials no longer, or has been silent.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        self.ends.is_some_and(|ends| now >= ends) || now.saturating_duration_since(self.heard) > SILENCE_MAX
     }
 
     /// Sends a request in the newest version that both sides know, which it returns; its answer comes with
@@ -137,6 +145,7 @@ impl Link {
                 return Ok(if busy { Progress::Waiting } else { Progress::Idle });
             };
             let body = self.opened(&frame)?;
+            self.heard = now;
             let Some(handshake) = &mut self.handshake else { return Ok(Progress::Answer(body)) };
             match handshake.on(&body)? {
                 Next::Ask(api, body) => self.ask(api, &body)?,

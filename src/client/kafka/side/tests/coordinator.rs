@@ -141,10 +141,29 @@ fn nonsense_on_a_new_connection_is_survived() {
         b"\0\0\0\0",
         b"\xff\xff\xff\xff",
     ];
-    let broker = Broker::play(move |asked| bad.get(asked.connection - 1).map(|bytes| Reply::Raw(bytes.to_vec())));
+    let mut bad: Vec<Vec<u8>> = bad.iter().map(|bytes| bytes.to_vec()).collect();
+    // Frames of the right length with any bytes, always the same ones.
+    let mut state = 7u64;
+    bad.extend((0..40).map(|length| {
+        let mut frame = vec![0, 0, 0, length];
+        frame.extend((0..length).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        }));
+        frame
+    }));
+    let attempts = bad.len() + 1;
+    let broker = Broker::play(move |asked| bad.get(asked.connection - 1).cloned().map(Reply::Raw));
     let mut member = coordinator(settings(&[broker.port], &[]));
     assert_eq!(ask(&mut member, heartbeat()), GroupAnswer::Alive);
-    assert_eq!(broker.asked(Api::ApiVersions), bad.len() + 1);
+    assert_eq!(broker.asked(Api::ApiVersions), attempts);
+}
+
+#[test]
+fn a_long_answer_is_read_whole() {
+    let broker = Broker::play(|asked| (asked.api == Api::SyncGroup).then(long_assignment));
+    let mut member = coordinator(settings(&[broker.port], &[]));
+    assert_eq!(ask(&mut member, sync()), long_answer());
 }
 
 #[test]
@@ -296,6 +315,18 @@ fn nobody_is_told_with_what_the_connection_said() {
     timed.now += Duration::from_secs(3);
     let Some(Outcome::Failed { failure: Failure::Lost(text), .. }) = timed.until(|| false) else { panic!("answered") };
     assert!(text.contains("127.0.0.1") && text.contains("could not connect"), "{text}");
+}
+
+#[test]
+fn a_connection_that_was_silent_for_long_is_not_trusted_with_a_request() {
+    let broker = Broker::play(|_| None);
+    let mut timed = Timed::new(settings(&[broker.port], &[]));
+    for (after_s, connections) in [(0, 1), (60, 1), (61, 2)] {
+        timed.now += Duration::from_secs(after_s);
+        timed.start(LONG);
+        assert!(matches!(timed.until(|| false), Some(Outcome::Answer { .. })));
+        assert_eq!(broker.asked(Api::ApiVersions), connections);
+    }
 }
 
 #[test]

@@ -216,6 +216,34 @@ fn join() -> GroupRequest {
     }
 }
 
+fn sync() -> GroupRequest {
+    GroupRequest::Sync { generation: 1, member: "m".to_owned(), instance: None, assignments: Vec::new() }
+}
+
+/// More than fits into a read, and into a record of TLS.
+fn long_user_data() -> Vec<u8> {
+    (0..300_000u32).map(|n| n.to_be_bytes()[2]).collect()
+}
+
+fn long_assignment() -> Reply {
+    let mut assignment = Writer::default();
+    assignment.i16(3);
+    assignment.i32(0);
+    assignment.plain_bytes(&long_user_data());
+    let mut out = Writer::default();
+    out.i32(0);
+    out.i16(0);
+    out.optional_text(Some("consumer"));
+    out.optional_text(None);
+    out.bytes(&assignment.0);
+    out.no_tags();
+    Reply::Body(out.0)
+}
+
+fn long_answer() -> GroupAnswer {
+    GroupAnswer::Synced { partitions: Vec::new(), user_data: long_user_data() }
+}
+
 fn next(coordinator: &mut dyn GroupCoordinator) -> GroupAnswer {
     loop {
         if let Some(answer) = coordinator.poll() {

@@ -84,7 +84,7 @@ mod tls {
         let wrap = move |socket: TcpStream| {
             Box::new(StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), socket))
         };
-        Broker::play_over(wrap, |_| None)
+        Broker::play_over(wrap, |asked| (asked.api == Api::SyncGroup).then(long_assignment))
     }
 
     fn answer(broker: &Broker, pairs: &[(&str, &str)]) -> GroupAnswer {
@@ -107,7 +107,8 @@ mod tls {
         let broker = broker(SERVER, &Clients::Anybody);
         assert_eq!(answer(&broker, &[TRUSTED]), GroupAnswer::Alive);
         let settings = settings(&[broker.port], &[("security.protocol", "ssl"), TRUSTED]);
-        SideOffsets::new(settings, "group", "client").unwrap().fence(&["t".to_owned()]).unwrap();
+        SideOffsets::new(settings.clone(), "group", "client").unwrap().fence(&["t".to_owned()]).unwrap();
+        assert_eq!(ask(&mut coordinator(settings), sync()), long_answer());
     }
 
     #[test]
