@@ -13,6 +13,7 @@ mod process;
 mod random;
 
 use std::collections::BTreeMap;
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,8 +22,9 @@ use process::Process;
 use random::Random;
 
 use super::clock::simulated;
-use super::tests::{Call, Done, Faulty, counts};
+use super::tests::{Call, Done, Faulty, Flaw, counts};
 use crate::client::embedded::EmbeddedCluster;
+use crate::client::{Cluster, ConsumerSpec, Isolation};
 use crate::record::TopicPartition;
 use crate::{Consumed, ErrorKind, Grouped, I64, Materialized, Produced, StreamsBuilder, Topology, Utf8};
 
@@ -45,6 +47,8 @@ pub(super) struct Shared {
     is_stormy: AtomicBool,
     /// Who hears nothing of the cluster, and until when.
     cut_off: Mutex<BTreeMap<String, i64>>,
+    /// What is broken on purpose.
+    flaw: Option<Flaw>,
 }
 
 impl Shared {
@@ -65,7 +69,7 @@ impl Shared {
     /// The cluster as one process finds it.
     pub(super) fn network(self: &Arc<Shared>, process: &str) -> Faulty {
         let (shared, process) = (Arc::clone(self), process.to_owned());
-        Faulty::in_weather(self.cluster.clone(), Arc::new(move |call| shared.weather(call, &process)))
+        Faulty::in_weather(self.cluster.clone(), Arc::new(move |call| shared.weather(call, &process)), self.flaw)
     }
 
     fn weather(&self, call: Call, process: &str) -> Option<(Done, ErrorKind)> {
@@ -164,13 +168,14 @@ struct Trace {
 }
 
 impl World {
-    fn new(seed: u64, topology: Topology) -> World {
+    fn new(seed: u64, topology: Topology, flaw: Option<Flaw>) -> World {
         let cluster = EmbeddedCluster::with_virtual_clock();
         for topic in ["in", "out"] {
             cluster.create_topic(topic, PARTITIONS).unwrap();
         }
         let (random, cut_off) = (Mutex::new(Random::new(seed)), Mutex::default());
-        let shared = Arc::new(Shared { cluster, topology, random, is_stormy: AtomicBool::new(true), cut_off });
+        let is_stormy = AtomicBool::new(true);
+        let shared = Arc::new(Shared { cluster, topology, random, is_stormy, cut_off, flaw });
         let processes = (0..PROCESSES).map(|number| Process::new(Arc::clone(&shared), number)).collect();
         let (written, committed, clock) = (BTreeMap::new(), BTreeMap::new(), simulated::begin(0));
         World { shared, processes, written, committed, _clock: clock }
@@ -266,9 +271,19 @@ impl World {
         }
         let written: BTreeMap<_, _> = self.written.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect();
         assert_eq!(folded, written, "the changelog holds the state");
-        let open: Vec<_> = self.processes.iter().filter(|process| process.is_up()).collect();
-        assert_eq!(open.len(), 0);
+        for topic in cluster.topics().unwrap() {
+            for partition in (0..PARTITIONS).map(|number| TopicPartition::new(&*topic, number)) {
+                let mut consumer = cluster.consumer(&reader()).unwrap();
+                consumer.assign(&[(partition.clone(), 0)]).unwrap();
+                let end = cluster.end_offset(&topic, partition.partition).unwrap();
+                assert_eq!(consumer.end(&partition), Some(end), "no transaction is open in {partition}");
+            }
+        }
     }
+}
+
+fn reader() -> ConsumerSpec {
+    ConsumerSpec { client_id: "reader".to_owned(), isolation: Isolation::ReadCommitted }
 }
 
 const CHANGELOG: &str = "app-counts-changelog";
@@ -299,7 +314,7 @@ fn counting_behind_a_repartition() -> Topology {
 
 fn run(seed: u64, topology: &dyn Fn() -> Topology) -> Trace {
     eprintln!("seed {seed}");
-    World::new(seed, topology()).run()
+    World::new(seed, topology(), None).run()
 }
 
 fn seeds(by_default: u64) -> std::ops::Range<u64> {
@@ -319,6 +334,31 @@ fn every_record_counts_once_whatever_happens() {
 #[test]
 fn every_record_counts_once_behind_a_repartition() {
     seeds(20).for_each(|seed| drop(run(seed, &counting_behind_a_repartition)));
+}
+
+/// A simulation that finds nothing must have looked: each flaw is found by some seed.
+#[track_caller]
+fn assert_found(flaw: Flaw) {
+    let goes_wrong = |seed| {
+        let world = || drop(World::new(seed, counting_behind_a_repartition(), Some(flaw)).run());
+        catch_unwind(world).is_err()
+    };
+    assert!((0..100).any(goes_wrong), "{flaw:?} is not found");
+}
+
+#[test]
+fn offsets_that_name_no_member_are_found_out() {
+    assert_found(Flaw::NamesNoMember);
+}
+
+#[test]
+fn a_commit_that_is_believed_without_an_answer_is_found_out() {
+    assert_found(Flaw::BelievesCommits);
+}
+
+#[test]
+fn a_rewind_that_keeps_its_place_is_found_out() {
+    assert_found(Flaw::RewindsNothing);
 }
 
 #[test]

@@ -78,6 +78,18 @@ pub(super) struct Faulty {
     pub(super) inner: EmbeddedCluster,
     faults: Arc<Mutex<Vec<Fault>>>,
     weather: Weather,
+    flaw: Option<Flaw>,
+}
+
+/// What would be wrong with the library, seen from the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// Offsets are sent in the name of the group alone, which nothing fences.
+    NamesNoMember,
+    /// A commit that nobody has heard of is taken for one.
+    BelievesCommits,
+    /// What is read again after an abort begins where it was.
+    RewindsNothing,
 }
 
 /// What happens at a call that is not planned to fail. It may do anything to the cluster before.
@@ -85,11 +97,11 @@ pub(super) type Weather = Arc<dyn Fn(Call) -> Option<(Done, ErrorKind)> + Send +
 
 impl Faulty {
     fn new(inner: EmbeddedCluster, faults: &[Fault]) -> Faulty {
-        Faulty { inner, faults: Arc::new(Mutex::new(faults.to_vec())), weather: Arc::new(|_| None) }
+        Faulty { inner, faults: Arc::new(Mutex::new(faults.to_vec())), weather: Arc::new(|_| None), flaw: None }
     }
 
-    pub(super) fn in_weather(inner: EmbeddedCluster, weather: Weather) -> Faulty {
-        Faulty { weather, ..Faulty::new(inner, &[]) }
+    pub(super) fn in_weather(inner: EmbeddedCluster, weather: Weather, flaw: Option<Flaw>) -> Faulty {
+        Faulty { weather, flaw, ..Faulty::new(inner, &[]) }
     }
 
     fn call<T>(&self, call: Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -227,11 +239,17 @@ impl Producer for FaultyProducer {
     }
 
     fn send_offsets(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)], group: &GroupMetadata) -> Result<()> {
+        let nobody = GroupMetadata { generation: -1, member: String::new(), instance: None, ..group.clone() };
+        let group = if self.cluster.flaw == Some(Flaw::NamesNoMember) { &nobody } else { group };
         self.cluster.call(Call::SendOffsets, || self.inner.send_offsets(offsets, group))
     }
 
     fn commit_transaction(&mut self, timeout: Duration) -> Result<()> {
-        self.cluster.call(Call::Commit, || self.inner.commit_transaction(timeout))
+        let committed = self.cluster.call(Call::Commit, || self.inner.commit_transaction(timeout));
+        if self.cluster.flaw == Some(Flaw::BelievesCommits) {
+            return committed.or_else(|_| self.inner.abort_transaction(timeout));
+        }
+        committed
     }
 
     fn abort_transaction(&mut self, timeout: Duration) -> Result<()> {

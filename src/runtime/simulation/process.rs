@@ -47,10 +47,6 @@ impl Process {
         Process { shared, id, folder: tempfile::tempdir().unwrap(), up: None, paused_until: 0 }
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        self.up.is_some()
-    }
-
     fn now(&self) -> i64 {
         self.shared.cluster.now().unwrap()
     }
