@@ -25,6 +25,11 @@ const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 /// `Unavailable` when the system gives no more threads.
 pub(super) fn start(app: &Application) -> Result<Option<GroupThread>> {
+    plan(app)?.map(GroupThread::start).transpose()
+}
+
+/// What the process's member is made of.
+pub(super) fn plan(app: &Application) -> Result<Option<GroupStart>> {
     // Until it has run long enough against brokers, Kafka is spoken to so when asked.
     let is_embedded = app.config.cluster.is_some() || app.config.bootstrap.starts_with("embedded:");
     let default = if is_embedded { GroupProtocol::Sticky } else { GroupProtocol::Range };
@@ -40,7 +45,7 @@ pub(super) fn start(app: &Application) -> Result<Option<GroupThread>> {
         }
         Err(error) => return Err(error),
     };
-    let group = GroupStart {
+    Ok(Some(GroupStart {
         name: format!("{}-group", app.id()),
         group: app.id().to_owned(),
         settings: MemberSettings {
@@ -52,8 +57,7 @@ pub(super) fn start(app: &Application) -> Result<Option<GroupThread>> {
         threads: app.config.threads,
         assignor: assignor(app),
         coordinator,
-    };
-    GroupThread::start(group).map(Some)
+    }))
 }
 
 /// What this process tells the group, and decides as its leader.

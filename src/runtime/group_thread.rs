@@ -71,24 +71,8 @@ impl GroupThread {
     /// # Errors
     /// `Unavailable` when the system gives no more threads.
     pub(super) fn start(start: GroupStart) -> Result<GroupThread> {
-        let GroupStart { name, group, settings, topics, threads, assignor, coordinator } = start;
-        let state = State {
-            seats: Seats::new(threads),
-            wakers: BTreeMap::new(),
-            place: Arc::new(Place::default()),
-            orders: Vec::new(),
-            failure: None,
-            has_ended: false,
-        };
-        let instance = settings.instance.clone();
-        let (state, ended, wake) = (Mutex::new(state), Condvar::new(), coordinator.waker());
-        let shared = Arc::new(Shared { group, instance, state, ended, wake });
-        let mut driver = Driver {
-            shared: Arc::clone(&shared),
-            member: Member::new(settings, topics, assignor, 0),
-            coordinator,
-            begun: Now::read(),
-        };
+        let name = start.name.clone();
+        let (group, mut driver) = GroupThread::assemble(start);
         let body = move || {
             let span = tracing::info_span!("group-thread", group = driver.shared.group);
             let _entered = span.entered();
@@ -100,7 +84,26 @@ impl GroupThread {
         let handle = Builder::new().name(name.clone()).spawn(body).map_err(|error| {
             Error::new(ErrorKind::Unavailable, format!("could not start thread {name}")).with_source(error)
         })?;
-        Ok(GroupThread { shared, handle: Mutex::new(Some(handle)) })
+        Ok(GroupThread { handle: Mutex::new(Some(handle)), ..group })
+    }
+
+    /// The member, and who is to drive it.
+    pub(super) fn assemble(start: GroupStart) -> (GroupThread, Driver) {
+        let GroupStart { name: _, group, settings, topics, threads, assignor, coordinator } = start;
+        let state = State {
+            seats: Seats::new(threads),
+            wakers: BTreeMap::new(),
+            place: Arc::new(Place::default()),
+            orders: Vec::new(),
+            failure: None,
+            has_ended: false,
+        };
+        let instance = settings.instance.clone();
+        let (state, ended, wake) = (Mutex::new(state), Condvar::new(), coordinator.waker());
+        let shared = Arc::new(Shared { group, instance, state, ended, wake });
+        let member = Member::new(settings, topics, assignor, 0);
+        let driver = Driver { shared: Arc::clone(&shared), member, coordinator, begun: Now::read() };
+        (GroupThread { shared, handle: Mutex::default() }, driver)
     }
 
     /// A stream thread's place in the group; the waker is of that thread.
@@ -127,10 +130,14 @@ impl GroupThread {
         self.shared.state().seats.close();
     }
 
-    /// Ends the membership, when the stream threads have ended.
-    pub(super) fn close(&self, mode: LeaveMode) {
+    pub(super) fn order_to_leave(&self, mode: LeaveMode) {
         self.shared.state().orders.push(MemberInput::Leave(mode));
         (self.shared.wake)();
+    }
+
+    /// Ends the membership, when the stream threads have ended.
+    pub(super) fn close(&self, mode: LeaveMode) {
+        self.order_to_leave(mode);
         let state = self.shared.state();
         let waited = self.shared.ended.wait_timeout_while(state, CLOSE_TIMEOUT, |state| !state.has_ended);
         let has_ended = waited.map_or(true, |(state, _)| state.has_ended);
@@ -176,7 +183,7 @@ impl Shared {
 }
 
 /// What the group thread has to itself.
-struct Driver {
+pub(super) struct Driver {
     shared: Arc<Shared>,
     member: Member,
     coordinator: Box<dyn GroupCoordinator>,
@@ -185,44 +192,49 @@ struct Driver {
 
 impl Driver {
     fn run(&mut self) {
-        loop {
-            let mut inputs = {
-                let mut state = self.shared.state();
-                let mut inputs = Vec::new();
-                let closed = state.seats.take_closed();
-                if !closed.is_empty() {
-                    inputs.push(MemberInput::Closed(closed));
-                }
-                inputs.append(&mut state.orders);
-                inputs
-            };
-            while let Some(answer) = self.coordinator.poll() {
-                inputs.push(MemberInput::Answer(answer));
-            }
-            if inputs.is_empty() {
-                inputs.push(MemberInput::Tick);
-            }
-            let mut has_news = false;
-            for input in inputs {
-                let now = self.now();
-                self.member.on(input, now);
-                while let Some(output) = self.member.poll_output() {
-                    match self.perform(output) {
-                        Next::GoOn => {}
-                        Next::Tell => has_news = true,
-                        Next::End => return,
-                    }
-                }
-            }
-            if has_news {
-                self.shared.wake_threads();
-            }
+        while self.step() == Next::GoOn {
             let left = self.member.deadline().saturating_sub(self.now()).max(0);
             let left = Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(WAIT_MAX);
             if !left.is_zero() {
                 self.coordinator.wait(left);
             }
         }
+    }
+
+    /// Hears what there is to hear, and never waits for more.
+    pub(super) fn step(&mut self) -> Next {
+        let mut inputs = {
+            let mut state = self.shared.state();
+            let mut inputs = Vec::new();
+            let closed = state.seats.take_closed();
+            if !closed.is_empty() {
+                inputs.push(MemberInput::Closed(closed));
+            }
+            inputs.append(&mut state.orders);
+            inputs
+        };
+        while let Some(answer) = self.coordinator.poll() {
+            inputs.push(MemberInput::Answer(answer));
+        }
+        if inputs.is_empty() {
+            inputs.push(MemberInput::Tick);
+        }
+        let mut has_news = false;
+        for input in inputs {
+            let now = self.now();
+            self.member.on(input, now);
+            while let Some(output) = self.member.poll_output() {
+                match self.perform(output) {
+                    Next::GoOn => {}
+                    Next::Tell => has_news = true,
+                    Next::End => return Next::End,
+                }
+            }
+        }
+        if has_news {
+            self.shared.wake_threads();
+        }
+        Next::GoOn
     }
 
     fn perform(&mut self, output: MemberOutput) -> Next {
@@ -257,7 +269,7 @@ impl Driver {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     GoOn,
     /// The stream threads have something to hear.
     Tell,

@@ -4,11 +4,13 @@
 //! ```text
 //!   seed ──> what happens next: a step of some thread, a record, time, a crash, a pause, a close, a start
 //!       \──> what each call of the cluster comes to: an error, an outcome that nobody hears of, a long sleep inside of it
+//!       \──> what becomes of each request to the group's coordinator: lost, done and not answered, answered late
 //!   after every few steps and at the end: what is committed is what one thread without faults would have written
 //! ```
 //!
 //! `KSTREAMS_SEED=7` runs one seed; `KSTREAMS_SEEDS=5000` runs that many.
 
+mod line;
 mod process;
 mod random;
 
@@ -25,6 +27,7 @@ use super::clock::simulated;
 use super::tests::{Call, Done, Faulty, Flaw, counts};
 use crate::client::embedded::EmbeddedCluster;
 use crate::client::{Cluster, ConsumerSpec, Isolation};
+use crate::membership::LeaveMode;
 use crate::record::TopicPartition;
 use crate::{Consumed, ErrorKind, Grouped, I64, Materialized, Produced, StreamsBuilder, Topology, Utf8};
 
@@ -33,7 +36,7 @@ const PARTITIONS: i32 = 3;
 const PROCESSES: usize = 3;
 
 /// What happens before the faults end.
-const EVENTS: usize = 1_500;
+const EVENTS: usize = 2_500;
 
 /// Virtual time after the faults, until everything has to be processed.
 const LIVENESS: Duration = Duration::from_secs(120);
@@ -57,8 +60,12 @@ impl Shared {
         self.random.lock().unwrap().below(bound)
     }
 
-    fn one_in(&self, bound: u64) -> bool {
+    pub(super) fn one_in(&self, bound: u64) -> bool {
         self.below(bound) == 0
+    }
+
+    pub(super) fn is_stormy(&self) -> bool {
+        self.is_stormy.load(Ordering::Relaxed)
     }
 
     fn pass(&self, time: Duration) {
@@ -74,7 +81,7 @@ impl Shared {
 
     fn weather(&self, call: Call, process: &str) -> Option<(Done, ErrorKind)> {
         use ErrorKind::{Aborted, Fenced, Unavailable};
-        if !self.is_stormy.load(Ordering::Relaxed) {
+        if !self.is_stormy() {
             return None;
         }
         // Records are fetched and sent all the time, and what decides a commit is called seldom.
@@ -115,7 +122,7 @@ impl Shared {
         kinds.get(usize::try_from(which).unwrap()).copied()
     }
 
-    fn is_cut_off(&self, process: &str) -> bool {
+    pub(super) fn is_cut_off(&self, process: &str) -> bool {
         let until = self.cut_off.lock().unwrap().get(process).copied();
         until.is_some_and(|until| self.cluster.now().unwrap() < until)
     }
@@ -200,10 +207,11 @@ impl World {
         let which = usize::try_from(shared.below(PROCESSES as u64)).unwrap();
         let Some(process) = self.processes.get_mut(which) else { return };
         match shared.below(1_000) {
-            0..5 => process.crash(),
-            5..9 => process.close(),
-            9..15 => process.pause(Duration::from_millis(shared.below(8_000))),
-            15..40 => process.start(),
+            0..3 => process.crash(),
+            3..4 => process.close(LeaveMode::Leave),
+            4..6 => process.close(LeaveMode::Stay),
+            6..9 => process.pause(Duration::from_millis(shared.below(8_000))),
+            9..40 => process.start(),
             40..45 => process.cut_off(Duration::from_millis(shared.below(1_500))),
             45..200 => self.write(),
             200..350 => shared.pass(Duration::from_millis(shared.below(60))),
@@ -246,7 +254,7 @@ impl World {
             }
             self.shared.pass(Duration::from_millis(20));
         }
-        self.processes.iter_mut().for_each(Process::close);
+        self.processes.iter_mut().for_each(|process| process.close(LeaveMode::Leave));
     }
 
     fn counted(&self) -> BTreeMap<String, i64> {

@@ -1,7 +1,8 @@
 //! The behaviour both clusters share, as functions over [`Cluster`]: each panics where a cluster behaves otherwise.
 //!
-//! [`conformance_tests!`] makes one test of each, [`coordinator_tests!`] of those that speak to a group by requests. Nothing here knows which cluster it talks to: names of topics, groups
-//! and transactional ids are new in every call, and whatever may take a cluster some time is asked for until it is so.
+//! [`conformance_tests!`] makes one test of each, [`coordinator_tests!`] of those that speak to a group by requests.
+//! Nothing here knows which cluster it talks to: names of topics, groups and transactional ids are new in every call, and
+//! whatever may take a cluster some time is asked for until it is so.
 
 mod coordinator;
 mod groups;

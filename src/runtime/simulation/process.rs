@@ -8,9 +8,13 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::Shared;
+use super::line::Line;
 use crate::Config;
 use crate::config::GivenCluster;
+use crate::membership::LeaveMode;
 use crate::runtime::application::Application;
+use crate::runtime::group;
+use crate::runtime::group_thread::{Driver, GroupStart, GroupThread, Next};
 use crate::runtime::start;
 use crate::runtime::stream_thread::{Order, Orders, Stepped, StreamThread};
 use crate::topology::OffsetReset;
@@ -31,7 +35,10 @@ pub(super) struct Process {
 
 struct Up {
     app: Arc<Application>,
+    /// None: each thread is a member by itself.
+    group: Option<(GroupThread, Driver)>,
     threads: Vec<Slot>,
+    /// Who is to work next: the group thread, then the others.
     next: usize,
 }
 
@@ -73,7 +80,11 @@ impl Process {
         // Its own one is a matter of chance, and it decides who is given which task.
         Arc::get_mut(&mut app).unwrap().process_id = self.id.to_string();
         let threads = (0..THREADS).map(|_| Slot::Begins { at: 0 }).collect();
-        self.up = Some(Up { app, threads, next: 0 });
+        let group = group::plan(&app).unwrap().map(|plan| {
+            let line = Line::new(Arc::clone(&self.shared), self.id.to_string());
+            GroupThread::assemble(GroupStart { coordinator: Box::new(line), ..plan })
+        });
+        self.up = Some(Up { app, group, threads, next: 0 });
         self.paused_until = 0;
     }
 
@@ -104,17 +115,23 @@ impl Process {
             return;
         }
         let Some(up) = &mut self.up else { return };
-        up.next = (up.next + 1) % THREADS;
-        up.step_thread(up.next, now, &self.shared);
-        if up.app.crash_point.has_crashed() {
+        up.next = (up.next + 1) % (THREADS + 1);
+        let next = match up.next.checked_sub(1) {
+            Some(index) => up.step_thread(index, now, &self.shared),
+            None => up.step_group(),
+        };
+        if next == Next::End || up.app.crash_point.has_crashed() {
             self.crash();
         }
     }
 
-    /// Its threads commit and leave, one after the other.
-    pub(super) fn close(&mut self) {
+    /// Its threads commit and end, one after the other, and then the membership.
+    pub(super) fn close(&mut self, mode: LeaveMode) {
         let now = self.now();
-        let Some(up) = &mut self.up else { return };
+        let Some(mut up) = self.up.take() else { return };
+        if let Some((group, _)) = &up.group {
+            group.stop_placing();
+        }
         for index in 0..THREADS {
             match &up.threads[index] {
                 Slot::Runs(_, orders) => orders.give(Order::Leave),
@@ -122,12 +139,22 @@ impl Process {
             }
             up.step_thread(index, now, &self.shared);
         }
-        self.up = None;
+        if let Some((group, _)) = &up.group {
+            group.order_to_leave(mode);
+        }
+        // It says farewell, and waits for the answer in vain if there is none.
+        for _ in 0..4 {
+            up.step_group();
+        }
     }
 }
 
 impl Up {
-    fn step_thread(&mut self, index: usize, now: i64, shared: &Shared) {
+    fn step_group(&mut self) -> Next {
+        self.group.as_mut().map_or(Next::GoOn, |(_, driver)| driver.step())
+    }
+
+    fn step_thread(&mut self, index: usize, now: i64, shared: &Shared) -> Next {
         let next = match std::mem::replace(&mut self.threads[index], Slot::Ended) {
             Slot::Begins { at } if at > now => Slot::Begins { at },
             // It would wait for an answer, and nobody else would work meanwhile.
@@ -140,12 +167,14 @@ impl Up {
             Slot::Ended => Slot::Ended,
         };
         self.threads[index] = next;
+        Next::GoOn
     }
 
     fn connect(&self, index: usize) -> Slot {
         let orders = Arc::new(Orders::default());
         let report = Box::new(|_| {});
-        let thread = StreamThread::connect(Arc::clone(&self.app), index + 1, None, Arc::clone(&orders), report);
+        let group = self.group.as_ref().map(|(group, _)| group);
+        let thread = StreamThread::connect(Arc::clone(&self.app), index + 1, group, Arc::clone(&orders), report);
         match thread.unwrap() {
             Some(thread) => Slot::Runs(Box::new(thread), orders),
             None => Slot::Ended,
