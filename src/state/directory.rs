@@ -32,7 +32,19 @@ struct Inner {
     process_id: Uuid,
     /// Tasks that this process has open.
     open: Mutex<HashSet<String>>,
-    _lock: File,
+    lock: Lock,
+}
+
+/// Given back when it is dropped, and not only when its last copy is: a child process that was started a moment ago has
+/// copies of all files until it is another program.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // What cannot be given back here is free when the process ends.
+        let _ = self.0.unlock();
+    }
 }
 
 /// Java's file, so that a Java application that is moved over keeps its identity.
@@ -70,7 +82,7 @@ impl StateDirectory {
             }
         }
         let process_id = process_id(&path)?;
-        Ok(StateDirectory(Arc::new(Inner { path, process_id, open: Mutex::default(), _lock: lock })))
+        Ok(StateDirectory(Arc::new(Inner { path, process_id, open: Mutex::default(), lock: Lock(lock) })))
     }
 
     /// Names this installation of the application: the same after a restart.
@@ -253,6 +265,16 @@ mod tests {
         StateDirectory::open(folder.path(), "other").unwrap();
         drop(first);
         StateDirectory::open(folder.path(), "app").unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_lock_does_not_keep_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = StateDirectory::open(folder.path(), "app").unwrap();
+        let copy = first.0.lock.0.try_clone().unwrap();
+        drop(first);
+        StateDirectory::open(folder.path(), "app").unwrap();
+        drop(copy);
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub struct ErrorContext<'a> {
     pub node: &'a str,
     /// The topic of the source record; none inside a punctuation.
     pub topic: Option<&'a str>,
-    /// The source record as it was read; none inside a punctuation.
+    /// The record as it was read, where it could not be: what has failed in a processor has no bytes any more. A dead
+    /// letter has those of the source record in any case.
     pub record: Option<&'a ConsumerRecord<'a>>,
 }
 
