@@ -130,6 +130,17 @@ fn members_that_are_not_understood_or_run_something_else_are_told_and_the_others
 }
 
 #[test]
+fn members_of_a_later_build_take_part_by_what_all_understand() {
+    let catalog = catalog(1, 2);
+    let later = Subscription { understands: 9, ..told(1, &catalog) }.encode();
+    let later = [&[9, 1], &later[2..], b"and what is new in 9"].concat();
+    let members = [member(0, told(0, &catalog).encode()), member(1, later)];
+    let given = read(&planned(&members, &catalog, &[], &AssignorSettings::default()));
+    assert_eq!(given.iter().map(|given| given.active.len()).collect::<Vec<_>>(), [1, 1]);
+    assert!(given.iter().all(|given| given.standing == Standing::Member && given.common_version == VERSION));
+}
+
+#[test]
 fn who_takes_over_from_a_dead_process_is_to_fence_it() {
     let catalog = catalog(1, 4);
     let claim = |number, active: Vec<TaskId>| Subscription { active, generation: 4, ..told(number, &catalog) };

@@ -120,7 +120,7 @@ fn fewest_moves(has: &[u32], workers: &[u32]) -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn a_group_settles_after_whatever_happens(mut life in lives(), events in vec((event(), any::<bool>()), 1..12)) {
