@@ -62,7 +62,7 @@ pub struct Config {
     pub(crate) repartition_purge_interval: Duration,
     pub(crate) metadata_max_age: Duration,
     pub(crate) commit_interval: Option<Duration>,
-    pub(crate) group_protocol: Option<GroupProtocol>,
+    pub(crate) group_protocol: GroupProtocol,
     pub(crate) session_timeout: Duration,
     pub(crate) transaction_timeout: Duration,
     pub(crate) max_task_idle: Option<Duration>,
@@ -171,7 +171,7 @@ impl Config {
             repartition_purge_interval: Duration::from_secs(30),
             metadata_max_age: Duration::from_secs(300),
             commit_interval: None,
-            group_protocol: None,
+            group_protocol: GroupProtocol::Sticky,
             session_timeout: Duration::from_secs(6),
             transaction_timeout: Duration::from_secs(10),
             max_task_idle: Some(Duration::ZERO),
@@ -417,10 +417,10 @@ impl Config {
         Config { group_instance_id: Some(id.to_owned()), ..self }
     }
 
-    /// How instances share the tasks; all of an application alike. By default [`GroupProtocol::Sticky`] on the embedded
-    /// cluster and [`GroupProtocol::Range`] on Kafka.
+    /// How instances share the tasks: [`GroupProtocol::Sticky`] by default. All of an application alike, for members of
+    /// both kinds cannot be in one group.
     pub fn group_protocol(self, protocol: GroupProtocol) -> Config {
-        Config { group_protocol: Some(protocol), ..self }
+        Config { group_protocol: protocol, ..self }
     }
 
     /// How long the group waits for a word of an instance before others get its tasks (`session.timeout.ms`). 6 s, where

@@ -30,10 +30,7 @@ pub(super) fn start(app: &Application) -> Result<Option<GroupThread>> {
 
 /// What the process's member is made of.
 pub(super) fn plan(app: &Application) -> Result<Option<GroupStart>> {
-    // Until it has run long enough against brokers, Kafka is spoken to so when asked.
-    let is_embedded = app.config.cluster.is_some() || app.config.bootstrap.starts_with("embedded:");
-    let default = if is_embedded { GroupProtocol::Sticky } else { GroupProtocol::Range };
-    if app.config.group_protocol.unwrap_or(default) == GroupProtocol::Range {
+    if app.config.group_protocol == GroupProtocol::Range {
         return Ok(None);
     }
     let client_id = format!("{}-group", app.own_client_id());
