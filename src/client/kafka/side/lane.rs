@@ -2,7 +2,7 @@
 //! is over. Nothing here blocks, and time is an argument.
 //!
 //! ```text
-//!   Down ──connect──> Up ──open──> coordinator known? ──no──> FindCoordinator ──it is somewhere else──> Down
+//!   Down ──connect──> Up ──open──> coordinator known? ──no──> Metadata at times, FindCoordinator ──elsewhere──> Down
 //!    ^ ^               │                  └─yes─> request ──> answer
 //!    │ └──── Pause <───┴── lost
 //! ```
@@ -25,6 +25,10 @@ use super::security::{Address, Family, SideSettings};
 /// The pause before a request that the coordinator could not take yet is sent again; it doubles each time.
 const AGAIN_PAUSE: Duration = Duration::from_millis(5);
 
+/// How often it is asked which brokers there are, when the coordinator has to be found anyway; and how many are kept.
+const LEARNED_FOR: Duration = Duration::from_secs(300);
+const LEARNED_MAX: usize = 32;
+
 /// A request on its way, until its time is over.
 #[derive(Debug)]
 pub(super) struct Errand {
@@ -40,6 +44,8 @@ pub(super) struct Errand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Unsent,
+    /// Asked which brokers there are.
+    Learning,
     /// Asked where the coordinator is.
     Finding,
     Sent(i16),
@@ -93,10 +99,14 @@ pub(super) struct Lane {
     coordinator: Option<Address>,
     /// The transactional id that `coordinator` is for; none: the group.
     coordinates: Option<String>,
-    /// Which bootstrap server is next.
+    /// Brokers that were there when last asked, besides the bootstrap servers: those may be gone by now.
+    learned: Vec<Address>,
+    /// Until when nobody is asked again which brokers there are.
+    learned_until: Option<Instant>,
+    /// Which of the bootstrap servers and the learned ones is next.
     next_server: usize,
     /// Servers that could not be reached since the last one that could.
-    failures: u32,
+    failures: usize,
     errand: Option<Errand>,
     last_failure: Option<Failure>,
 }
@@ -114,6 +124,8 @@ impl Lane {
             untried: VecDeque::new(),
             coordinator: None,
             coordinates: None,
+            learned: Vec::new(),
+            learned_until: None,
             next_server,
             failures: 0,
             errand: None,
@@ -226,8 +238,8 @@ impl Lane {
         let address = match &self.coordinator {
             Some(coordinator) => coordinator.clone(),
             None => {
-                let servers = &self.settings.bootstrap;
-                let server = servers.iter().cycle().nth(self.next_server % servers.len().max(1));
+                let servers = self.settings.bootstrap.iter().chain(&self.learned);
+                let server = servers.cycle().nth(self.next_server % self.servers().max(1));
                 self.next_server = self.next_server.wrapping_add(1);
                 server.cloned().ok_or_else(|| Failure::Denied("bootstrap.servers names no broker".to_owned()))?
             }
@@ -261,7 +273,13 @@ impl Lane {
             self.stage = Stage::Down;
             return Ok(Step::On);
         }
+        let has_learned = self.learned_until.is_some_and(|until| now < until) || !link.knows(Api::Metadata);
         errand.phase = match &self.coordinator {
+            None if !has_learned => {
+                self.learned_until = now.checked_add(LEARNED_FOR);
+                link.ask(Api::Metadata, &requests::metadata()).map_err(|failure| failure.at(peer))?;
+                Phase::Learning
+            }
             None => {
                 let body = requests::find_coordinator(&errand.request, &self.group);
                 link.ask(Api::FindCoordinator, &body).map_err(|failure| failure.at(peer))?;
@@ -290,7 +308,19 @@ impl Lane {
         if let Phase::Sent(version) = errand.phase {
             return Ok(Step::Done(Outcome::Answer { errand, version, body }));
         }
+        let was_learning = errand.phase == Phase::Learning;
         errand.phase = Phase::Unsent;
+        if was_learning {
+            match responses::metadata(&body) {
+                Ok(brokers) => self.learn(brokers),
+                // Not worth the connection: the bootstrap servers are there as well.
+                Err(malformed) => {
+                    tracing::debug!(group = %self.group, %malformed, "the list of brokers cannot be read")
+                }
+            }
+            self.errand = Some(errand);
+            return Ok(Step::On);
+        }
         let found = responses::find_coordinator(&body);
         let now = super::now();
         match found {
@@ -315,6 +345,12 @@ impl Lane {
                 Err(Failure::malformed(malformed))
             }
         }
+    }
+
+    fn learn(&mut self, brokers: Vec<(String, u16)>) {
+        let brokers = brokers.into_iter().map(|(host, port)| Address { host, port });
+        let others = brokers.filter(|broker| !self.settings.bootstrap.contains(broker));
+        self.learned = others.take(LEARNED_MAX).collect();
     }
 
     /// The connection is gone, or was never made.
@@ -349,11 +385,11 @@ impl Lane {
         Step::On
     }
 
-    fn servers(&self) -> u32 {
-        u32::try_from(self.settings.bootstrap.len()).unwrap_or(u32::MAX)
+    fn servers(&self) -> usize {
+        self.settings.bootstrap.len() + self.learned.len()
     }
 
-    /// None until every bootstrap server has been tried once.
+    /// None until every server has been tried once.
     fn pause(&self) -> Duration {
         match self.failures.checked_sub(self.servers()) {
             None => Duration::ZERO,

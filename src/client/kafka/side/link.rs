@@ -123,6 +123,10 @@ impl Link {
         Ok(())
     }
 
+    pub(super) fn knows(&self, api: Api) -> bool {
+        self.versions.of(api).is_some()
+    }
+
     fn version(&self, api: Api) -> Result<i16, Failure> {
         self.versions.of(api).ok_or_else(|| too_old(&format!("{} {}", api.name(), api.versions().start())))
     }

@@ -21,6 +21,7 @@ const CONSUMER_PROTOCOL: i16 = 3;
 #[expect(clippy::enum_variant_names, reason = "ApiVersions is what Kafka calls it")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
+    Metadata,
     OffsetCommit,
     OffsetFetch,
     FindCoordinator,
@@ -37,6 +38,7 @@ pub(super) enum Api {
 impl Api {
     pub(super) fn key(self) -> i16 {
         match self {
+            Api::Metadata => 3,
             Api::OffsetCommit => 8,
             Api::OffsetFetch => 9,
             Api::FindCoordinator => 10,
@@ -54,6 +56,7 @@ impl Api {
     /// The versions that are written and read here.
     pub(super) fn versions(self) -> RangeInclusive<i16> {
         match self {
+            Api::Metadata => 9..=9,
             Api::OffsetCommit => 8..=9,
             // 7 brought require_stable.
             Api::OffsetFetch => 7..=9,
@@ -72,6 +75,7 @@ impl Api {
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Api::Metadata => "Metadata",
             Api::OffsetCommit => "OffsetCommit",
             Api::OffsetFetch => "OffsetFetch",
             Api::FindCoordinator => "FindCoordinator",
@@ -308,6 +312,18 @@ pub(super) fn find_coordinator(request: &Request, group: &str) -> Vec<u8> {
             out.i8(0);
         }
     }
+    out.no_tags();
+    out.0
+}
+
+/// Asks for the brokers and for no topic.
+pub(super) fn metadata() -> Vec<u8> {
+    let mut out = Writer::default();
+    out.list([(); 0].into_iter(), |_, ()| {});
+    // Neither make topics nor tell rights on the cluster or on topics.
+    out.bool(false);
+    out.bool(false);
+    out.bool(false);
     out.no_tags();
     out.0
 }

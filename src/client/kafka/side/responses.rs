@@ -73,6 +73,20 @@ pub(super) fn sasl_authenticate(body: &[u8]) -> Result<Authenticated> {
     })
 }
 
+/// Hosts and ports of the brokers; what follows them is not read.
+pub(super) fn metadata(body: &[u8]) -> Result<Vec<(String, u16)>> {
+    let mut reader = Reader::new(body);
+    reader.i32()?;
+    let brokers = reader.list(|reader| {
+        reader.i32()?;
+        let broker = (reader.text()?, u16::try_from(reader.i32()?).unwrap_or(0));
+        reader.optional_text()?;
+        reader.tags()?;
+        Ok(broker)
+    })?;
+    Ok(brokers.into_iter().filter(|(host, port)| !host.is_empty() && *port != 0).collect())
+}
+
 /// Host and port of the coordinator.
 pub(super) fn find_coordinator(body: &[u8]) -> Result<(Code, String, u16)> {
     let mut reader = Reader::new(body);
@@ -241,6 +255,7 @@ mod tests {
         let _ = api_versions(bytes);
         let _ = sasl_handshake(bytes);
         let _ = sasl_authenticate(bytes);
+        let _ = metadata(bytes);
         let _ = find_coordinator(bytes);
         for request in [RequestKind::Join, RequestKind::Sync, RequestKind::Heartbeat, RequestKind::Leave] {
             let _ = group(request, 9, bytes);

@@ -131,6 +131,21 @@ fn two_members_share_a_group_and_one_leaves() {
 }
 
 #[test]
+fn brokers_are_learned_under_the_names_they_advertise() {
+    let Some(group) = Group::new() else { return };
+    let mut settings = group.cluster.side("side").unwrap();
+    for server in &mut settings.bootstrap {
+        server.host = server.host.replace("127.0.0.1", "localhost");
+    }
+    let advertised = settings.bootstrap.iter().any(|server| server.host == "localhost");
+    let mut member = coordinator(settings);
+    let nobody = GroupAnswer::Refused { request: RequestKind::Heartbeat, error: GroupError::UnknownMemberId };
+    assert_eq!(ask(&mut member, heartbeat()), nobody);
+    let known = format!("{member:?}");
+    assert_eq!(known.contains("learned: [Address { host: \"127.0.0.1\""), advertised, "{known}");
+}
+
+#[test]
 fn a_member_commits_and_a_stranger_does_not() {
     let Some(group) = Group::new() else { return };
     let mut one = group.member();

@@ -107,7 +107,7 @@ fn an_idle_connection_that_the_broker_closes_is_made_again_unseen() {
     let broker = Broker::play(|asked| {
         let joined = asked.api == Api::JoinGroup && asked.connection == 1;
         joined.then(|| {
-            let mut frame = b"\0\0\0\x26\0\0\0\x03\0".to_vec();
+            let mut frame = b"\0\0\0\x26\0\0\0\x04\0".to_vec();
             frame.extend(error(Code::UNKNOWN_MEMBER_ID).iter().take(33));
             Reply::Raw(frame)
         })
@@ -130,6 +130,34 @@ fn the_other_bootstrap_servers_are_tried_when_one_is_down() {
         let mut member = coordinator(settings(&[nobody(), broker.port, nobody()], &[]));
         assert_eq!(ask(&mut member, heartbeat()), GroupAnswer::Alive);
     }
+}
+
+#[test]
+fn brokers_that_were_learned_are_asked_when_the_bootstrap_servers_are_gone() {
+    let second = Broker::play(|_| None);
+    let port = second.port;
+    let first = Broker::play(move |asked| match asked.api {
+        Api::Metadata => {
+            let mut out = Writer::default();
+            out.i32(0);
+            out.list([()].into_iter(), |out, ()| {
+                out.i32(2);
+                out.text("127.0.0.1");
+                out.i32(port.into());
+                out.optional_text(None);
+                out.no_tags();
+            });
+            Some(Reply::Body(out.0))
+        }
+        Api::Heartbeat => Some(Reply::HangUp),
+        _ => (asked.connection > 1).then_some(Reply::HangUp),
+    });
+    let mut member = coordinator(settings(&[first.port], &[]));
+    assert_eq!(ask(&mut member, heartbeat()), GroupAnswer::Disconnected(RequestKind::Heartbeat));
+    for _ in 0..3 {
+        assert_eq!(ask(&mut member, heartbeat()), GroupAnswer::Alive);
+    }
+    assert_eq!((first.asked(Api::Metadata), second.asked(Api::Metadata)), (1, 0));
 }
 
 #[test]

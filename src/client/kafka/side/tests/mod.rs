@@ -94,6 +94,7 @@ fn serve(
     let (key, version, correlation) = (reader.i16().unwrap(), reader.i16().unwrap(), reader.i32().unwrap());
     assert_eq!(reader.plain_text().unwrap(), "client");
     let api = [
+        Api::Metadata,
         Api::OffsetCommit,
         Api::OffsetFetch,
         Api::FindCoordinator,
@@ -149,7 +150,7 @@ fn usual(api: Api, port: u16) -> Reply {
 fn versions(join_max: i16) -> Vec<u8> {
     let mut out = Writer::default();
     out.i16(0);
-    let keys = [8, 9, 10, 11, 12, 13, 14, 17, 18, 22, 36];
+    let keys = [3, 8, 9, 10, 11, 12, 13, 14, 17, 18, 22, 36];
     out.list(keys.into_iter(), |out, key| {
         out.i16(key);
         out.i16(0);
