@@ -1,28 +1,31 @@
-//! Nanoseconds per record through one task, bytes to bytes, the best of many rounds: `cargo bench --bench pipeline`.
+//! Records through one task, bytes to bytes: `cargo bench --bench pipeline`.
 
 #![allow(
-    clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::indexing_slicing,
-    reason = "a bench measures time and prints it"
+    clippy::expect_used,
+    missing_docs,
+    reason = "a bench measures time, and has to run to its end"
 )]
 
-use std::time::Instant;
+mod measure;
 
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use kstreams::*;
 
-const ROUNDS: usize = 200;
 const RECORDS: usize = 2_000;
 
-fn main() -> Result<()> {
-    println!("{:36} {:>8} {:>8}", "ns per record", "i64", "text");
-    row("source, sink", |s| s, |s| s)?;
-    row("source, 5 operators, sink", |s| five(s, |v| v ^ 0x55), |s| five(s, keep_text))?;
-    row_to("fan-out to 3 sinks", fan_out, fan_out)?;
-    row_to("count, 100 keys", count, count)?;
-    println!("{:36} {:>8.0}", "make a pipeline of 7 nodes", remake()?);
-    Ok(())
+fn pipeline(criterion: &mut Criterion) {
+    row(criterion, "source, sink", |s| s, |s| s);
+    row(criterion, "source, 5 operators, sink", |s| five(s, |v| v ^ 0x55), |s| five(s, keep_text));
+    row_to(criterion, "fan-out to 3 sinks", fan_out, fan_out);
+    row_to(criterion, "count, 100 keys", count, count);
+    remake(criterion);
 }
+
+criterion_group!(benches, pipeline);
+criterion_main!(benches);
 
 fn keep_text(mut text: String) -> String {
     text.pop();
@@ -48,57 +51,53 @@ fn count<S: Serde<Item: Clone> + Copy>(stream: KStream<S::Item, S::Item>, serde:
 }
 
 fn row(
+    criterion: &mut Criterion,
     name: &str,
     longs: impl FnOnce(KStream<i64, i64>) -> KStream<i64, i64>,
     texts: impl FnOnce(KStream<String, String>) -> KStream<String, String>,
-) -> Result<()> {
+) {
     row_to(
+        criterion,
         name,
         |stream, serde| longs(stream).to("out", Produced::with(serde, serde)),
         |stream, serde| texts(stream).to("out", Produced::with(serde, serde)),
-    )
+    );
 }
 
 fn row_to(
+    criterion: &mut Criterion,
     name: &str,
     longs: impl FnOnce(KStream<i64, i64>, I64),
     texts: impl FnOnce(KStream<String, String>, Utf8),
-) -> Result<()> {
+) {
     let numbers: Vec<[u8; 8]> = (0..100i64).map(i64::to_be_bytes).collect();
     let words: Vec<String> = (0..100).map(|number| format!("a line of text {number}")).collect();
-    let long = measure(I64, longs, |number| &numbers[number % 100])?;
-    let text = measure(Utf8, texts, |number| words[number % 100].as_bytes())?;
-    println!("{name:36} {long:>8.0} {text:>8.0}");
-    Ok(())
+    let mut group = criterion.benchmark_group(name);
+    measure(&mut group, "i64", I64, longs, |number| &numbers[number % 100]);
+    measure(&mut group, "text", Utf8, texts, |number| words[number % 100].as_bytes());
 }
 
 fn measure<'a, S: Serde<Item: Clone> + Copy>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
     serde: S,
     wire: impl FnOnce(KStream<S::Item, S::Item>, S),
     bytes: impl Fn(usize) -> &'a [u8],
-) -> Result<f64> {
+) {
     let builder = StreamsBuilder::new();
     wire(builder.stream("in", Consumed::with(serde, serde)), serde);
-    let topology = builder.build()?;
-    let mut task = SingleTask::new(&topology, 0)?;
+    let mut task = SingleTask::new(&builder.build().expect("builds"), 0).expect("a task");
     let input = task.input("in").unwrap_or_default();
-    let mut best = f64::MAX;
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        task.run(input, (0..RECORDS).map(|number| (bytes(number), bytes(number))))?;
-        best = best.min(start.elapsed().as_nanos() as f64 / RECORDS as f64);
-        task.commit()?;
-    }
-    Ok(best)
+    measure::rounds(group, name, RECORDS, &mut task, |task| {
+        task.run(input, (0..RECORDS).map(|number| (bytes(number), bytes(number)))).map(|_| ())
+    });
 }
 
-fn remake() -> Result<f64> {
+fn remake(criterion: &mut Criterion) {
     let builder = StreamsBuilder::new();
     five(builder.stream("in", Consumed::with(I64, I64)), |v| v + 1).to("out", Produced::with(I64, I64));
-    let mut task = SingleTask::new(&builder.build()?, 0)?;
-    let start = Instant::now();
-    for _ in 0..ROUNDS {
-        task.rewind()?;
-    }
-    Ok(start.elapsed().as_nanos() as f64 / ROUNDS as f64)
+    let mut task = SingleTask::new(&builder.build().expect("builds"), 0).expect("a task");
+    criterion.bench_function("make a pipeline of 7 nodes", |bencher| {
+        bencher.iter(|| task.rewind().expect("is made again"));
+    });
 }
