@@ -146,7 +146,7 @@ fn mechanism(setting: &dyn Fn(&str) -> Option<String>) -> Result<Mechanism> {
         }
         "OAUTHBEARER" => {
             if setting("sasl.oauthbearer.method").is_some_and(|method| method.eq_ignore_ascii_case("oidc")) {
-                let remedy = "use another sasl.mechanism, or leave the group to librdkafka";
+                let remedy = "use another sasl.mechanism, or set GroupProtocol::Range";
                 return Err(only_librdkafka("sasl.oauthbearer.method=oidc", remedy));
             }
             if setting("enable.sasl.oauthbearer.unsecure.jwt").as_deref() != Some("true") {
@@ -158,7 +158,7 @@ fn mechanism(setting: &dyn Fn(&str) -> Option<String>) -> Result<Mechanism> {
             Ok(Mechanism::OAuthBearer(token))
         }
         name => {
-            let remedy = "use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, or leave the group to librdkafka";
+            let remedy = "use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, or set GroupProtocol::Range";
             Err(only_librdkafka(&format!("sasl.mechanism {name}"), remedy))
         }
     }
@@ -174,10 +174,10 @@ fn tls_settings(_setting: &dyn Fn(&str) -> Option<String>) -> Result<tls::TlsSet
 const OPENSSL_ONLY: [(&str, &str); 9] = [
     ("ssl.keystore.location", "use ssl.certificate.location and ssl.key.location with PEM files"),
     ("ssl.key.password", "store the key without a password, readable by its user only"),
-    ("ssl.crl.location", "leave it out, or leave the group to librdkafka"),
+    ("ssl.crl.location", "leave it out, or set GroupProtocol::Range"),
     ("ssl.engine.location", "use ssl.key.location with a PEM file"),
     ("ssl.engine.id", "use ssl.key.location with a PEM file"),
-    ("ssl.providers", "leave it out, or leave the group to librdkafka"),
+    ("ssl.providers", "leave it out, or set GroupProtocol::Range"),
     ("ssl.cipher.suites", "leave it out: only TLS 1.2 and 1.3 with forward secrecy are spoken"),
     ("ssl.curves.list", "leave it out: only TLS 1.2 and 1.3 with forward secrecy are spoken"),
     ("ssl.sigalgs.list", "leave it out: only TLS 1.2 and 1.3 with forward secrecy are spoken"),
@@ -263,9 +263,7 @@ mod tests {
         let sasl = ("security.protocol", "sasl_plaintext");
         assert!(refused(&[sasl]).contains("sasl.mechanism GSSAPI"));
         let bearer = ("sasl.mechanisms", "OAUTHBEARER");
-        assert!(
-            refused(&[sasl, bearer, ("sasl.oauthbearer.method", "oidc")]).contains("leave the group to librdkafka")
-        );
+        assert!(refused(&[sasl, bearer, ("sasl.oauthbearer.method", "oidc")]).contains("GroupProtocol::Range"));
         assert!(refused(&[sasl, bearer]).contains("enable.sasl.oauthbearer.unsecure.jwt"));
     }
 
