@@ -32,18 +32,14 @@ struct Inner {
     process_id: Uuid,
     /// Tasks that this process has open.
     open: Mutex<HashSet<String>>,
-    lock: Lock,
+    lock: File,
 }
 
-/// Given back when it is dropped, and not only when its last copy is: a child process that was started a moment ago has
-/// copies of all files until it is another program.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
+impl Drop for Inner {
     fn drop(&mut self) {
-        // What cannot be given back here is free when the process ends.
-        let _ = self.0.unlock();
+        // Closing the file would not do: a child process that was started a moment ago has copies of all files until it is
+        // another program. What cannot be given back here is free when the process ends.
+        let _ = self.lock.unlock();
     }
 }
 
@@ -82,7 +78,7 @@ impl StateDirectory {
             }
         }
         let process_id = process_id(&path)?;
-        Ok(StateDirectory(Arc::new(Inner { path, process_id, open: Mutex::default(), lock: Lock(lock) })))
+        Ok(StateDirectory(Arc::new(Inner { path, process_id, open: Mutex::default(), lock })))
     }
 
     /// Names this installation of the application: the same after a restart.
@@ -271,7 +267,7 @@ mod tests {
     fn a_copy_of_the_lock_does_not_keep_it() {
         let folder = tempfile::tempdir().unwrap();
         let first = StateDirectory::open(folder.path(), "app").unwrap();
-        let copy = first.0.lock.0.try_clone().unwrap();
+        let copy = first.0.lock.try_clone().unwrap();
         drop(first);
         StateDirectory::open(folder.path(), "app").unwrap();
         drop(copy);

@@ -248,7 +248,12 @@ impl Member {
             GroupError::Denied(reason) => {
                 (ErrorKind::Invalid, format!("the broker denies access to the group, allow READ on it: {reason}"))
             }
-            other => (ErrorKind::Internal, format!("the coordinator refused with {other:?}")),
+            other @ (GroupError::MemberIdRequired(_)
+            | GroupError::UnknownMemberId
+            | GroupError::IllegalGeneration
+            | GroupError::RebalanceInProgress
+            | GroupError::InconsistentProtocol
+            | GroupError::Other(..)) => (ErrorKind::Internal, format!("the coordinator refused with {other:?}")),
         };
         self.fail(kind, reason);
     }

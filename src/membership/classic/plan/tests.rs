@@ -7,7 +7,11 @@ fn task(sub_topology: usize, partition: i32) -> TaskId {
 
 fn process(number: u8) -> Uuid {
     // As random as real ones, which have no bytes in common.
-    Uuid::from_bytes(std::array::from_fn(|at| number.wrapping_mul(31).wrapping_add(at as u8)))
+    let mut next = number.wrapping_mul(31);
+    Uuid::from_bytes(std::array::from_fn(|_| {
+        next = next.wrapping_add(1);
+        next
+    }))
 }
 
 fn catalog(sub_topologies: usize, partitions: i32) -> TaskCatalog {

@@ -55,12 +55,11 @@ impl Life {
                 }
             }
             Event::Leave { at } => {
-                if let Some(at) = some(*at, self) {
-                    if self.members[at].share == Share::Full
-                        && self.members.iter().filter(|member| member.share == Share::Full).count() > 1
-                    {
-                        self.members[at].share = Share::Leaving;
-                    }
+                if let Some(at) = some(*at, self)
+                    && self.members[at].share == Share::Full
+                    && self.members.iter().filter(|member| member.share == Share::Full).count() > 1
+                {
+                    self.members[at].share = Share::Leaving;
                 }
             }
             Event::LosesDisk { at } => {
