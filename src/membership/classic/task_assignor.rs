@@ -103,3 +103,90 @@ impl Assignor for TaskAssignor {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::membership::classic::plan::CatalogTask;
+    use crate::topology::TopologyFingerprint;
+
+    fn task(partition: i32) -> TaskId {
+        TaskId { sub_topology: 0, partition }
+    }
+
+    /// A process whose program has two tasks, with the state of one.
+    fn assignor(topology: u64) -> TaskAssignor {
+        let topology = TopologyFingerprint { whole: topology, parts: vec![1] };
+        let known = |partition| CatalogTask { id: task(partition), is_stateful: false, inputs: Vec::new() };
+        let instance = Instance {
+            process: Uuid::from_u128(1),
+            started_ms: 0,
+            workers: 1,
+            transactional_id_prefix: "app-1".to_owned(),
+            catalog: TaskCatalog { topology, tasks: vec![known(0), known(1)] },
+            found: vec![task(1)],
+        };
+        TaskAssignor::new(instance, AssignorSettings::default())
+    }
+
+    fn subscription(assignor: &mut TaskAssignor, owned: &BTreeSet<TaskId>) -> Subscription {
+        Subscription::decode(&assignor.subscribe(&Claim { generation: 3, owned, joins: 7 })).unwrap()
+    }
+
+    fn assignment(topology: u64) -> Assignment {
+        Assignment { active: vec![task(0), task(9)], ..Assignment::nothing(Standing::Member, 4, topology) }
+    }
+
+    #[test]
+    fn a_process_asks_for_the_tasks_whose_state_it_has_found_until_it_is_told_more() {
+        let mut assignor = assignor(5);
+        assert_eq!(subscription(&mut assignor, &BTreeSet::new()).promised, [task(1)]);
+        assignor.read(&Assignment { awaiting: vec![task(0)], ..assignment(5) }.encode()).unwrap();
+        let told = subscription(&mut assignor, &BTreeSet::from([task(1)]));
+        assert_eq!((told.promised, told.active), (vec![task(0)], vec![task(1)]));
+        assert_eq!((told.generation, told.joins), (3, 7));
+    }
+
+    #[test]
+    fn a_task_that_this_program_does_not_have_is_not_taken() {
+        let decision = assignor(5).read(&assignment(5).encode()).unwrap();
+        assert_eq!((decision.generation, decision.active), (4, BTreeSet::from([task(0)])));
+    }
+
+    #[test]
+    fn an_assignment_for_another_topology_is_out_of_date() {
+        assert_eq!(assignor(5).read(&assignment(5).encode()).unwrap().fit, Fit::Current);
+        assert_eq!(assignor(6).read(&assignment(5).encode()).unwrap().fit, Fit::Outdated);
+    }
+
+    #[test]
+    fn whoever_has_no_place_in_the_group_is_told_the_remedy() {
+        let superseded = Assignment::nothing(Standing::Superseded, 4, 5).encode();
+        let error = assignor(5).read(&superseded).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("state directory"), "{error}");
+        assert_eq!(assignor(5).read(&[1, 1, 0]).unwrap_err().kind(), ErrorKind::Corrupted);
+    }
+
+    #[test]
+    fn a_leader_gives_what_it_alone_may_have_and_fences_who_has_gone() {
+        let mut leader = assignor(5);
+        let host = Host {
+            process: Uuid::from_u128(2),
+            workers: 1,
+            transactional_id_prefix: "app-2".to_owned(),
+            endpoint: None,
+            active: Vec::new(),
+            standby: Vec::new(),
+        };
+        leader.read(&Assignment { hosts: vec![host], ..assignment(5) }.encode()).unwrap();
+        let claim = Claim { generation: -1, owned: &BTreeSet::new(), joins: 1 };
+        let user_data = leader.subscribe(&claim);
+        let member = GroupMember { id: "a-1".to_owned(), instance: None, topics: Vec::new(), user_data };
+        let given = leader.assign("a-1", 5, &[member]);
+        let decision = leader.read(&given[0].user_data).unwrap();
+        assert_eq!(decision.active, BTreeSet::from([task(0), task(1)]));
+        assert_eq!(decision.fence, ["app-2-1"]);
+    }
+}
