@@ -63,6 +63,9 @@ pub struct Config {
     pub(crate) metadata_max_age: Duration,
     pub(crate) commit_interval: Option<Duration>,
     pub(crate) group_protocol: GroupProtocol,
+    pub(crate) num_standby_replicas: usize,
+    pub(crate) max_warmup_replicas: usize,
+    pub(crate) acceptable_recovery_lag: u64,
     pub(crate) session_timeout: Duration,
     pub(crate) transaction_timeout: Duration,
     pub(crate) max_task_idle: Option<Duration>,
@@ -172,6 +175,9 @@ impl Config {
             metadata_max_age: Duration::from_secs(300),
             commit_interval: None,
             group_protocol: GroupProtocol::Sticky,
+            num_standby_replicas: 0,
+            max_warmup_replicas: 2,
+            acceptable_recovery_lag: 10_000,
             session_timeout: Duration::from_secs(6),
             transaction_timeout: Duration::from_secs(10),
             max_task_idle: Some(Duration::ZERO),
@@ -421,6 +427,30 @@ impl Config {
     /// both kinds cannot be in one group.
     pub fn group_protocol(self, protocol: GroupProtocol) -> Config {
         Config { group_protocol: protocol, ..self }
+    }
+
+    /// How many other instances keep a copy of each task's stores up to date (`num.standby.replicas`, 0), from which it
+    /// goes on where its owner dies. As many as there are other instances, and with [`GroupProtocol::Sticky`] only; the
+    /// same in all instances.
+    ///
+    /// # Examples
+    /// ```
+    /// let config = kstreams::Config::new("counting", "broker:9092").num_standby_replicas(1);
+    /// ```
+    pub fn num_standby_replicas(self, replicas: usize) -> Config {
+        Config { num_standby_replicas: replicas, ..self }
+    }
+
+    /// How many tasks at a time may warm up on an instance that is to run them, while their owners go on
+    /// (`max.warmup.replicas`, 2; Java counts those of the whole group). At least one. Counts where there are standbys.
+    pub fn max_warmup_replicas(self, replicas: usize) -> Config {
+        Config { max_warmup_replicas: replicas, ..self }
+    }
+
+    /// How many changelog records the stores of a task may lack on an instance that is to run it
+    /// (`acceptable.recovery.lag`, 10,000). Counts where there are standbys.
+    pub fn acceptable_recovery_lag(self, records: u64) -> Config {
+        Config { acceptable_recovery_lag: records, ..self }
     }
 
     /// How long the group waits for a word of an instance before others get its tasks (`session.timeout.ms`). 6 s, where

@@ -81,7 +81,7 @@ pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,
 };
-pub use runtime::{CloseOptions, KafkaStreams, RestoreEvent, State, UncaughtErrorResponse};
+pub use runtime::{CloseOptions, KafkaStreams, RestoreEvent, State, StoreLag, UncaughtErrorResponse};
 #[cfg(feature = "bincode")]
 pub use serdes::Bincode;
 #[cfg(feature = "postcard")]

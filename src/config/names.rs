@@ -95,6 +95,9 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         "replication.factor" => config.replication_factor = Some(number(name, value)?),
         "client.id" => config.client_id = Some(value.to_owned()),
         "group.instance.id" => config.group_instance_id = Some(value.to_owned()),
+        "num.standby.replicas" => config.num_standby_replicas = number(name, value)?,
+        "max.warmup.replicas" => config.max_warmup_replicas = number(name, value)?,
+        "acceptable.recovery.lag" => config.acceptable_recovery_lag = number(name, value)?,
         "session.timeout.ms" => config.session_timeout = millis(name, value)?,
         "transaction.timeout.ms" => config.transaction_timeout = millis(name, value)?,
         "auto.create.topics.enable" => {
@@ -102,9 +105,8 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
             config.topic_creation = if create { TopicCreation::Internal } else { TopicCreation::Nothing };
         }
         // Settings of Java whose default is what happens here.
-        "num.standby.replicas" if value == "0" => {}
         "group.protocol" if value == "classic" => {}
-        "num.standby.replicas" | "group.protocol" => {
+        "group.protocol" => {
             return Err(Error::invalid(format!("{name}={value} is not supported: leave the setting out")));
         }
         _ => {
@@ -250,7 +252,7 @@ mod tests {
             ("commit.interval", "1", "commit.interval"),
             ("commit.interval.ms", "soon", "soon"),
             ("auto.offset.reset", "by_duration:1h", "by_duration:1h"),
-            ("num.standby.replicas", "1", "num.standby.replicas"),
+            ("num.standby.replicas", "-1", "num.standby.replicas"),
             ("processing.exception.handler", "com.example.Mine", "com.example.Mine"),
         ];
         for (name, value, named) in wrong {

@@ -19,6 +19,7 @@ use crate::topology::TaskId;
 ///   poll -> Revoked{tasks}:  commit, close them  -> acknowledge
 ///        -> Lost{tasks}:     close without a commit -> acknowledge
 ///        -> Assigned{tasks}: committed(..), restore, run
+///        -> Standby{tasks}:  keep the stores of these, and of no others, up to date -> warmed_up(..)
 /// ```
 pub(crate) trait Membership: Send {
     /// The next event; none when there is nothing new. Never blocks.
@@ -30,6 +31,9 @@ pub(crate) trait Membership: Send {
 
     /// The tasks of the last `Revoked` or `Lost` are closed: the group may give them to somebody else.
     fn acknowledge(&mut self) -> Result<()>;
+
+    /// The stores of standbys have caught up: the group may have waited for them.
+    fn warmed_up(&mut self, _tasks: &BTreeSet<TaskId>) {}
 
     /// The committed positions, waiting for pending transactional ones to be decided (`require_stable`).
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>>;
@@ -48,6 +52,8 @@ pub(crate) trait Membership: Send {
 pub(crate) enum MembershipEvent {
     /// Tasks in addition to those owned.
     Assigned { active: BTreeSet<TaskId> },
+    /// All standbys of the thread. One that becomes active is among them until it is assigned.
+    Standby { tasks: BTreeSet<TaskId> },
     /// Asked back: commit first.
     Revoked { tasks: BTreeSet<TaskId> },
     /// Gone already: a commit would be refused.

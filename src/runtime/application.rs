@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use uuid::Uuid;
 
 use super::crash::CrashPoint;
+use super::lags::Lags;
 use super::restore::{RestoreEvent, changelog_of};
 use super::task_layout::TaskLayout;
 use crate::client::{Admin, Cluster, ConsumerSpec, GroupSpec, Isolation, ProducerSpec};
@@ -32,6 +33,7 @@ pub(super) struct Application {
     /// Part of transactional ids: a restarted process with the same one ends what it left open.
     pub process_id: String,
     pub processed: Arc<AtomicU64>,
+    pub lags: Arc<Lags>,
     /// Of this application and process; none: no store is on disk.
     pub directory: Option<StateDirectory>,
     pub memory: StateMemory,

@@ -1,5 +1,6 @@
 //! How this process takes part in its group: by a member of its own, or by the client library's, one per thread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -31,6 +32,9 @@ pub(super) fn start(app: &Application) -> Result<Option<GroupThread>> {
 /// What the process's member is made of.
 pub(super) fn plan(app: &Application) -> Result<Option<GroupStart>> {
     if app.config.group_protocol == GroupProtocol::Range {
+        if app.config.num_standby_replicas > 0 {
+            tracing::warn!("there are no standbys with group_protocol Range: set it to Sticky in all instances");
+        }
         return Ok(None);
     }
     let client_id = format!("{}-group", app.own_client_id());
@@ -63,8 +67,11 @@ pub(super) fn assignor(app: &Application) -> Box<dyn Assignor> {
     let found = app.directory.as_ref().and_then(|directory| directory.tasks().ok()).unwrap_or_default();
     let prefix = format!("{}-{}", app.id(), app.process_id);
     let tasks = app.layout.tasks_with_inputs().into_iter();
-    // Until there are standbys that warm up, a task with state moves as any other, and is restored where it comes to.
-    let tasks = tasks.map(|(id, inputs)| CatalogTask { id, is_stateful: false, inputs }).collect();
+    // NOTE: without standbys, a task with state moves as any other, and is restored where it comes to.
+    let keeps_warm = app.config.num_standby_replicas > 0;
+    let has_state = |id| app.stores_of(id).iter().any(|store| store.changelog.is_some());
+    let tasks =
+        tasks.map(|(id, inputs)| CatalogTask { id, is_stateful: keeps_warm && has_state(id), inputs }).collect();
     let instance = Instance {
         process,
         started_ms: u64::try_from(Now::read().wall_ms).unwrap_or(0),
@@ -73,7 +80,14 @@ pub(super) fn assignor(app: &Application) -> Box<dyn Assignor> {
         catalog: TaskCatalog { topology: app.topology.fingerprint(), tasks },
         found: found.iter().filter_map(|name| task_of(name)).collect(),
     };
-    Box::new(TaskAssignor::new(instance, AssignorSettings::default()))
+    let settings = AssignorSettings {
+        num_standby: app.config.num_standby_replicas,
+        max_warmups: app.config.max_warmup_replicas,
+        acceptable_lag: app.config.acceptable_recovery_lag,
+        rack_tags: Vec::new(),
+    };
+    let lags = Arc::clone(&app.lags);
+    Box::new(TaskAssignor::new(instance, settings, Box::new(move || lags.look())))
 }
 
 /// A thread's place in the group, and the consumer that reads what it is given.

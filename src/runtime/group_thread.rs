@@ -6,7 +6,7 @@
 //!                                             └── Place (generation, owned tasks), swapped as one ── read by each commit
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -20,6 +20,7 @@ use crate::membership::classic::member::{Assignor, Member, MemberInput, MemberOu
 use crate::membership::classic::protocol::GroupCoordinator;
 use crate::membership::{LeaveMode, Membership, MembershipEvent};
 use crate::record::{OffsetAndMetadata, TopicPartition};
+use crate::topology::TaskId;
 
 /// The longest wait for an answer: time goes on for the member as well.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -62,6 +63,8 @@ struct State {
     place: Arc<Place>,
     /// What the member is to be told; bounded by who tells: the supervisor, seldom.
     orders: Vec<MemberInput>,
+    /// Standbys that have caught up, and the member has not heard of it.
+    warmed: BTreeSet<TaskId>,
     /// Why there is no member any more.
     failure: Option<(ErrorKind, String)>,
     has_ended: bool,
@@ -95,6 +98,7 @@ impl GroupThread {
             wakers: BTreeMap::new(),
             place: Arc::new(Place::default()),
             orders: Vec::new(),
+            warmed: BTreeSet::new(),
             failure: None,
             has_ended: false,
         };
@@ -210,6 +214,9 @@ impl Driver {
             if !closed.is_empty() {
                 inputs.push(MemberInput::Closed(closed));
             }
+            if !state.warmed.is_empty() {
+                inputs.push(MemberInput::WarmedUp(std::mem::take(&mut state.warmed)));
+            }
             inputs.append(&mut state.orders);
             inputs
         };
@@ -250,6 +257,7 @@ impl Driver {
                 return Next::GoOn;
             }
             MemberOutput::Assigned { tasks, fence } => state.seats.assigned(tasks, &fence),
+            MemberOutput::Standby { tasks } => state.seats.stand_by(tasks),
             MemberOutput::Revoked { tasks } => state.seats.taken(&tasks, Manner::Revoke),
             MemberOutput::Lost { tasks } => state.seats.taken(&tasks, Manner::Lose),
             MemberOutput::Settled => state.seats.settled(),
@@ -307,6 +315,11 @@ impl Membership for SeatMembership {
         self.shared.state().seats.acknowledge(self.index);
         self.shared.wake_all();
         Ok(())
+    }
+
+    fn warmed_up(&mut self, tasks: &BTreeSet<TaskId>) {
+        self.shared.state().warmed.extend(tasks);
+        (self.shared.wake)();
     }
 
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
@@ -435,7 +448,8 @@ mod tests {
         fn read(&mut self, _user_data: &[u8]) -> Result<Decision> {
             let script = self.0.lock().unwrap();
             let (generation, active) = (script.generation, script.given.clone());
-            Ok(Decision { generation, active, fence: vec!["dead-1".to_owned()], fit: Fit::Current })
+            let (standby, warmup) = (BTreeSet::new(), BTreeSet::new());
+            Ok(Decision { generation, active, standby, warmup, fence: vec!["dead-1".to_owned()], fit: Fit::Current })
         }
     }
 

@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::application::RestoreListener;
 use super::calls::ConcurrentCalls;
+use super::lags::{Lags, StoreLag};
 use super::restore::RestoreEvent;
 use super::start;
 use super::state::State;
@@ -50,6 +51,7 @@ pub struct KafkaStreams {
     config: Config,
     status: Arc<Status>,
     processed: Arc<AtomicU64>,
+    lags: OnceLock<Arc<Lags>>,
     policy: ErrorPolicy,
     restore_listener: Option<RestoreListener>,
     running: Mutex<Option<Running>>,
@@ -142,6 +144,7 @@ impl KafkaStreams {
             config,
             status: Arc::new(Status::new()),
             processed: Arc::new(AtomicU64::new(0)),
+            lags: OnceLock::new(),
             policy: Arc::new(|_| UncaughtErrorResponse::ShutdownClient),
             restore_listener: None,
             running: Mutex::new(None),
@@ -183,6 +186,21 @@ impl KafkaStreams {
     /// Records taken from source and repartition topics so far, by all threads.
     pub fn processed_total(&self) -> u64 {
         self.processed.load(Ordering::Relaxed)
+    }
+
+    /// How far the stores of this instance that are not in use yet are behind their changelogs, by name and partition:
+    /// those of standbys, and those that are being restored. The stores of a task that runs lack nothing.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn show(streams: &kstreams::KafkaStreams) {
+    /// for store in streams.lags() {
+    ///     println!("{} {}: {} records behind", store.store, store.partition, store.lag());
+    /// }
+    /// # }
+    /// ```
+    pub fn lags(&self) -> Vec<StoreLag> {
+        self.lags.get().map(|lags| lags.of_stores()).unwrap_or_default()
     }
 
     /// The error that has ended the client, once.
@@ -228,6 +246,8 @@ impl KafkaStreams {
     fn start_supervisor(&self, sender: SyncSender<Event>, receiver: Receiver<Event>) -> Result<JoinHandle<()>> {
         let processed = Arc::clone(&self.processed);
         let app = start::application(&self.topology, &self.config, self.restore_listener.clone(), processed)?;
+        // Started once: there is none yet.
+        let _ = self.lags.set(Arc::clone(&app.lags));
         let name = format!("{}-supervisor", app.id());
         let mut supervisor = Supervisor::new(app, Arc::clone(&self.status), Arc::clone(&self.policy), sender);
         supervisor.begin()?;

@@ -21,6 +21,7 @@ mod global_thread;
 mod group;
 mod group_thread;
 mod kafka_streams;
+mod lags;
 mod partition_counts;
 mod positions;
 mod rebalance;
@@ -30,6 +31,7 @@ mod seats;
 #[cfg(feature = "testing")]
 #[cfg(test)]
 mod simulation;
+mod standby;
 mod start;
 mod state;
 mod status;
@@ -42,6 +44,7 @@ mod tests;
 #[cfg(feature = "testing")]
 pub(crate) use calls::CallsInTurn;
 pub use kafka_streams::{CloseOptions, KafkaStreams};
+pub use lags::StoreLag;
 #[cfg(feature = "testing")]
 pub(crate) use partition_counts::copartition_of;
 pub use restore::RestoreEvent;

@@ -35,7 +35,15 @@ impl StreamThread {
                 MembershipEvent::Assigned { active } => {
                     tracing::info!(tasks = list(active.iter()), "assigned");
                     self.is_assigned = true;
-                    self.opening.extend(active.into_iter().map(|task| (task, None)));
+                    for task in active {
+                        let consumer = self.restore_consumer.as_deref_mut();
+                        let stores = self.standbys.promote(&self.app, task, consumer).map_err(Failure::Fatal)?;
+                        self.opening.insert(task, stores);
+                    }
+                }
+                MembershipEvent::Standby { tasks } => {
+                    tracing::info!(tasks = list(tasks.iter()), "standbys");
+                    self.stand_by(tasks)?;
                 }
                 MembershipEvent::Revoked { tasks } => {
                     tracing::info!(tasks = list(tasks.iter()), "revoked");
@@ -83,10 +91,7 @@ impl StreamThread {
         let now = Now::read();
         let points = start_points(&self.app, &partitions, &committed, now)?;
         let mut points = points.into_iter();
-        if self.restore_consumer.is_none() {
-            let spec = self.app.restore_consumer_spec(self.index);
-            self.restore_consumer = Some(self.app.cluster.consumer(&spec)?);
-        }
+        self.ready_restore_consumer()?;
         while let Some((task, stores)) = self.opening.pop_first() {
             let count = inputs.get(&task).map_or(0, Vec::len);
             let committed: Vec<_> = points.by_ref().take(count).collect();
@@ -101,6 +106,27 @@ impl StreamThread {
         Ok(())
     }
 
+    pub(super) fn ready_restore_consumer(&mut self) -> Result<()> {
+        if self.restore_consumer.is_none() {
+            let spec = self.app.restore_consumer_spec(self.index);
+            self.restore_consumer = Some(self.app.cluster.consumer(&spec)?);
+        }
+        Ok(())
+    }
+
+    /// The stores of a task: those that are open, or as they are on disk.
+    pub(super) fn open_stores(&self, task: TaskId, open: Option<TaskStores>, now: Now) -> Result<(TaskStores, Found)> {
+        if let Some(stores) = open {
+            return Ok((stores, Found::Open));
+        }
+        let specs = self.app.stores_of(task);
+        let mut stores = TaskStores::open(&self.home, task, &specs, now.wall_ms)?;
+        if let Some(globals) = self.app.globals() {
+            globals.attach(&mut stores);
+        }
+        Ok((stores, Found::OnDisk))
+    }
+
     fn open_task(
         &mut self,
         task: TaskId,
@@ -108,17 +134,7 @@ impl StreamThread {
         committed: Vec<CommitPoint>,
         now: Now,
     ) -> Result<Restoration> {
-        let stores = match stores {
-            Some(stores) => (stores, Found::Open),
-            None => {
-                let specs = self.app.stores_of(task);
-                let mut stores = TaskStores::open(&self.home, task, &specs, now.wall_ms)?;
-                if let Some(globals) = self.app.globals() {
-                    globals.attach(&mut stores);
-                }
-                (stores, Found::OnDisk)
-            }
-        };
+        let stores = self.open_stores(task, stores, now)?;
         let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Err(no_restore_consumer()) };
         Restoration::begin(&self.app, self.index, task, stores, committed, consumer, now.wall_ms)
     }
@@ -170,6 +186,7 @@ impl StreamThread {
         let owner = Owner { thread: &thread, client: &client, task: &id.to_string() };
         let metrics = TaskMetrics::new(&owner, &inputs, stores.specs().map(|spec| (&*spec.name, spec.is_on_disk())));
         let written = vec![false; changelogs.len()];
+        self.app.lags.running(std::iter::once((id, records_of(&stores))));
         let task = Task::new(spec, stores, committed, now.wall_ms)?;
         let positions: Vec<_> = task.committed_positions().map(|(input, offset)| (input.clone(), offset)).collect();
         self.consumer.assign(&positions)?;
@@ -181,9 +198,12 @@ impl StreamThread {
         Ok(())
     }
 
-    /// Ends tasks, wherever they are; what is not committed of them is dropped.
+    /// Ends tasks, wherever they are; what is not committed of them is dropped. The stores of those that become standbys
+    /// stay open.
     pub(super) fn close_tasks(&mut self, is_meant: impl Fn(&TaskId) -> bool) -> Result<(), Failure> {
-        self.opening.retain(|task, _| !is_meant(task));
+        for (task, stores) in self.opening.extract_if(.., |task, _| is_meant(task)).collect::<Vec<_>>() {
+            self.end_stores(task, stores);
+        }
         let (closing, rest) = std::mem::take(&mut self.restoring).into_iter().partition(|r| is_meant(&r.task));
         self.restoring = rest;
         for restoration in closing {
@@ -191,15 +211,24 @@ impl StreamThread {
             let Some(consumer) = self.restore_consumer.as_deref_mut() else { break };
             let task = restoration.task;
             let stores = restoration.suspend(&self.app, consumer).map_err(Failure::Fatal)?;
-            close_stores(task, stores);
+            self.end_stores(task, Some(stores));
         }
-        for mut running in self.tasks.extract_if(.., |running| is_meant(&running.task.id())) {
+        for mut running in self.tasks.extract_if(.., |running| is_meant(&running.task.id())).collect::<Vec<_>>() {
             running.end_metrics();
             self.consumer.unassign(&running.inputs).map_err(Failure::Fatal)?;
-            close_stores(running.task.id(), running.task.close());
+            let (id, stores) = running.close();
+            self.end_stores(id, stores);
             self.metrics.task_closed_total.increment(1);
         }
         Ok(())
+    }
+
+    fn end_stores(&mut self, task: TaskId, stores: Option<TaskStores>) {
+        if self.standbys.wants(task) {
+            return self.standbys.keep(&self.app, task, stores);
+        }
+        self.app.lags.closed(task);
+        stores.into_iter().for_each(|stores| close_stores(task, stores));
     }
 
     /// Opens every running task again, keeping its stores: they are at some commit, and the changelogs know the rest.
@@ -207,16 +236,21 @@ impl StreamThread {
         for mut running in std::mem::take(&mut self.tasks) {
             running.end_metrics();
             self.consumer.unassign(&running.inputs).map_err(Failure::Fatal)?;
-            let (id, expected) = (running.task.id(), running.changelogs.len());
-            let stores = running.task.close();
-            self.opening.insert(id, Some(stores).filter(|stores| stores.specs().count() == expected));
+            let (id, stores) = running.close();
+            self.opening.insert(id, stores);
         }
         Ok(())
     }
 }
 
+/// As many records as the changelogs of these stores may hold.
+pub(super) fn records_of(stores: &TaskStores) -> u64 {
+    let offsets = (0..stores.specs().count()).filter_map(|store| stores.offset(store));
+    offsets.filter_map(|offset| u64::try_from(offset).ok()).sum()
+}
+
 /// What cannot be written to disk is in the changelog: the next start reads it from there.
-fn close_stores(task: TaskId, stores: TaskStores) {
+pub(super) fn close_stores(task: TaskId, stores: TaskStores) {
     if let Err(error) = stores.close() {
         tracing::warn!("could not write the stores of task {task} while closing them: {}", error.report());
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::application::Application;
+use super::lags::StoreLag;
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RestoreMetrics;
@@ -120,21 +121,7 @@ impl Restoration {
                 Some(input) => committed.get(input).map_or(marks.start, |point| point.offset.min(marks.end)),
                 None => marks.end,
             };
-            let from = match found {
-                Found::OnDisk => {
-                    let known = app.changelogs.get(&changelog.topic);
-                    let delete_retention_ms = known.and_then(|known| known.delete_retention_ms);
-                    let log = LogState { start: marks.start, end, delete_retention_ms };
-                    stores.begin_restore(store, &log, now_ms)?
-                }
-                Found::Open => match stores.offset(store).filter(|stored| (marks.start..=end).contains(stored)) {
-                    Some(stored) => stored,
-                    None => {
-                        stores.wipe(store)?;
-                        marks.start
-                    }
-                },
-            };
+            let from = first_offset(app, &mut stores, store, &changelog, (marks.start, end), found, now_ms)?;
             if stores.offset(store).is_some() {
                 tracing::info!("store {name} of task {task} resumes at offset {from} of {end}");
             } else {
@@ -151,7 +138,7 @@ impl Restoration {
         }
         let metrics = RestoreMetrics::new(&app.thread_name(thread), &task.to_string());
         let restoration = Restoration { task, stores, committed, jobs, metrics };
-        restoration.tell_remaining();
+        restoration.tell_remaining(app);
         Ok(restoration)
     }
 
@@ -181,11 +168,18 @@ impl Restoration {
             app.restored(&RestoreEvent::Ended { store: job.name, partition, records });
         }
         self.metrics.restore_total.increment(taken);
-        self.tell_remaining();
+        self.tell_remaining(app);
         Ok(taken)
     }
 
-    fn tell_remaining(&self) {
+    fn tell_remaining(&self, app: &Application) {
+        let lag = |job: &Job| StoreLag {
+            store: Arc::clone(&job.name),
+            partition: job.changelog.partition,
+            position: job.position,
+            end: job.end,
+        };
+        app.lags.restoring(self.task, self.jobs.iter().map(lag).collect());
         let remaining: i64 = self.jobs.iter().map(|job| (job.end - job.position).max(0)).sum();
         self.metrics.restore_remaining_records_total.set(remaining as f64);
     }
@@ -193,6 +187,7 @@ impl Restoration {
     /// The task goes elsewhere; what was read stays in its stores.
     pub(super) fn suspend(self, app: &Application, consumer: &mut dyn Consumer) -> Result<TaskStores> {
         self.metrics.restore_remaining_records_total.set(0.0);
+        app.lags.closed(self.task);
         for job in self.jobs {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
             let (partition, records) = (job.changelog.partition, job.records);
@@ -238,6 +233,33 @@ impl Job {
             app.restored(&RestoreEvent::Batch { store, partition, records, position: self.position });
         }
         Ok(records)
+    }
+}
+
+/// Where in its changelog, which reaches from one offset to another, a store has to be read from. One that has to be read
+/// from the start is emptied.
+pub(super) fn first_offset(
+    app: &Application,
+    stores: &mut TaskStores,
+    store: usize,
+    changelog: &TopicPartition,
+    (start, end): (i64, i64),
+    found: Found,
+    now_ms: i64,
+) -> Result<i64> {
+    match found {
+        Found::OnDisk => {
+            let known = app.changelogs.get(&changelog.topic);
+            let delete_retention_ms = known.and_then(|known| known.delete_retention_ms);
+            stores.begin_restore(store, &LogState { start, end, delete_retention_ms }, now_ms)
+        }
+        Found::Open => match stores.offset(store).filter(|stored| (start..=end).contains(stored)) {
+            Some(stored) => Ok(stored),
+            None => {
+                stores.wipe(store)?;
+                Ok(start)
+            }
+        },
     }
 }
 

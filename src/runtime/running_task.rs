@@ -3,7 +3,9 @@
 use crate::client::Consumer;
 use crate::error::Result;
 use crate::record::TopicPartition;
+use crate::state::TaskStores;
 use crate::task::Task;
+use crate::topology::TaskId;
 
 pub(super) struct RunningTask {
     pub task: Task,
@@ -86,6 +88,13 @@ impl RunningTask {
         let dropped = self.task.dropped();
         self.metrics.dropped_records_total.increment(dropped.saturating_sub(self.dropped));
         self.dropped = dropped;
+    }
+
+    /// Its stores, if there are any left.
+    pub(super) fn close(self) -> (TaskId, Option<TaskStores>) {
+        let (id, expected) = (self.task.id(), self.changelogs.len());
+        let stores = self.task.close();
+        (id, Some(stores).filter(|stores| stores.specs().count() == expected))
     }
 
     pub(super) fn forget_written(&mut self) {

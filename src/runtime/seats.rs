@@ -17,6 +17,8 @@ pub(super) struct Seats {
     seats: BTreeMap<usize, Seat>,
     /// What the group has given and not asked back.
     owned: BTreeSet<TaskId>,
+    /// What the process keeps the stores of, beside what it owns.
+    standby: BTreeSet<TaskId>,
     /// Closed here and not the process's any more: to be told to the group.
     closed: BTreeSet<TaskId>,
     /// The assignment is complete.
@@ -31,6 +33,10 @@ struct Seat {
     /// Told to the thread, and not closed by it.
     held: BTreeSet<TaskId>,
     to_assign: BTreeSet<TaskId>,
+    /// Its standbys.
+    standby: BTreeSet<TaskId>,
+    /// The standbys that its thread has heard of.
+    told_standby: BTreeSet<TaskId>,
     /// Of what it holds.
     to_revoke: BTreeSet<TaskId>,
     /// Of what it holds.
@@ -99,6 +105,13 @@ impl Seats {
         }
     }
 
+    /// All standbys of the process. Each stays on its seat, or where it is still at work.
+    pub(super) fn stand_by(&mut self, tasks: BTreeSet<TaskId>) {
+        self.seats.values_mut().for_each(|seat| seat.standby.retain(|task| tasks.contains(task)));
+        self.standby = tasks;
+        self.place_standbys();
+    }
+
     /// The process has all that it shall have.
     pub(super) fn settled(&mut self) {
         self.is_settled = true;
@@ -145,6 +158,13 @@ impl Seats {
         if !seat.closing.is_empty() || seat.is_ending {
             return None;
         }
+        // One that becomes active keeps its stores open until its thread hears of that.
+        let promoted = seat.told_standby.intersection(&seat.to_assign);
+        let standby: BTreeSet<_> = seat.standby.iter().chain(promoted).copied().collect();
+        if standby != seat.told_standby {
+            seat.told_standby.clone_from(&standby);
+            return Some((MembershipEvent::Standby { tasks: standby }, Vec::new()));
+        }
         if !seat.to_lose.is_empty() {
             seat.is_told = false;
             seat.closing = std::mem::take(&mut seat.to_lose);
@@ -161,6 +181,7 @@ impl Seats {
         seat.is_told |= is_settled;
         let active = std::mem::take(&mut seat.to_assign);
         seat.held.extend(active.iter().copied());
+        seat.told_standby.retain(|task| !active.contains(task));
         let fence = std::mem::take(&mut seat.fence).into_iter().collect();
         Some((MembershipEvent::Assigned { active }, fence))
     }
@@ -182,7 +203,7 @@ impl Seats {
         self.seats.get(&index).is_some_and(|seat| seat.held.is_subset(owned))
     }
 
-    /// Gives what lies on no seat to those with the fewest; alike ones apart.
+    /// Gives what lies on no seat to the one that has its stores open, or to those with the fewest; alike ones apart.
     fn place(&mut self, fence: &[String]) {
         if self.is_closing || self.seats.values().any(|seat| seat.is_ending) {
             return;
@@ -194,10 +215,29 @@ impl Seats {
                 let tasks = seat.held.iter().chain(&seat.to_assign);
                 tasks.filter(|other| other.sub_topology == task.sub_topology).count()
             };
-            let fewest = self.seats.values_mut().min_by_key(|seat| (seat.load(), alike(seat)));
-            if let Some(seat) = fewest {
+            let is_elsewhere = |seat: &Seat| !seat.standby.contains(task);
+            let best = self.seats.values_mut().min_by_key(|seat| (is_elsewhere(seat), seat.load(), alike(seat)));
+            if let Some(seat) = best {
                 seat.to_assign.insert(*task);
                 seat.fence.extend(fence.iter().cloned());
+                seat.standby.remove(task);
+                self.standby.remove(task);
+            }
+        }
+        self.place_standbys();
+    }
+
+    fn place_standbys(&mut self) {
+        if self.is_closing || self.seats.values().any(|seat| seat.is_ending) {
+            return;
+        }
+        let seated: BTreeSet<_> = self.seats.values().flat_map(|seat| &seat.standby).copied().collect();
+        for task in self.standby.difference(&seated) {
+            // IMPORTANT: its thread closes it, and keeps its stores: two threads cannot have them open.
+            let is_elsewhere = |seat: &Seat| !seat.held.contains(task) && !seat.to_assign.contains(task);
+            let best = self.seats.values_mut().min_by_key(|seat| (is_elsewhere(seat), seat.standby.len()));
+            if let Some(seat) = best {
+                seat.standby.insert(*task);
             }
         }
     }
@@ -255,10 +295,11 @@ mod tests {
                         MembershipEvent::Assigned { active } => ('+', active),
                         MembershipEvent::Revoked { tasks } => ('-', tasks),
                         MembershipEvent::Lost { tasks } => ('!', tasks),
+                        MembershipEvent::Standby { tasks } => ('~', tasks),
                     };
                     let names: Vec<_> = tasks.iter().map(|task| task.partition.to_string()).collect();
                     heard.push(format!("{index}{what}{}", names.join(",")));
-                    if what != '+' {
+                    if matches!(what, '-' | '!') {
                         seats.acknowledge(*index);
                     }
                 }
@@ -408,6 +449,38 @@ mod tests {
         seats.assigned(tasks([0]), &["dead-1".to_owned()]);
         let (_, fence) = seats.poll(1).unwrap();
         assert_eq!(fence, ["dead-1"]);
+    }
+
+    #[test]
+    fn a_standby_becomes_active_where_it_is_and_hears_of_it_first() {
+        let mut seats = two_threads();
+        seats.stand_by(tasks([7, 8]));
+        assert_eq!(hear(&mut seats, &[1, 2]), ["1~7", "2~8"]);
+        // Both are told, first as what is still kept and then as what has come.
+        seats.stand_by(tasks([7, 8]));
+        seats.assigned(tasks([8]), &[]);
+        assert_eq!(hear(&mut seats, &[1, 2]), ["2+8"]);
+        seats.assigned(tasks([7]), &[]);
+        seats.stand_by(tasks([]));
+        assert_eq!(hear(&mut seats, &[1, 2]), ["1+7"]);
+    }
+
+    #[test]
+    fn what_is_taken_and_stays_as_a_standby_stays_on_its_thread() {
+        let mut seats = two_threads();
+        seats.stand_by(tasks([3]));
+        seats.taken(&tasks([3]), Manner::Revoke);
+        assert_eq!(hear(&mut seats, &[1, 2]), ["2~3", "2-3"]);
+        assert_eq!(seats.take_closed(), tasks([3]));
+    }
+
+    #[test]
+    fn the_standbys_of_a_thread_that_ends_go_to_the_others() {
+        let mut seats = two_threads();
+        seats.stand_by(tasks([7, 8]));
+        hear(&mut seats, &[1, 2]);
+        seats.release(2);
+        assert_eq!(hear(&mut seats, &[1]), ["1~7,8", "1+1,3"]);
     }
 
     #[test]

@@ -46,6 +46,8 @@ const LIVENESS: Duration = Duration::from_secs(120);
 pub(super) struct Shared {
     pub(super) cluster: EmbeddedCluster,
     pub(super) topology: Topology,
+    /// Of each task: every second seed has one.
+    pub(super) standbys: usize,
     random: Mutex<Random>,
     /// Whether calls may fail.
     is_stormy: AtomicBool,
@@ -183,7 +185,8 @@ impl World {
         }
         let (random, cut_off) = (Mutex::new(Random::new(seed)), Mutex::default());
         let is_stormy = AtomicBool::new(true);
-        let shared = Arc::new(Shared { cluster, topology, random, is_stormy, cut_off, flaw });
+        let shared =
+            Arc::new(Shared { cluster, topology, standbys: (seed % 2) as usize, random, is_stormy, cut_off, flaw });
         let processes = (0..PROCESSES).map(|number| Process::new(Arc::clone(&shared), number)).collect();
         let (written, committed, clock) = (BTreeMap::new(), BTreeMap::new(), simulated::begin(0));
         World { shared, processes, written, committed, _clock: clock }

@@ -48,6 +48,7 @@ pub(super) fn application(
         restore_listener,
         process_id,
         processed,
+        lags: Arc::default(),
         directory,
         memory: StateMemory::new(config.memory),
         changelogs,
@@ -85,6 +86,7 @@ pub(super) fn with_new_topics(app: &Application) -> Result<Option<Arc<Applicatio
         restore_listener: app.restore_listener.clone(),
         process_id: app.process_id.clone(),
         processed: Arc::clone(&app.processed),
+        lags: Arc::clone(&app.lags),
         directory: app.directory.clone(),
         memory: app.memory.clone(),
         changelogs: plan.changelogs,
@@ -341,7 +343,7 @@ fn summarize(topology: &Topology, config: &Config, layout: &TaskLayout, process_
     let tasks: Vec<_> = tasks.iter().map(|(number, s)| format!("{} of sub-topology {number}", s.tasks)).collect();
     tracing::info!(
         "application {} starts\n  cluster    {}\n  guarantee  {guarantee}, commit every {} ms\n  threads    {}\n  \
-         tasks      {} in all instances ({})\n  state      {}\n  memory     {:.0} MiB record caches, {:.0} MiB block \
+         tasks      {} in all instances ({}), each with {} standbys\n  state      {}\n  memory     {:.0} MiB record caches, {:.0} MiB block \
          cache, {:.0} MiB write buffers, {:.0} MiB read cache, commit at {:.0} MiB uncommitted\n  process    \
          {process_id}\n{}",
         config.application_id,
@@ -350,6 +352,7 @@ fn summarize(topology: &Topology, config: &Config, layout: &TaskLayout, process_
         config.threads,
         layout.task_count(),
         tasks.join(", "),
+        config.num_standby_replicas,
         directory.join(&config.application_id).display(),
         mib(config.cache_bytes),
         mib(config.memory.block_cache_bytes),

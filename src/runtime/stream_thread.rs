@@ -4,7 +4,7 @@
 //!   group events -> open and restore tasks -> fetch -> process in turns -> hand over -> punctuate -> commit -> wait
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -15,9 +15,10 @@ use super::commit::{Committer, Failure};
 use super::group;
 use super::group_thread::GroupThread;
 use super::positions::Astray;
-use super::rebalance::wait_for_changelogs;
+use super::rebalance::{records_of, wait_for_changelogs};
 use super::restore::Restoration;
 use super::running_task::RunningTask;
+use super::standby::Standbys;
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::{LeaveMode, Membership};
@@ -36,7 +37,7 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 const CALLS_WAIT: Duration = Duration::from_millis(2);
 
 /// The pause after something failed that is to be tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Producers that may be fenced within [`TWIN_WINDOW`] before the thread believes in a twin and gives way.
 const FENCED_MAX: usize = 5;
@@ -60,6 +61,7 @@ pub(super) struct StreamThread {
     pub restoring: Vec<Restoration>,
     /// Tasks that are assigned and not opened yet, maybe with their stores.
     pub opening: BTreeMap<TaskId, Option<TaskStores>>,
+    pub standbys: Standbys,
     pub home: StateHome,
     pub restore_consumer: Option<Box<dyn Consumer>>,
     pub restore_batch: RecordBatch,
@@ -175,6 +177,7 @@ impl StreamThread {
             tasks: Vec::new(),
             restoring: Vec::new(),
             opening: BTreeMap::new(),
+            standbys: Standbys::default(),
             home,
             restore_consumer: None,
             restore_batch: RecordBatch::default(),
@@ -237,6 +240,7 @@ impl StreamThread {
         self.committer.make_ready().map_err(later)?;
         self.open_tasks().map_err(later)?;
         worked |= self.restore(self.now)? > 0;
+        worked |= self.step_standbys(self.now)? > 0;
         self.fetch()?;
         worked |= self.process()?;
         self.punctuate()?;
@@ -350,7 +354,18 @@ impl StreamThread {
         if committed > 0 {
             self.last_commit = Now::read();
             self.metrics.commit_total.increment(1);
+            self.tell_sizes().map_err(Failure::Fatal)?;
             self.metrics.commit_latency.record(self.last_commit.since(started).as_secs_f64() * 1000.0);
+        }
+        Ok(())
+    }
+
+    /// What the leader of the group has to know where there are standbys.
+    fn tell_sizes(&mut self) -> Result<()> {
+        if self.app.config.num_standby_replicas > 0 {
+            let size = |running: &mut RunningTask| Ok((running.task.id(), records_of(running.task.stores()?)));
+            let sizes = self.tasks.iter_mut().map(size).collect::<Result<Vec<_>>>()?;
+            self.app.lags.running(sizes.into_iter());
         }
         Ok(())
     }
@@ -489,7 +504,8 @@ impl StreamThread {
     }
 
     fn end(&mut self, mode: LeaveMode) {
-        if let Err(Failure::Fatal(error)) = self.close_tasks(|_| true) {
+        let closed = self.stand_by(BTreeSet::new()).and_then(|()| self.close_tasks(|_| true));
+        if let Err(Failure::Fatal(error)) = closed {
             tracing::warn!("could not close every task: {}", error.report());
         }
         if let Err(error) = self.membership.close(mode) {

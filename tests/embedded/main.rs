@@ -21,6 +21,7 @@ mod patterns;
 mod recorder;
 mod sharing;
 mod sight;
+mod standbys;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod state_directory;
 mod table_joins;

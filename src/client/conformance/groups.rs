@@ -238,6 +238,7 @@ impl Member {
                 assert!(active.is_disjoint(&self.owned), "assigned {active:?} to the owner of {:?}", self.owned);
                 self.owned.extend(active);
             }
+            Some(MembershipEvent::Standby { .. }) => {}
             Some(MembershipEvent::Revoked { tasks } | MembershipEvent::Lost { tasks }) => {
                 assert!(tasks.is_subset(&self.owned), "revoked {tasks:?} from the owner of {:?}", self.owned);
                 self.owned = &self.owned - &tasks;

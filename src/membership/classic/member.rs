@@ -61,6 +61,10 @@ pub(crate) struct Decision {
     /// For which it was made.
     pub generation: i32,
     pub active: BTreeSet<TaskId>,
+    /// Whose stores are to be kept up to date here; none of them is active here.
+    pub standby: BTreeSet<TaskId>,
+    /// Of those, the ones that come here as soon as their stores have caught up.
+    pub warmup: BTreeSet<TaskId>,
     /// Transactional ids of processes that are gone: what they have left open is ended before offsets are read.
     pub fence: Vec<String>,
     pub fit: Fit,
@@ -88,6 +92,8 @@ pub(crate) enum MemberInput {
     Answer(GroupAnswer),
     /// Tasks of a `Revoked` or `Lost` are closed.
     Closed(BTreeSet<TaskId>),
+    /// The stores of standbys have caught up.
+    WarmedUp(BTreeSet<TaskId>),
     /// Other topics, and another assignor with them.
     Subscribe(Vec<Arc<str>>, Box<dyn Assignor>),
     /// Everything is closed: the end.
@@ -103,6 +109,11 @@ pub(crate) enum MemberOutput {
     Assigned {
         tasks: BTreeSet<TaskId>,
         fence: Vec<String>,
+    },
+    /// All standbys of this process. One that becomes active is among them until it does. Comes before the events that
+    /// follow from the same assignment, so that what is closed can stay as a standby.
+    Standby {
+        tasks: BTreeSet<TaskId>,
     },
     /// To be committed and closed, and told by [`MemberInput::Closed`].
     Revoked {
@@ -184,6 +195,12 @@ pub(crate) struct Member {
     /// The assignment of the generation; none while there is a rebalance.
     target: Option<BTreeSet<TaskId>>,
     fence: Vec<String>,
+    /// The standbys of the last assignment.
+    standby: BTreeSet<TaskId>,
+    /// Those of them that the group waits for.
+    warmup: BTreeSet<TaskId>,
+    /// Standbys that have caught up since the last join.
+    warmed: BTreeSet<TaskId>,
     joins: u32,
     /// Kept for a repetition, which has to be the same bytes.
     join: Option<GroupRequest>,
@@ -222,6 +239,9 @@ impl Member {
             claimed: BTreeSet::new(),
             target: None,
             fence: Vec::new(),
+            standby: BTreeSet::new(),
+            warmup: BTreeSet::new(),
+            warmed: BTreeSet::new(),
             joins: 0,
             join: None,
             sync: None,
@@ -246,6 +266,7 @@ impl Member {
             MemberInput::Tick => {}
             MemberInput::Answer(answer) => self.answered(answer, now),
             MemberInput::Closed(tasks) => self.closed(&tasks),
+            MemberInput::WarmedUp(tasks) => self.warmed.extend(tasks),
             MemberInput::Subscribe(topics, assignor) => {
                 (self.topics, self.assignor) = (topics, assignor);
                 self.join_again(now);
@@ -359,7 +380,9 @@ impl Member {
         if !self.revoking.is_empty() || !self.losing.is_empty() {
             return;
         }
-        if has_given_up {
+        // What caught up while the last join was under way was not told by it.
+        let has_warmed_up = !self.warmed.is_disjoint(&self.warmup);
+        if has_given_up || has_warmed_up {
             self.join_again(now);
         } else if !std::mem::replace(&mut self.is_settled, true) {
             self.outputs.push_back(MemberOutput::Settled);
@@ -423,6 +446,7 @@ impl Member {
     fn make_join(&mut self) -> GroupRequest {
         self.joins = self.joins.wrapping_add(1);
         self.claimed.clone_from(&self.owned);
+        self.warmed.clear();
         let claim = Claim { generation: self.generation, owned: &self.claimed, joins: self.joins };
         GroupRequest::Join {
             member: self.id.clone(),

@@ -8,6 +8,7 @@ use super::assignor::AssignorSettings;
 use super::member::{Assignor, Claim, Decision, Fit};
 use super::plan::{PlanSettings, TaskCatalog, plan};
 use super::protocol::{GroupMember, MemberAssignment};
+use super::task_set::Lag;
 use super::user_data::{ASSIGNOR_VERSION, Assignment, Fence, Host, Standing, Subscription, VERSION};
 use crate::error::{Error, Result};
 use crate::topology::TaskId;
@@ -27,8 +28,21 @@ pub(crate) struct Instance {
     pub found: Vec<TaskId>,
 }
 
+/// The state of tasks that lies here now.
+#[derive(Debug, Default)]
+pub(crate) struct LocalState {
+    pub standby: Vec<TaskId>,
+    /// Of standbys, and of tasks that are being restored.
+    pub lags: Vec<(TaskId, Lag)>,
+    /// Of tasks that run: at most so many records.
+    pub sizes: Vec<(TaskId, Lag)>,
+}
+
+pub(crate) type Look = Box<dyn Fn() -> LocalState + Send>;
+
 pub(crate) struct TaskAssignor {
     instance: Instance,
+    look: Look,
     settings: AssignorSettings,
     /// What the last assignment promised.
     promised: Vec<TaskId>,
@@ -37,16 +51,17 @@ pub(crate) struct TaskAssignor {
 }
 
 impl TaskAssignor {
-    pub(crate) fn new(instance: Instance, settings: AssignorSettings) -> TaskAssignor {
+    pub(crate) fn new(instance: Instance, settings: AssignorSettings, look: Look) -> TaskAssignor {
         // Where its state lies is the best place for a task that nobody runs.
         let promised = instance.found.clone();
-        TaskAssignor { instance, settings, promised, hosts: Vec::new() }
+        TaskAssignor { instance, look, settings, promised, hosts: Vec::new() }
     }
 }
 
 impl Assignor for TaskAssignor {
     fn subscribe(&mut self, claim: &Claim<'_>) -> Vec<u8> {
         let Instance { process, started_ms, workers, catalog, transactional_id_prefix, .. } = &self.instance;
+        let LocalState { standby, lags, sizes } = (self.look)();
         let subscription = Subscription {
             understands: VERSION,
             assignor_version: ASSIGNOR_VERSION,
@@ -62,9 +77,9 @@ impl Assignor for TaskAssignor {
             tags: Vec::new(),
             active: claim.owned.iter().copied().collect(),
             promised: self.promised.clone(),
-            standby: Vec::new(),
-            lags: Vec::new(),
-            sizes: Vec::new(),
+            standby,
+            lags,
+            sizes,
         };
         subscription.encode()
     }
@@ -95,9 +110,14 @@ impl Assignor for TaskAssignor {
         let is_known = |task: &TaskId| tasks.iter().any(|known| known.id == *task);
         self.promised = assignment.awaiting;
         self.hosts = assignment.hosts;
+        let active: BTreeSet<_> = assignment.active.into_iter().filter(is_known).collect();
+        let warmup: BTreeSet<_> = assignment.warmup.into_iter().filter(is_known).collect();
+        let standby = assignment.standby.into_iter().filter(is_known).chain(warmup.iter().copied());
         Ok(Decision {
             generation: assignment.generation,
-            active: assignment.active.into_iter().filter(is_known).collect::<BTreeSet<_>>(),
+            standby: standby.filter(|task| !active.contains(task)).collect(),
+            active,
+            warmup,
             fence: assignment.fence.iter().flat_map(Fence::transactional_ids).collect(),
             fit: if is_current { Fit::Current } else { Fit::Outdated },
         })
@@ -127,7 +147,7 @@ mod tests {
             catalog: TaskCatalog { topology, tasks: vec![known(0), known(1)] },
             found: vec![task(1)],
         };
-        TaskAssignor::new(instance, AssignorSettings::default())
+        TaskAssignor::new(instance, AssignorSettings::default(), Box::new(LocalState::default))
     }
 
     fn subscription(assignor: &mut TaskAssignor, owned: &BTreeSet<TaskId>) -> Subscription {

@@ -71,6 +71,8 @@ impl Process {
             .commit_interval(Duration::from_millis(50))
             .transaction_timeout(Duration::from_secs(2))
             .state_dir(self.folder.path())
+            .num_standby_replicas(self.shared.standbys)
+            .acceptable_recovery_lag(2)
             .cache_bytes(0);
         config.crash_at = STEPS.get(step).map(|step| format!("{step}:{times}"));
         config.offset_reset = OffsetReset::Earliest;

@@ -1,8 +1,11 @@
 //! What follows from each answer.
 
-use super::{Fit, Member, Millis, Phase, UnderWay};
+use std::collections::BTreeSet;
+
+use super::{Fit, Member, MemberOutput, Millis, Phase, UnderWay};
 use crate::error::ErrorKind;
 use crate::membership::classic::protocol::{GroupAnswer, GroupError, GroupMember, GroupRequest, RequestKind};
+use crate::topology::TaskId;
 
 impl Member {
     pub(super) fn answered(&mut self, answer: GroupAnswer, now: Millis) {
@@ -93,8 +96,19 @@ impl Member {
         self.backoff = super::BACKOFF_MIN;
         self.sync = None;
         self.phase = Phase::Stable;
+        self.stand_by(&decision.active, decision.standby, decision.warmup);
         self.target = Some(decision.active);
         self.fence = decision.fence;
+    }
+
+    fn stand_by(&mut self, active: &BTreeSet<TaskId>, standby: BTreeSet<TaskId>, warmup: BTreeSet<TaskId>) {
+        self.warmup = warmup;
+        if standby != self.standby {
+            let becoming_active = self.standby.intersection(active);
+            let tasks = standby.iter().chain(becoming_active).copied().collect();
+            self.outputs.push_back(MemberOutput::Standby { tasks });
+            self.standby = standby;
+        }
     }
 
     fn join_refused(&mut self, error: GroupError, now: Millis) {

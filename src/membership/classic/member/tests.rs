@@ -14,6 +14,7 @@ fn spoken(generation: i32, tasks: &[i32]) -> Vec<u8> {
 
 fn heard(user_data: &[u8]) -> (i32, BTreeSet<TaskId>) {
     let text = String::from_utf8(user_data.to_vec()).unwrap();
+    let text = text.split('+').next().unwrap_or_default();
     let (generation, tasks) = text.trim_end_matches('!').split_once(':').unwrap();
     let tasks =
         tasks.split(',').filter(|task| !task.is_empty()).map(|task| task.parse().unwrap()).collect::<Vec<i32>>();
@@ -47,7 +48,11 @@ impl Assignor for Spoken {
         }
         let (generation, active) = heard(user_data);
         let fit = if user_data.ends_with(b"!") { Fit::Outdated } else { Fit::Current };
-        Ok(Decision { generation, active, fence: vec!["gone-1".to_owned()], fit })
+        // What comes here once it is warm stands behind a plus.
+        let text = String::from_utf8(user_data.to_vec()).unwrap();
+        let warmup: BTreeSet<_> = text.split('+').skip(1).flat_map(|task| numbered(&[task.parse().unwrap()])).collect();
+        let (standby, fence) = (warmup.clone(), vec!["gone-1".to_owned()]);
+        Ok(Decision { generation, active, standby, warmup, fence, fit })
     }
 }
 
@@ -448,4 +453,49 @@ fn other_topics_are_told_to_the_group_and_every_task_stays() {
     assert_eq!(place(&outputs), in_generation(6, &[0]));
     assert_eq!(requests(&outputs), [RequestKind::Join]);
     assert_eq!(place(&scene.answer(joined(7))), in_generation(7, &[0]));
+}
+
+/// With a standby that the group waits for.
+fn warming(generation: i32, tasks: &[i32], warmup: i32) -> GroupAnswer {
+    let user_data = [&spoken(generation, tasks)[..], format!("+{warmup}").as_bytes()].concat();
+    GroupAnswer::Synced { partitions: Vec::new(), user_data }
+}
+
+#[test]
+fn a_standby_that_has_warmed_up_is_told_to_the_group_once() {
+    let mut scene = Scene::new(Some("a"));
+    scene.on(MemberInput::Tick);
+    scene.answer(joined(5));
+    let outputs = scene.answer(warming(5, &[0], 7));
+    assert!(outputs.contains(&MemberOutput::Standby { tasks: numbered(&[7]) }), "{outputs:?}");
+    scene.answer(GroupAnswer::Alive);
+    assert_eq!(requests(&scene.on(MemberInput::WarmedUp(numbered(&[8])))), []);
+    assert_eq!(requests(&scene.on(MemberInput::WarmedUp(numbered(&[7])))), [RequestKind::Join]);
+    scene.answer(joined(6));
+    assert_eq!(scene.answer(warming(6, &[0], 7)), [MemberOutput::Settled]);
+}
+
+#[test]
+fn a_standby_that_warms_up_while_the_group_decides_is_told_by_another_join() {
+    let mut scene = Scene::new(Some("a"));
+    scene.on(MemberInput::Tick);
+    scene.answer(joined(5));
+    scene.on(MemberInput::WarmedUp(numbered(&[7])));
+    assert_eq!(requests(&scene.answer(warming(5, &[0], 7))), [RequestKind::Join]);
+}
+
+#[test]
+fn a_standby_that_becomes_active_is_one_until_it_does() {
+    let mut scene = Scene::new(Some("a"));
+    scene.on(MemberInput::Tick);
+    scene.answer(joined(5));
+    scene.answer(warming(5, &[0], 7));
+    scene.answer(GroupAnswer::Alive);
+    scene.on(MemberInput::WarmedUp(numbered(&[7])));
+    scene.answer(joined(6));
+    let outputs = scene.answer(synced(6, &[0, 7]));
+    let is_standby = |output: &MemberOutput| *output == MemberOutput::Standby { tasks: numbered(&[7]) };
+    let is_assigned = |output: &MemberOutput| matches!(output, MemberOutput::Assigned { .. });
+    let (kept, given) = (outputs.iter().position(is_standby), outputs.iter().position(is_assigned));
+    assert!(kept.is_some() && kept < given, "{outputs:?}");
 }

@@ -1,0 +1,125 @@
+//! How far the stores of this process are behind their changelogs: for the leader of the group, and for the user.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::membership::classic::task_assignor::LocalState;
+use crate::topology::TaskId;
+
+/// How far a store is behind its changelog: see [`KafkaStreams::lags`](crate::KafkaStreams::lags).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreLag {
+    /// The store.
+    pub store: Arc<str>,
+    /// The partition of the changelog.
+    pub partition: i32,
+    /// The next offset that is read.
+    pub position: i64,
+    /// The end of the changelog, as far as it is known.
+    pub end: i64,
+}
+
+impl StoreLag {
+    /// Offsets that are still to be read; no more records than that.
+    pub fn lag(&self) -> u64 {
+        u64::try_from(self.end.saturating_sub(self.position)).unwrap_or(0)
+    }
+}
+
+/// Written by the stream threads, each about its own tasks, seldom more than once a turn.
+#[derive(Debug, Default)]
+pub(super) struct Lags(Mutex<BTreeMap<TaskId, Standing>>);
+
+#[derive(Debug)]
+enum Standing {
+    Standby(Vec<StoreLag>),
+    /// A standby that is not open yet.
+    Unknown,
+    Restoring(Vec<StoreLag>),
+    /// As many records as its changelogs may hold.
+    Running(u64),
+}
+
+impl Lags {
+    pub(super) fn standby(&self, task: TaskId, stores: Vec<StoreLag>) {
+        self.tasks().insert(task, Standing::Standby(stores));
+    }
+
+    pub(super) fn unknown(&self, task: TaskId) {
+        self.tasks().insert(task, Standing::Unknown);
+    }
+
+    pub(super) fn restoring(&self, task: TaskId, stores: Vec<StoreLag>) {
+        self.tasks().insert(task, Standing::Restoring(stores));
+    }
+
+    pub(super) fn running(&self, sizes: impl Iterator<Item = (TaskId, u64)>) {
+        self.tasks().extend(sizes.map(|(task, size)| (task, Standing::Running(size))));
+    }
+
+    pub(super) fn closed(&self, task: TaskId) {
+        self.tasks().remove(&task);
+    }
+
+    /// What the leader of the group is told.
+    pub(super) fn look(&self) -> LocalState {
+        let mut state = LocalState::default();
+        for (task, standing) in self.tasks().iter() {
+            match standing {
+                Standing::Standby(stores) => {
+                    state.standby.push(*task);
+                    state.lags.push((*task, Some(sum(stores))));
+                }
+                Standing::Unknown => {
+                    state.standby.push(*task);
+                    state.lags.push((*task, None));
+                }
+                Standing::Restoring(stores) => state.lags.push((*task, Some(sum(stores)))),
+                Standing::Running(size) => state.sizes.push((*task, Some(*size))),
+            }
+        }
+        state
+    }
+
+    pub(super) fn of_stores(&self) -> Vec<StoreLag> {
+        let tasks = self.tasks();
+        let stores = tasks.values().filter_map(|standing| match standing {
+            Standing::Standby(stores) | Standing::Restoring(stores) => Some(stores),
+            Standing::Unknown | Standing::Running(_) => None,
+        });
+        stores.flatten().cloned().collect()
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<TaskId, Standing>> {
+        // Every change is one insertion: a panic leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn sum(stores: &[StoreLag]) -> u64 {
+    stores.iter().map(StoreLag::lag).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_hears_of_standbys_and_restorations_how_far_they_are_and_of_tasks_that_run_how_large() {
+        let task = |partition| TaskId { sub_topology: 0, partition };
+        let store = |position, end| StoreLag { store: "s".into(), partition: 0, position, end };
+        let lags = Lags::default();
+        lags.standby(task(0), vec![store(4, 9), store(0, 2)]);
+        lags.unknown(task(1));
+        lags.restoring(task(2), vec![store(3, 3), store(5, 4)]);
+        lags.running([(task(3), 8)].into_iter());
+        let state = lags.look();
+        assert_eq!(state.standby, [task(0), task(1)]);
+        assert_eq!(state.lags, [(task(0), Some(7)), (task(1), None), (task(2), Some(0))]);
+        assert_eq!(state.sizes, [(task(3), Some(8))]);
+        assert_eq!(lags.of_stores().len(), 4);
+        lags.closed(task(3));
+        assert!(lags.look().sizes.is_empty());
+    }
+}

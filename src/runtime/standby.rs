@@ -1,0 +1,262 @@
+//! Stores that are kept up to date for a task that runs elsewhere: restorations that never end.
+//!
+//! ```text
+//!   Standby{tasks} ──> opening ──> Standby: reads its changelogs for ever ──> taken by value when its task comes here
+//!                        ^                                                        |
+//!                        └──── what its thread closes and shall still keep ───────┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::application::Application;
+use super::clock::Now;
+use super::commit::Failure;
+use super::lags::{StoreLag, sum};
+use super::rebalance::close_stores;
+use super::restore::{Found, changelogs, first_offset};
+use super::stream_thread::{RETRY_PAUSE, StreamThread, later};
+use crate::client::{Consumer, Fetch, Lag};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{RecordBatch, TopicPartition};
+use crate::state::TaskStores;
+use crate::topology::TaskId;
+
+/// Records that the standbys of a thread take in one turn: the tasks that run wait for them.
+const TURN_RECORDS: usize = 1024;
+
+/// The standbys of a thread.
+#[derive(Default)]
+pub(super) struct Standbys {
+    /// What the group has asked for. A task that is at work here yet is opened when it is closed.
+    wanted: BTreeSet<TaskId>,
+    /// To be opened, maybe with their stores.
+    opening: BTreeMap<TaskId, Option<TaskStores>>,
+    open: Vec<Standby>,
+    /// When one could not be opened.
+    failed: Option<Now>,
+}
+
+struct Standby {
+    task: TaskId,
+    stores: TaskStores,
+    jobs: Vec<Job>,
+    /// Whether the group has been told that it has caught up, and it has not fallen behind since.
+    is_warm: bool,
+}
+
+struct Job {
+    store: usize,
+    changelog: TopicPartition,
+    lag: StoreLag,
+}
+
+impl Standbys {
+    fn is_pausing(&mut self, now: Now) -> bool {
+        self.failed = self.failed.filter(|at| now.since(*at) < RETRY_PAUSE);
+        self.failed.is_some()
+    }
+
+    pub(super) fn wants(&self, task: TaskId) -> bool {
+        self.wanted.contains(&task)
+    }
+
+    /// The stores of a task that was closed are kept.
+    pub(super) fn keep(&mut self, app: &Application, task: TaskId, stores: Option<TaskStores>) {
+        app.lags.unknown(task);
+        self.opening.insert(task, stores);
+    }
+
+    /// The stores of a task that becomes active here, as far as they are open.
+    pub(super) fn promote(
+        &mut self,
+        app: &Application,
+        task: TaskId,
+        consumer: Option<&mut (dyn Consumer + 'static)>,
+    ) -> Result<Option<TaskStores>> {
+        self.wanted.remove(&task);
+        if let Some(stores) = self.opening.remove(&task) {
+            app.lags.closed(task);
+            return Ok(stores);
+        }
+        let Some(at) = self.open.iter().position(|standby| standby.task == task) else { return Ok(None) };
+        let standby = self.open.remove(at);
+        app.lags.closed(task);
+        standby.end(consumer).map(Some)
+    }
+}
+
+impl Standby {
+    /// # Errors
+    /// `Unavailable` when the cluster does not say where the changelogs end.
+    fn begin(
+        app: &Application,
+        task: TaskId,
+        (mut stores, found): (TaskStores, Found),
+        consumer: &mut dyn Consumer,
+        now_ms: i64,
+    ) -> Result<Standby> {
+        let changelogs = changelogs(app.id(), task, &stores);
+        let inputs = app.layout.inputs(task).map(|inputs| inputs.partitions).unwrap_or_default();
+        let logged: Vec<_> = changelogs.iter().flatten().cloned().collect();
+        let marks = if logged.is_empty() { Vec::new() } else { app.with_admin(|a| a.watermarks(&logged))? };
+        let mut marks = marks.into_iter();
+        let names: Vec<_> = stores.specs().map(|spec| spec.name.clone()).collect();
+        let mut jobs = Vec::new();
+        for (store, (changelog, name)) in changelogs.into_iter().zip(names).enumerate() {
+            let Some(changelog) = changelog else { continue };
+            let Some(marks) = marks.next() else { continue };
+            let position = first_offset(app, &mut stores, store, &changelog, (marks.start, marks.end), found, now_ms)?;
+            // NOTE: of a source topic only what its task has committed may be read, which changes all the time. What is
+            // here of such a store is kept, and what it lacks is read when the task comes.
+            if !inputs.contains(&changelog) {
+                let partition = changelog.partition;
+                let lag = StoreLag { store: name, partition, position, end: marks.end.max(position) };
+                jobs.push(Job { store, changelog, lag });
+            }
+        }
+        let assigned: Vec<_> = jobs.iter().map(|job| (job.changelog.clone(), job.lag.position)).collect();
+        if !assigned.is_empty() {
+            consumer.assign(&assigned)?;
+        }
+        Ok(Standby { task, stores, jobs, is_warm: false })
+    }
+
+    fn lags(&self) -> Vec<StoreLag> {
+        self.jobs.iter().map(|job| job.lag.clone()).collect()
+    }
+
+    /// Takes at most so many records; how many there were.
+    ///
+    /// # Errors
+    /// `Corrupted` when a changelog was cut off under the reader: to be opened again.
+    fn step(&mut self, consumer: &mut dyn Consumer, batch: &mut RecordBatch, records_max: usize) -> Result<usize> {
+        let mut taken = 0;
+        for Job { store, changelog, lag } in &mut self.jobs {
+            let room = records_max.saturating_sub(taken);
+            if room > 0 {
+                batch.clear();
+                if consumer.fetch(changelog, room, batch)? == Fetch::OutOfRange {
+                    let context = format!("offset {} of changelog {changelog} is not there any more", lag.position);
+                    return Err(Error::new(ErrorKind::Corrupted, context));
+                }
+                let next = consumer.position(changelog).unwrap_or(lag.position);
+                if next > lag.position {
+                    self.stores.restore(*store, batch, next)?;
+                    lag.position = next;
+                }
+                taken += batch.len();
+            }
+            lag.end = match consumer.lag(changelog) {
+                Lag::CaughtUp => lag.position,
+                Lag::Behind | Lag::Unknown => consumer.end(changelog).unwrap_or(lag.end).max(lag.position),
+            };
+        }
+        Ok(taken)
+    }
+
+    fn end(self, consumer: Option<&mut (dyn Consumer + 'static)>) -> Result<TaskStores> {
+        let changelogs: Vec<_> = self.jobs.into_iter().map(|job| job.changelog).collect();
+        if let Some(consumer) = consumer {
+            consumer.unassign(&changelogs)?;
+        }
+        Ok(self.stores)
+    }
+}
+
+impl StreamThread {
+    /// Keeps the stores of these tasks, and of no others.
+    pub(super) fn stand_by(&mut self, tasks: BTreeSet<TaskId>) -> Result<(), Failure> {
+        let standbys = &mut self.standbys;
+        standbys.wanted = tasks;
+        let surplus = |task: &TaskId| !standbys.wanted.contains(task);
+        let closing: Vec<_> = standbys.opening.extract_if(.., |task, _| surplus(task)).collect();
+        for (task, stores) in closing {
+            self.app.lags.closed(task);
+            stores.into_iter().for_each(|stores| close_stores(task, stores));
+        }
+        let closing: Vec<_> = standbys.open.extract_if(.., |standby| surplus(&standby.task)).collect();
+        for standby in closing {
+            let task = standby.task;
+            self.app.lags.closed(task);
+            close_stores(task, standby.end(self.restore_consumer.as_deref_mut()).map_err(later)?);
+        }
+        let is_at_work = |task: &TaskId| {
+            self.opening.contains_key(task)
+                || self.restoring.iter().any(|restoration| restoration.task == *task)
+                || self.tasks.iter().any(|running| running.task.id() == *task)
+        };
+        let standbys = &mut self.standbys;
+        let new: Vec<_> = standbys.wanted.iter().filter(|task| !is_at_work(task)).copied().collect();
+        for task in new {
+            if !standbys.opening.contains_key(&task) && standbys.open.iter().all(|standby| standby.task != task) {
+                standbys.keep(&self.app, task, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what there is of the changelogs of all standbys, a bounded number of records; how many there were.
+    pub(super) fn step_standbys(&mut self, now: Now) -> Result<usize, Failure> {
+        if self.standbys.opening.is_empty() && self.standbys.open.is_empty() {
+            return Ok(0);
+        }
+        self.ready_restore_consumer().map_err(later)?;
+        while !self.standbys.is_pausing(now)
+            && let Some((task, stores)) = self.standbys.opening.pop_first()
+        {
+            match self.open_standby(task, stores, now) {
+                Ok(standby) => self.standbys.open.push(standby),
+                // What is open in another thread is closed there soon; the tasks that run do not wait for it.
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tracing::debug!("the standby of task {task} could not be opened: {}", error.report());
+                    self.standbys.opening.insert(task, None);
+                    self.standbys.failed = Some(now);
+                }
+                Err(error) => return Err(later(error)),
+            }
+        }
+        let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(0) };
+        let (mut taken, mut warm) = (0, BTreeSet::new());
+        // Whose turn it was first is last the next time.
+        if !self.standbys.open.is_empty() {
+            self.standbys.open.rotate_left(1);
+        }
+        for mut standby in std::mem::take(&mut self.standbys.open) {
+            let task = standby.task;
+            match standby.step(consumer, &mut self.restore_batch, TURN_RECORDS.saturating_sub(taken)) {
+                Ok(records) => taken += records,
+                Err(error) if error.kind() == ErrorKind::Corrupted => {
+                    tracing::warn!("the standby of task {task} is opened again: {}", error.report());
+                    close_stores(task, standby.end(Some(consumer)).map_err(Failure::Fatal)?);
+                    self.standbys.keep(&self.app, task, None);
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => return Err(Failure::Fatal(error)),
+            }
+            let lags = standby.lags();
+            let is_warm = sum(&lags) <= self.app.config.acceptable_recovery_lag;
+            self.app.lags.standby(task, lags);
+            if is_warm && !standby.is_warm {
+                warm.insert(task);
+            }
+            standby.is_warm = is_warm;
+            self.standbys.open.push(standby);
+        }
+        if !warm.is_empty() {
+            // IMPORTANT: behind the lags, which the group asks for when it hears of this.
+            self.membership.warmed_up(&warm);
+        }
+        Ok(taken)
+    }
+
+    fn open_standby(&mut self, task: TaskId, stores: Option<TaskStores>, now: Now) -> Result<Standby> {
+        let found = self.open_stores(task, stores, now)?;
+        let Some(consumer) = self.restore_consumer.as_deref_mut() else {
+            return Err(Error::new(ErrorKind::Internal, "a standby was opened without a restore consumer"));
+        };
+        let standby = Standby::begin(&self.app, task, found, consumer, now.wall_ms)?;
+        tracing::info!(task = %task, behind = sum(&standby.lags()), "standby");
+        Ok(standby)
+    }
+}
