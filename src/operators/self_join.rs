@@ -58,7 +58,10 @@ impl<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static> Processor<K, V> f
             }
             forward(joined(&other, &value)?, timestamp.max(other_time), ctx)?;
         }
-        forward(with_itself, timestamp, ctx)
+        match with_itself {
+            Some(value) => ctx.forward(Record { key, value, timestamp, headers }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -106,10 +106,15 @@ where
 
     fn process(&mut self, record: Record<K, V>, ctx: &mut ProcessorContext<'_, K, I::Item>) -> Result<()> {
         let Record { key, value, timestamp, headers } = record;
-        for value in (self.map)(&key, value) {
-            ctx.forward(Record { key: key.clone(), value, timestamp, headers: headers.clone() })?;
+        let mut values = (self.map)(&key, value).into_iter();
+        let Some(mut value) = values.next() else { return Ok(()) };
+        for next in values {
+            let record = Record { key: key.clone(), value, timestamp, headers: headers.clone() };
+            ctx.forward(record)?;
+            value = next;
         }
-        Ok(())
+        // The last one takes the key and the headers with it.
+        ctx.forward(Record { key, value, timestamp, headers })
     }
 }
 

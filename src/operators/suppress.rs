@@ -100,7 +100,8 @@ impl<K: 'static, V: 'static> Suppress<K, V> {
         let time = self.spec.time_of.as_ref().map_or(timestamp, |time_of| time_of(&key));
         let place = task.record_metadata().map(|at| (at.topic.to_owned(), at.partition, at.offset));
         let (topic, partition, offset) = place.unwrap_or((String::new(), -1, -1));
-        let prior = old.clone();
+        // What is known of a key that waits stays.
+        let prior = if self.buffer.borrow().waits(&self.key_bytes) { None } else { old.clone() };
         let update = Waiting { timestamp, topic, partition, offset, headers, prior, old, new };
         self.buffer.borrow_mut().put(&self.key_bytes, time, update);
         Ok(())

@@ -60,7 +60,7 @@ impl SuppressBuffer {
         }
     }
 
-    /// Lets an update wait.
+    /// Lets an update wait. Its `prior` counts if none of the key waits yet.
     pub(crate) fn put(&mut self, key: &[u8], time: i64, mut update: Waiting) {
         let (key, time) = match self.times.get_key_value(key) {
             Some((key, time)) => (Arc::clone(key), *time),
@@ -78,6 +78,11 @@ impl SuppressBuffer {
         }
         self.bytes += update.size(&key);
         self.waiting.insert(place, update);
+    }
+
+    /// Whether an update of a key waits.
+    pub(crate) fn waits(&self, key: &[u8]) -> bool {
+        self.times.contains_key(key)
     }
 
     /// The time of the update that waits first.

@@ -206,7 +206,7 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
         if self.emission == Emission::OnUpdate {
             return Ok(());
         }
-        let outer = ctx.task.record.clone();
+        let outer = std::mem::take(&mut ctx.task.record);
         let result = self.forward_dirty(&**serde, ctx);
         ctx.task.record = outer;
         result

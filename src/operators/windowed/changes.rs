@@ -103,7 +103,7 @@ impl<K: 'static, A: 'static> WindowedChanges<K, A> {
         if self.emission != Emission::WithCommit {
             return Ok(());
         }
-        let outer = ctx.task.record.clone();
+        let outer = std::mem::take(&mut ctx.task.record);
         let result = self.forward_dirty(ctx);
         ctx.task.record = outer;
         result

@@ -227,11 +227,14 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Cou
         let TaskContext { stores, record, .. } = &mut *ctx.task;
         stores.put(self.index, &self.key_bytes, Some(&self.new_row), record)?;
         let size = self.windows.size();
+        let last = self.changes.pop();
         for (first, timestamp, value) in self.changes.drain(..) {
             let key = Counted { key: key.clone(), first, size };
             ctx.forward(Record { key, value, timestamp, headers: headers.clone() })?;
         }
-        Ok(())
+        // The last one takes the key and the headers with it: tumbling windows never clone.
+        let Some((first, timestamp, value)) = last else { return Ok(()) };
+        ctx.forward(Record { key: Counted { key, first, size }, value, timestamp, headers })
     }
 }
 

@@ -15,15 +15,20 @@ type Waiting<K, V> = RefCell<Vec<Record<Windowed<K>, V>>>;
 /// records.
 pub(crate) struct LateRecords<K, V>(Option<Rc<Waiting<K, V>>>);
 
-impl<K: Clone + 'static, V: Clone + 'static> LateRecords<K, V> {
+impl<K: 'static, V: 'static> LateRecords<K, V> {
     /// Under the name that both know; none: nobody wants them.
     pub(crate) fn open(init: &mut ProcessorInit<'_>, name: Option<&Arc<str>>) -> Result<Self> {
         name.map(|name| init.task.shared(name)).transpose().map(LateRecords)
     }
 
-    pub(crate) fn add(&self, record: &Record<K, V>, window: Window) {
+    /// Whether anybody wants them: who needs the record for something else copies it only then.
+    pub(crate) fn are_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) fn add(&self, record: Record<K, V>, window: Window) {
         if let Some(waiting) = &self.0 {
-            let Record { key, value, timestamp, headers } = record.clone();
+            let Record { key, value, timestamp, headers } = record;
             waiting.borrow_mut().push(Record { key: Windowed { key, window }, value, timestamp, headers });
         }
     }

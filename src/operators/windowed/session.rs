@@ -204,7 +204,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Ses
         }
         if merged.end < close_time {
             drop_late(ctx.task, &self.name, merged, observed, close_time);
-            self.late.add(&Record { key, value, timestamp, headers }, merged);
+            self.late.add(Record { key, value, timestamp, headers }, merged);
             return Ok(());
         }
         let mut row = self.initializer.as_ref().map(|initializer| initializer());

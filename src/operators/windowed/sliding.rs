@@ -259,7 +259,9 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
     ) -> Result<()> {
         if window.end < close_time {
             drop_late(ctx.task, &self.name, window, self.time.get(), close_time);
-            self.late.add(record, window);
+            if self.late.are_wanted() {
+                self.late.add(record.clone(), window);
+            }
             return Ok(());
         }
         let read = || match row {
@@ -351,7 +353,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Sli
         if at.saturating_add(difference) < close_time {
             let window = Window { start: at.saturating_sub(difference), end: at };
             drop_late(ctx.task, &self.name, window, observed, close_time);
-            self.late.add(&record, window);
+            self.late.add(record, window);
             return Ok(());
         }
         if difference == 0 {

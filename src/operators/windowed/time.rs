@@ -199,14 +199,19 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Tim
         let mut windows = self.grid.windows_for(record.timestamp).peekable();
         let mut record = Some(record);
         while let Some(window) = windows.next() {
+            let is_open = window.end > close_time;
+            if !is_open {
+                drop_late(ctx.task, &self.name, window, self.time.get(), close_time);
+                if !self.late.are_wanted() {
+                    continue;
+                }
+            }
             // The last window gets the record itself: tumbling windows never clone.
             let part = if windows.peek().is_some() { record.clone() } else { record.take() };
             let Some(part) = part else { break };
-            if window.end > close_time {
-                self.update(window, part, ctx)?;
-            } else {
-                drop_late(ctx.task, &self.name, window, self.time.get(), close_time);
-                self.late.add(&part, window);
+            match is_open {
+                true => self.update(window, part, ctx)?,
+                false => self.late.add(part, window),
             }
         }
         Ok(())
