@@ -201,7 +201,8 @@ impl StreamThread {
     /// Ends tasks, wherever they are; what is not committed of them is dropped. The stores of those that become standbys
     /// stay open.
     pub(super) fn close_tasks(&mut self, is_meant: impl Fn(&TaskId) -> bool) -> Result<(), Failure> {
-        for (task, stores) in self.opening.extract_if(.., |task, _| is_meant(task)).collect::<Vec<_>>() {
+        for task in self.opening.keys().copied().filter(|task| is_meant(task)).collect::<Vec<_>>() {
+            let stores = self.opening.remove(&task).flatten();
             self.end_stores(task, stores);
         }
         let (closing, rest) = std::mem::take(&mut self.restoring).into_iter().partition(|r| is_meant(&r.task));

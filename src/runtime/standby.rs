@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::application::Application;
 use super::clock::Now;
@@ -100,7 +101,7 @@ impl Standby {
         let logged: Vec<_> = changelogs.iter().flatten().cloned().collect();
         let marks = if logged.is_empty() { Vec::new() } else { app.with_admin(|a| a.watermarks(&logged))? };
         let mut marks = marks.into_iter();
-        let names: Vec<_> = stores.specs().map(|spec| spec.name.clone()).collect();
+        let names: Vec<_> = stores.specs().map(|spec| Arc::clone(&spec.name)).collect();
         let mut jobs = Vec::new();
         for (store, (changelog, name)) in changelogs.into_iter().zip(names).enumerate() {
             let Some(changelog) = changelog else { continue };
@@ -169,8 +170,9 @@ impl StreamThread {
         let standbys = &mut self.standbys;
         standbys.wanted = tasks;
         let surplus = |task: &TaskId| !standbys.wanted.contains(task);
-        let closing: Vec<_> = standbys.opening.extract_if(.., |task, _| surplus(task)).collect();
-        for (task, stores) in closing {
+        let closing: Vec<_> = standbys.opening.keys().copied().filter(|task| surplus(task)).collect();
+        for task in closing {
+            let stores = standbys.opening.remove(&task).flatten();
             self.app.lags.closed(task);
             stores.into_iter().for_each(|stores| close_stores(task, stores));
         }

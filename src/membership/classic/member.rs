@@ -74,7 +74,8 @@ pub(crate) struct Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fit {
     Current,
-    /// The leader did not know what this process runs now: an assignment that a static member found after a restart.
+    /// The leader did not know what this process runs or has now: if this is the first one that it reads, an assignment
+    /// that a static member found after a restart.
     Outdated,
 }
 
@@ -213,7 +214,7 @@ pub(crate) struct Member {
     /// When the last heartbeat was sent that the coordinator has acknowledged.
     alive: Millis,
     backoff: Millis,
-    /// Whether this process has had an assignment before.
+    /// Whether this process has had an assignment since it had nothing.
     has_synced: bool,
     is_settled: bool,
     outputs: VecDeque<MemberOutput>,
@@ -327,6 +328,8 @@ impl Member {
     /// The tasks go without a commit; the member is in no generation.
     fn lose_everything(&mut self) {
         self.generation = -1;
+        // Its next join may find what was decided for what it had.
+        self.has_synced = false;
         self.revoking.clear();
         self.join = None;
         let tasks = std::mem::take(&mut self.owned);

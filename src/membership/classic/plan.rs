@@ -73,12 +73,14 @@ pub(crate) fn plan(members: &[GroupMember], catalog: &TaskCatalog, settings: &Pl
     let understood = told.iter().flatten().map(|told| told.understands).min().unwrap_or(VERSION).min(VERSION);
     let stateful: FxHashSet<TaskId> =
         catalog.tasks.iter().filter(|task| task.is_stateful).map(|task| task.id).collect();
-    let assignment = |(standing, tasks): &(Standing, MemberTasks)| {
+    let assignment = |((standing, tasks), told): (&(Standing, MemberTasks), &Option<Subscription>)| {
+        let mut claims = told.iter().flat_map(|told| &told.active);
+        let is_asked_back = claims.any(|task| tasks.active.binary_search(task).is_err());
         // Who is to get a task keeps what it has of its state meanwhile.
         let awaiting = tasks.awaiting.iter().filter(|task| stateful.contains(task));
         Assignment {
             common_version: understood,
-            follow_up: !tasks.warmup.is_empty(),
+            follow_up: is_asked_back || !tasks.warmup.is_empty(),
             active: tasks.active.clone(),
             awaiting: tasks.awaiting.clone(),
             standby: tasks.standby.iter().chain(awaiting).copied().collect(),
@@ -87,7 +89,7 @@ pub(crate) fn plan(members: &[GroupMember], catalog: &TaskCatalog, settings: &Pl
             ..Assignment::nothing(*standing, settings.generation, catalog.topology.whole)
         }
     };
-    let mut assignments: Vec<Assignment> = given.iter().map(assignment).collect();
+    let mut assignments: Vec<Assignment> = given.iter().zip(&told).map(assignment).collect();
 
     let inputs: FxHashMap<TaskId, &[TopicPartition]> =
         catalog.tasks.iter().map(|task| (task.id, &*task.inputs)).collect();

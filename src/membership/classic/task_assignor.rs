@@ -105,7 +105,9 @@ impl Assignor for TaskAssignor {
                 return Err(Error::invalid(reason(assignment.standing.error())));
             }
         }
-        let is_current = assignment.topology == self.instance.catalog.topology.whole;
+        // A run before this one had something that others wait for, if the assignment was made for that one.
+        let is_asked_back = assignment.follow_up && assignment.warmup.is_empty();
+        let is_current = !is_asked_back && assignment.topology == self.instance.catalog.topology.whole;
         let tasks = &self.instance.catalog.tasks;
         let is_known = |task: &TaskId| tasks.iter().any(|known| known.id == *task);
         self.promised = assignment.awaiting;
@@ -178,6 +180,15 @@ mod tests {
     fn an_assignment_for_another_topology_is_out_of_date() {
         assert_eq!(assignor(5).read(&assignment(5).encode()).unwrap().fit, Fit::Current);
         assert_eq!(assignor(6).read(&assignment(5).encode()).unwrap().fit, Fit::Outdated);
+    }
+
+    #[test]
+    fn an_assignment_that_asks_something_back_of_the_run_before_is_out_of_date() {
+        let asked_back = Assignment { follow_up: true, ..assignment(5) };
+        assert_eq!(assignor(5).read(&asked_back.encode()).unwrap().fit, Fit::Outdated);
+        let warming = Assignment { warmup: vec![task(1)], ..asked_back };
+        let decision = assignor(5).read(&warming.encode()).unwrap();
+        assert_eq!((decision.fit, decision.standby), (Fit::Current, BTreeSet::from([task(1)])));
     }
 
     #[test]

@@ -142,7 +142,8 @@ pub(crate) struct Assignment {
     /// The lowest version that all members understand.
     pub common_version: u8,
     pub standing: Standing,
-    /// Join again when a warm-up has caught up. Without it, nothing is under way here.
+    /// Join again when a warm-up has caught up, or when what is not active here any more is closed. Without it, nothing is
+    /// under way here.
     pub follow_up: bool,
     pub generation: i32,
     /// The leader's.
