@@ -1,5 +1,6 @@
 //! Random records, out of order and with nulls: what a topology gives for them is held against a model that keeps
-//! everything in plain lists, and then against itself with a cache, and with a process that is killed at a random record.
+//! everything in plain lists, and then against itself with a cache, and with a process that is killed at a random record,
+//! its stores in memory or on disk.
 //!
 //! `KSTREAMS_PROPERTY_CASES` sets how many cases each property has. A case that fails is printed, shortened.
 
@@ -21,7 +22,7 @@ const KEYS: [Option<&str>; 4] = [Some("k"), Some("kk"), Some("k\0\0"), None];
 /// The cases of each property: more for a long night.
 fn cases() -> ProptestConfig {
     let cases = std::env::var("KSTREAMS_PROPERTY_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(64))
+    ProptestConfig::with_cases(cases.unwrap_or(100))
 }
 
 /// A record of one of the topics of a property.
@@ -145,8 +146,17 @@ impl Property<'_> {
 
     fn run(&self, run: Run, crash: Option<Guarantee>) -> Outcome {
         let config = Config::new("app", "embedded://").cache_bytes(run.cache_bytes);
-        let driver = TopologyTestDriver::with_config(&(self.build)().build().unwrap(), &config).unwrap();
-        self.feed(driver, run, crash)
+        let topology = (self.build)().build().unwrap();
+        // Some crashes leave files behind, as they are at that moment.
+        if cfg!(feature = "rocksdb") && crash.is_some() && run.crash_at.is_multiple_of(8) {
+            let folder = tempfile::tempdir().unwrap();
+            return self.feed(
+                TopologyTestDriver::with_state_in(folder.path(), &topology, &config).unwrap(),
+                run,
+                crash,
+            );
+        }
+        self.feed(TopologyTestDriver::with_config(&topology, &config).unwrap(), run, crash)
     }
 
     fn feed(&self, mut driver: TopologyTestDriver, run: Run, mut crash: Option<Guarantee>) -> Outcome {
@@ -207,10 +217,11 @@ impl Property<'_> {
             prop_assert_eq!(&crashed.rows, &calm.rows, "stores exactly once, with a crash");
         }
         if matches!(self.output, Output::JoinedRows | Output::IdempotentRows) {
-            let crashed = self.run(run, Some(Guarantee::AtLeastOnce));
-            prop_assert_eq!(untimed(crashed.last()), untimed(calm.last()), "at least once, with a crash");
+            // As in Java, a row that has left a cache before the crash, while one behind or before it has not, may stay.
+            let crashed = self.run(Run { cache_bytes: 0, ..run }, Some(Guarantee::AtLeastOnce));
+            prop_assert_eq!(untimed(crashed.last()), untimed(plain.last()), "at least once, with a crash");
             if self.output == Output::IdempotentRows {
-                prop_assert_eq!(&crashed.rows, &calm.rows, "stores at least once, with a crash");
+                prop_assert_eq!(&crashed.rows, &plain.rows, "stores at least once, with a crash");
             }
         }
         Ok(())
