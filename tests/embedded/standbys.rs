@@ -39,7 +39,9 @@ impl Instance {
         caught_up.map(|store| (store.partition, store.position)).collect()
     }
 
-    fn begun(&self) -> BTreeMap<i32, i64> {
+    /// Once it has been given so many tasks. It hears of its standbys before it hears of them.
+    fn begun(&self, tasks: usize) -> BTreeMap<i32, i64> {
+        wait_until("the tasks are given", || self.begun.lock().unwrap().len() >= tasks);
         std::mem::take(&mut *self.begun.lock().unwrap())
     }
 }
@@ -83,7 +85,7 @@ fn a_task_stays_where_it_is_until_its_stores_are_elsewhere_and_a_standby_goes_on
 
     let second = Instance::start(with_a_standby(&cluster));
     wait_until_shared(&first, &second);
-    let moved = second.begun();
+    let moved = second.begun(2);
     assert_eq!(moved.len(), 2, "of four tasks with state two have moved: {moved:?}");
     for partition in filled.iter().filter(|partition| moved.contains_key(partition)) {
         assert!(moved[partition] > 0, "partition {partition} was warm before it came: {moved:?}");
@@ -94,8 +96,8 @@ fn a_task_stays_where_it_is_until_its_stores_are_elsewhere_and_a_standby_goes_on
     let standbys = second.standbys();
     first.streams.crash();
     write_round(&cluster, 3);
+    let begun = second.begun(standbys.len());
     wait_for(&second.streams, State::Running);
-    let begun = second.begun();
     for (partition, position) in standbys {
         assert!(begun[&partition] >= position, "partition {partition} went on behind {position}: {begun:?}");
         assert!(!filled.contains(&partition) || position > 0);
@@ -111,12 +113,12 @@ fn a_task_that_moves_leaves_a_standby_behind_with_its_stores_open() {
     write_round(&cluster, 1);
     let second = Instance::start(with_a_standby(&cluster));
     wait_until_shared(&first, &second);
-    first.begun();
+    first.begun(PARTITIONS as usize);
     let left_behind = first.standbys();
     second.streams.close(CloseOptions::default().leave_group()).unwrap();
     write_round(&cluster, 2);
+    let begun = first.begun(left_behind.len());
     wait_for(&first.streams, State::Running);
-    let begun = first.begun();
     for (partition, position) in left_behind {
         assert!(begun[&partition] >= position, "partition {partition} went on behind {position}: {begun:?}");
     }
