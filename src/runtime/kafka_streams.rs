@@ -74,10 +74,13 @@ pub struct CloseOptions {
 /// How long [`Drop`] waits for the threads.
 const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until everything is closed. With [`GroupProtocol::Sticky`](crate::GroupProtocol::Sticky) an instance that can come back as the same one, by its state directory or
-/// [`group_instance_id`](Config::group_instance_id), stays a member until its session times out, as in Java: restarted in
-/// time, it finds its tasks as it left them, and no other instance notices. Any other one leaves the group, and others
-/// get its tasks at once; so does every one with [`GroupProtocol::Range`](crate::GroupProtocol::Range).
+/// Waits until everything is closed.
+///
+/// With [`GroupProtocol::Sticky`](crate::GroupProtocol::Sticky) an instance that can come back as the same one, by its
+/// state directory or [`group_instance_id`](Config::group_instance_id), stays a member until its session times out, as in
+/// Java: restarted in time, it finds its tasks as it left them, and no other instance notices. Any other one leaves the
+/// group, and others get its tasks at once; so does every one with
+/// [`GroupProtocol::Range`](crate::GroupProtocol::Range).
 impl Default for CloseOptions {
     fn default() -> CloseOptions {
         CloseOptions { timeout: None, order: Order::Close }
