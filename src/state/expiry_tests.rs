@@ -194,3 +194,10 @@ fn a_row_that_was_to_expire_when_a_task_moved_expires_where_it_comes_to() {
         stores.changelog().map(|record| (record.key.to_vec(), record.value, record.timestamp)).collect();
     assert_eq!(logged, [(b"a".to_vec(), None, Some(50)), (b"c".to_vec(), None, Some(50))]);
 }
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn rows_that_expire_have_a_layout_of_their_own_which_stays_as_it_is() {
+    let plain = spec("t", StoreKind::TimestampedKeyValue, false);
+    assert_eq!((plain.layout().kind, with_ttl(&plain).layout().kind), (1, 0x81));
+}
