@@ -223,3 +223,27 @@ fn stores_may_move_to_another_thread() {
     is_send::<TaskStores>();
     is_send::<StateHome>();
 }
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn every_kind_of_store_has_a_layout_of_its_own_which_stays_as_it_is() {
+    let window = |duplicates, timestamps| WindowKind::new(7, 5, duplicates, timestamps, EngineKind::Persistent);
+    let session = SessionKind::new(7, EngineKind::Persistent);
+    let kinds = [
+        (StoreKind::KeyValue, 0),
+        (StoreKind::TimestampedKeyValue, 1),
+        (StoreKind::Window(window(false, false)), 2),
+        (StoreKind::Window(window(false, true)), 3),
+        (StoreKind::Window(window(true, false)), 4),
+        (StoreKind::Window(window(true, true)), 5),
+        (StoreKind::Session(session), 6),
+        (StoreKind::Versioned(VersionedKind::new(7)), 7),
+        (StoreKind::KeyValueWithHeaders, 8),
+        (StoreKind::Window(window(false, true).with_headers()), 9),
+        (StoreKind::Window(window(true, true).with_headers()), 10),
+        (StoreKind::Session(session.with_headers()), 11),
+    ];
+    for (kind, expected) in kinds {
+        assert_eq!(spec("s", kind, false).layout().kind, expected, "{kind:?}");
+    }
+}

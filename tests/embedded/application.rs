@@ -1,13 +1,15 @@
 //! A word count, what it is fed with, and how to wait for it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kstreams::{
     Config, Consumed, EmbeddedCluster, Grouped, I64, KafkaStreams, Materialized, Produced, State, StreamsBuilder,
     Topology, Utf8,
 };
+use tempfile::TempDir;
 
 /// How long a test waits for what should happen: long, since it only ends the wait for what never does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,13 +35,17 @@ pub(crate) fn word_count() -> Topology {
     builder.build().unwrap()
 }
 
-/// A state directory that no other instance has; removed with its parent by the operating system.
-fn own_folder() -> std::path::PathBuf {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let instance = NEXT.fetch_add(1, Ordering::SeqCst);
-    let folder = std::env::temp_dir().join(format!("kstreams-embedded-{}-{instance}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
+thread_local! {
+    /// Those of the test that runs on this thread: they go when it ends.
+    static FOLDERS: RefCell<Vec<TempDir>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A state directory that no other instance has, for as long as the test runs.
+fn own_folder() -> PathBuf {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().to_owned();
+    FOLDERS.with_borrow_mut(|folders| folders.push(folder));
+    path
 }
 
 /// Exactly once, committing often, on a cluster. Each call is another instance; a clone is the same one again.
