@@ -1,5 +1,6 @@
 //! What an application is told: where its cluster is, what it promises, what it may use.
 
+mod instance;
 mod names;
 
 use std::collections::BTreeMap;
@@ -7,6 +8,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use instance::HostInfo;
 
 use crate::client::Cluster;
 use crate::client::embedded::EmbeddedCluster;
@@ -42,6 +45,9 @@ pub struct Config {
     pub(crate) threads: usize,
     pub(crate) client_id: Option<String>,
     pub(crate) group_instance_id: Option<String>,
+    pub(crate) application_server: Option<String>,
+    pub(crate) client_tags: BTreeMap<String, String>,
+    pub(crate) rack_tags: Vec<String>,
     pub(crate) offset_reset: OffsetReset,
     pub(crate) handlers: Handlers,
     pub(crate) global_processing_handler: bool,
@@ -157,6 +163,9 @@ impl Config {
             threads: 1,
             client_id: None,
             group_instance_id: None,
+            application_server: None,
+            client_tags: BTreeMap::new(),
+            rack_tags: Vec::new(),
             offset_reset: OffsetReset::Earliest,
             handlers: Handlers::default(),
             global_processing_handler: false,
@@ -508,6 +517,7 @@ impl Config {
         if self.bootstrap.is_empty() && self.cluster.is_none() {
             return refuse("no bootstrap servers are given: name them as host:port, or write embedded://".to_owned());
         }
+        self.check_instance()?;
         if self.threads == 0 {
             return refuse("no threads are given: set threads to 1 or more".to_owned());
         }

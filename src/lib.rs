@@ -62,7 +62,7 @@ mod topology;
 mod window;
 
 pub use client::embedded::{EmbeddedCluster, EmbeddedRecord};
-pub use config::{Config, GroupProtocol, Guarantee, StoreFormat, TopicCreation};
+pub use config::{Config, GroupProtocol, Guarantee, HostInfo, StoreFormat, TopicCreation};
 pub use dsl::{
     AsyncCalls, Branched, BranchedKStream, BufferConfig, BufferFull, CogroupedKStream, CogroupedWindows,
     CountWindowedKStream, EmitEarly, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
@@ -81,7 +81,10 @@ pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,
 };
-pub use runtime::{CloseOptions, KafkaStreams, RestoreEvent, State, StoreLag, UncaughtErrorResponse};
+pub use runtime::{
+    CloseOptions, KafkaStreams, KeyMetadata, RestoreEvent, State, StoreLag, StreamsMetadata, TaskMetadata,
+    ThreadMetadata, UncaughtErrorResponse,
+};
 #[cfg(feature = "bincode")]
 pub use serdes::Bincode;
 #[cfg(feature = "postcard")]

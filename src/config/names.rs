@@ -23,6 +23,9 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
     if let Some(name) = name.strip_prefix("topic.") {
         return Ok(config.topic(name, value));
     }
+    if let Some(tag) = name.strip_prefix("client.tag.") {
+        return Ok(config.client_tag(tag, value));
+    }
     if let Some((prefix, ours)) = CLIENTS.iter().find(|(prefix, _)| name.starts_with(prefix)) {
         let bare = name.strip_prefix(prefix).unwrap_or(name);
         return match bare {
@@ -95,6 +98,11 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         "replication.factor" => config.replication_factor = Some(number(name, value)?),
         "client.id" => config.client_id = Some(value.to_owned()),
         "group.instance.id" => config.group_instance_id = Some(value.to_owned()),
+        "application.server" => config = config.application_server(value),
+        "rack.aware.assignment.tags" => {
+            let tags = value.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+            config = config.rack_aware_assignment_tags(tags);
+        }
         "num.standby.replicas" => config.num_standby_replicas = number(name, value)?,
         "max.warmup.replicas" => config.max_warmup_replicas = number(name, value)?,
         "acceptable.recovery.lag" => config.acceptable_recovery_lag = number(name, value)?,

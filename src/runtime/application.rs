@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use uuid::Uuid;
 
+use super::board::Board;
 use super::crash::CrashPoint;
 use super::lags::Lags;
 use super::restore::{RestoreEvent, changelog_of};
@@ -32,7 +32,7 @@ pub(super) struct Application {
     pub restore_listener: Option<RestoreListener>,
     /// Part of transactional ids: a restarted process with the same one ends what it left open.
     pub process_id: String,
-    pub processed: Arc<AtomicU64>,
+    pub board: Arc<Board>,
     pub lags: Arc<Lags>,
     /// Of this application and process; none: no store is on disk.
     pub directory: Option<StateDirectory>,
@@ -161,8 +161,7 @@ impl Application {
     }
 
     pub(super) fn add_processed(&self, records: usize) {
-        // Relaxed: a figure for people, which orders nothing.
-        self.processed.fetch_add(records as u64, Ordering::Relaxed);
+        self.board.add_processed(records);
     }
 
     pub(super) fn restored(&self, event: &RestoreEvent) {

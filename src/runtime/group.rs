@@ -15,7 +15,7 @@ use crate::membership::Membership;
 use crate::membership::classic::assignor::AssignorSettings;
 use crate::membership::classic::member::{Assignor, MemberSettings};
 use crate::membership::classic::plan::{CatalogTask, TaskCatalog};
-use crate::membership::classic::task_assignor::{Instance, TaskAssignor};
+use crate::membership::classic::task_assignor::{Instance, LocalState, TaskAssignor};
 use crate::topology::TaskId;
 
 /// How long the group waits for members to join a rebalance. They do so at once, whatever their threads are doing.
@@ -75,7 +75,8 @@ pub(super) fn assignor(app: &Application) -> Box<dyn Assignor> {
     let instance = Instance {
         process,
         started_ms: u64::try_from(Now::read().wall_ms).unwrap_or(0),
-        workers: u32::try_from(app.config.threads).unwrap_or(u32::MAX),
+        endpoint: app.config.own_host().map(|host| host.to_string()),
+        tags: app.config.client_tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         transactional_id_prefix: if app.is_exactly_once() { prefix } else { String::new() },
         catalog: TaskCatalog { topology: app.topology.fingerprint(), tasks },
         found: found.iter().filter_map(|name| task_of(name)).collect(),
@@ -84,10 +85,13 @@ pub(super) fn assignor(app: &Application) -> Box<dyn Assignor> {
         num_standby: app.config.num_standby_replicas,
         max_warmups: app.config.max_warmup_replicas,
         acceptable_lag: app.config.acceptable_recovery_lag,
-        rack_tags: Vec::new(),
+        rack_tags: app.config.rack_tags.clone(),
     };
-    let lags = Arc::clone(&app.lags);
-    Box::new(TaskAssignor::new(instance, settings, Box::new(move || lags.look())))
+    let (board, told) = (Arc::clone(&app.board), Arc::clone(&app.board));
+    let look = move || LocalState { workers: board.workers(), ..board.lags.look() };
+    Box::new(
+        TaskAssignor::new(instance, settings, Box::new(look)).telling(move |hosts| told.whereabouts.set_hosts(hosts)),
+    )
 }
 
 /// A thread's place in the group, and the consumer that reads what it is given.

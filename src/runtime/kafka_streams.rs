@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::application::RestoreListener;
+use super::board::Board;
 use super::calls::ConcurrentCalls;
-use super::lags::{Lags, StoreLag};
+use super::lags::StoreLag;
 use super::restore::RestoreEvent;
 use super::start;
 use super::state::State;
@@ -50,8 +50,7 @@ pub struct KafkaStreams {
     topology: Topology,
     config: Config,
     status: Arc<Status>,
-    processed: Arc<AtomicU64>,
-    lags: OnceLock<Arc<Lags>>,
+    pub(super) board: Arc<Board>,
     policy: ErrorPolicy,
     restore_listener: Option<RestoreListener>,
     running: Mutex<Option<Running>>,
@@ -146,8 +145,7 @@ impl KafkaStreams {
             topology,
             config,
             status: Arc::new(Status::new()),
-            processed: Arc::new(AtomicU64::new(0)),
-            lags: OnceLock::new(),
+            board: Arc::default(),
             policy: Arc::new(|_| UncaughtErrorResponse::ShutdownClient),
             restore_listener: None,
             running: Mutex::new(None),
@@ -188,7 +186,7 @@ impl KafkaStreams {
 
     /// Records taken from source and repartition topics so far, by all threads.
     pub fn processed_total(&self) -> u64 {
-        self.processed.load(Ordering::Relaxed)
+        self.board.processed()
     }
 
     /// How far the stores of this instance that are not in use yet are behind their changelogs, by name and partition:
@@ -203,7 +201,34 @@ impl KafkaStreams {
     /// # }
     /// ```
     pub fn lags(&self) -> Vec<StoreLag> {
-        self.lags.get().map(|lags| lags.of_stores()).unwrap_or_default()
+        self.board.lags.of_stores()
+    }
+
+    /// Stops processing, punctuation, standbys and restoring in this instance, as Java does it (KIP-834), until
+    /// [`resume`](KafkaStreams::resume). What has been processed is committed; the instance stays in the group, keeps its
+    /// tasks and takes others. One that begins or takes tasks meanwhile is
+    /// `REBALANCING` until it goes on. Global stores are read on. A client may be paused before it starts.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn maintain(streams: &kstreams::KafkaStreams) {
+    /// streams.pause();
+    /// // … while the service that the processors call is being upgraded …
+    /// streams.resume();
+    /// # }
+    /// ```
+    pub fn pause(&self) {
+        self.board.set_paused(true);
+    }
+
+    /// Goes on after [`pause`](KafkaStreams::pause), within a tenth of a second.
+    pub fn resume(&self) {
+        self.board.set_paused(false);
+    }
+
+    /// Whether the client was told to pause.
+    pub fn is_paused(&self) -> bool {
+        self.board.is_paused()
     }
 
     /// The error that has ended the client, once.
@@ -247,10 +272,8 @@ impl KafkaStreams {
     }
 
     fn start_supervisor(&self, sender: SyncSender<Event>, receiver: Receiver<Event>) -> Result<JoinHandle<()>> {
-        let processed = Arc::clone(&self.processed);
-        let app = start::application(&self.topology, &self.config, self.restore_listener.clone(), processed)?;
-        // Started once: there is none yet.
-        let _ = self.lags.set(Arc::clone(&app.lags));
+        let board = Arc::clone(&self.board);
+        let app = start::application(&self.topology, &self.config, self.restore_listener.clone(), board)?;
         let name = format!("{}-supervisor", app.id());
         let mut supervisor = Supervisor::new(app, Arc::clone(&self.status), Arc::clone(&self.policy), sender);
         supervisor.begin()?;

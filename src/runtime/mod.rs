@@ -13,6 +13,7 @@
 //! ```
 
 mod application;
+mod board;
 mod calls;
 mod clock;
 mod commit;
@@ -22,6 +23,7 @@ mod group;
 mod group_thread;
 mod kafka_streams;
 mod lags;
+mod metadata;
 mod partition_counts;
 mod positions;
 mod rebalance;
@@ -45,6 +47,7 @@ mod tests;
 pub(crate) use calls::CallsInTurn;
 pub use kafka_streams::{CloseOptions, KafkaStreams};
 pub use lags::StoreLag;
+pub use metadata::{KeyMetadata, StreamsMetadata, TaskMetadata, ThreadMetadata};
 #[cfg(feature = "testing")]
 pub(crate) use partition_counts::copartition_of;
 pub use restore::RestoreEvent;

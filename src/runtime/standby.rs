@@ -57,6 +57,10 @@ impl Standbys {
         self.failed.is_some()
     }
 
+    pub(super) fn wanted(&self) -> &BTreeSet<TaskId> {
+        &self.wanted
+    }
+
     pub(super) fn wants(&self, task: TaskId) -> bool {
         self.wanted.contains(&task)
     }

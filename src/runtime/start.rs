@@ -1,13 +1,13 @@
 //! What happens between `start` and the first thread: topics are looked at and made, and a person is told what will run.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::application::{self, Application, RestoreListener, SharedAdmin, remembered_counts};
+use super::board::Board;
 use super::calls::ConcurrentCalls;
 use super::crash::CrashPoint;
 use super::partition_counts::{Counts, partition_counts};
@@ -27,7 +27,7 @@ pub(super) fn application(
     topology: &Topology,
     config: &Config,
     restore_listener: Option<RestoreListener>,
-    processed: Arc<AtomicU64>,
+    board: Arc<Board>,
 ) -> Result<Arc<Application>> {
     let cluster = cluster(config)?;
     let mut admin = cluster.admin()?;
@@ -36,19 +36,22 @@ pub(super) fn application(
     let process_id = directory.as_ref().map_or_else(Uuid::new_v4, StateDirectory::process_id).to_string();
     summarize(&topology, config, &layout, &process_id);
     let admin = Arc::new(SharedAdmin::new(Arc::clone(&cluster), admin));
+    let layout = Arc::new(layout);
+    board.whereabouts.set_program(&topology, &layout, config.own_host());
+    board.set_workers(config.threads);
     Ok(Arc::new(Application {
         topology,
         crash_point: Arc::new(CrashPoint::new(config)),
         calls: Arc::new(ConcurrentCalls::default()),
         config: config.clone(),
-        layout: Arc::new(layout),
+        layout,
         cluster,
         partition_counts: remembered_counts(counts, Arc::clone(&admin)),
         admin,
         restore_listener,
         process_id,
-        processed,
-        lags: Arc::default(),
+        lags: Arc::clone(&board.lags),
+        board,
         directory,
         memory: StateMemory::new(config.memory),
         changelogs,
@@ -74,18 +77,20 @@ pub(super) fn with_new_topics(app: &Application) -> Result<Option<Arc<Applicatio
     let gone: Vec<_> = before.iter().filter(|topic| !now.contains(topic)).map(|topic| &**topic).collect();
     tracing::info!("topics of patterns have changed: new are [{}], gone are [{}]", new.join(", "), gone.join(", "));
     let admin = Arc::clone(&app.admin);
+    let layout = Arc::new(plan.layout);
+    app.board.whereabouts.set_program(&plan.topology, &layout, app.config.own_host());
     Ok(Some(Arc::new(Application {
         topology: plan.topology,
         crash_point: Arc::clone(&app.crash_point),
         calls: Arc::clone(&app.calls),
         config: app.config.clone(),
-        layout: Arc::new(plan.layout),
+        layout,
         cluster: Arc::clone(&app.cluster),
         partition_counts: remembered_counts(plan.counts, Arc::clone(&admin)),
         admin,
         restore_listener: app.restore_listener.clone(),
         process_id: app.process_id.clone(),
-        processed: Arc::clone(&app.processed),
+        board: Arc::clone(&app.board),
         lags: Arc::clone(&app.lags),
         directory: app.directory.clone(),
         memory: app.memory.clone(),

@@ -234,7 +234,13 @@ impl StreamThread {
     /// Everything once; whether there was anything to do.
     fn turn(&mut self) -> Result<bool, Failure> {
         let mut worked = self.rebalance()?;
-        if self.is_paused() {
+        if self.is_retrying() {
+            return Ok(worked);
+        }
+        if self.app.board.is_paused() {
+            // What was done before it was told to pause.
+            self.commit_if_due()?;
+            self.read_levels();
             return Ok(worked);
         }
         self.committer.make_ready().map_err(later)?;
@@ -249,7 +255,7 @@ impl StreamThread {
         Ok(worked)
     }
 
-    fn is_paused(&mut self) -> bool {
+    fn is_retrying(&mut self) -> bool {
         match self.retry_at {
             Some(at) if self.now.since(at) < RETRY_PAUSE => true,
             _ => {
@@ -438,6 +444,11 @@ impl StreamThread {
 
     /// Waits for records, for changelogs, or for another try.
     fn wait(&mut self) -> Result<()> {
+        if self.app.board.is_paused() {
+            // There may be records all the time, which would end any other wait.
+            std::thread::park_timeout(WAIT_MAX);
+            return Ok(());
+        }
         if !self.restoring.is_empty() {
             return forgive(wait_for_changelogs(self.restore_consumer.as_deref_mut()));
         }
@@ -456,12 +467,16 @@ impl StreamThread {
     }
 
     pub(super) fn report_phase(&mut self) {
-        let is_ready = self.is_assigned && self.opening.is_empty() && self.restoring.is_empty();
-        let phase = if is_ready { Phase::Running } else { Phase::Rebalancing };
+        let phase = if self.is_ready() { Phase::Running } else { Phase::Rebalancing };
         if phase != self.phase {
             self.phase = phase;
             (self.report)(phase);
+            self.tell_board();
         }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_assigned && self.opening.is_empty() && self.restoring.is_empty()
     }
 
     fn read_levels(&mut self) {
@@ -471,6 +486,7 @@ impl StreamThread {
         self.last_metrics = self.now;
         let lags = self.tasks.iter_mut().map(|running| running.read_levels(&*self.consumer, self.now.wall_ms));
         self.metrics.records_lag_max.set(lags.max().unwrap_or(0) as f64);
+        self.tell_board();
     }
 
     /// Commits what is done, closes every task and ends the membership.

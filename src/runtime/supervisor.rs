@@ -290,6 +290,7 @@ impl Supervisor {
     fn ended(&mut self, thread: usize, result: Result<()>) {
         let Some(at) = self.threads.iter().position(|known| known.index == thread) else { return };
         let mut ended = self.threads.swap_remove(at);
+        self.app.board.threads().remove(&thread);
         self.metrics.alive_stream_threads.set(self.threads.len() as f64);
         if let Some(handle) = ended.handle.take() {
             // What it panicked with was told in its last event.

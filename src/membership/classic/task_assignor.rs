@@ -19,8 +19,10 @@ pub(crate) struct Instance {
     pub process: Uuid,
     /// In milliseconds since the epoch.
     pub started_ms: u64,
-    /// Stream threads.
-    pub workers: u32,
+    /// `host:port`, where it can be asked for its state.
+    pub endpoint: Option<String>,
+    /// In the order of the keys.
+    pub tags: Vec<(String, String)>,
     /// Of its producers; empty where there are no transactions.
     pub transactional_id_prefix: String,
     pub catalog: TaskCatalog,
@@ -28,9 +30,11 @@ pub(crate) struct Instance {
     pub found: Vec<TaskId>,
 }
 
-/// The state of tasks that lies here now.
+/// What is here now: threads, and the state of tasks.
 #[derive(Debug, Default)]
 pub(crate) struct LocalState {
+    /// Stream threads.
+    pub workers: u32,
     pub standby: Vec<TaskId>,
     /// Of standbys, and of tasks that are being restored.
     pub lags: Vec<(TaskId, Lag)>,
@@ -40,6 +44,9 @@ pub(crate) struct LocalState {
 
 pub(crate) type Look = Box<dyn Fn() -> LocalState + Send>;
 
+/// Hears of the processes of the group.
+type Tell = Box<dyn Fn(&[Host]) + Send>;
+
 pub(crate) struct TaskAssignor {
     instance: Instance,
     look: Look,
@@ -48,20 +55,33 @@ pub(crate) struct TaskAssignor {
     promised: Vec<TaskId>,
     /// The processes of the group, as the last assignment knew them.
     hosts: Vec<Host>,
+    /// Hears of them.
+    tell: Tell,
 }
 
 impl TaskAssignor {
     pub(crate) fn new(instance: Instance, settings: AssignorSettings, look: Look) -> TaskAssignor {
         // Where its state lies is the best place for a task that nobody runs.
         let promised = instance.found.clone();
-        TaskAssignor { instance, look, settings, promised, hosts: Vec::new() }
+        TaskAssignor { instance, look, settings, promised, hosts: Vec::new(), tell: Box::new(|_| {}) }
+    }
+
+    pub(crate) fn telling(self, tell: impl Fn(&[Host]) + Send + 'static) -> TaskAssignor {
+        TaskAssignor { tell: Box::new(tell), ..self }
+    }
+
+    /// Whether the last assignment knows this process as it is. After a restart in place it may tell of the one before.
+    fn is_known_as_it_is(&self) -> bool {
+        let workers = (self.look)().workers;
+        let own = self.hosts.iter().find(|host| host.process == self.instance.process);
+        own.is_none_or(|host| host.workers == workers && host.endpoint == self.instance.endpoint)
     }
 }
 
 impl Assignor for TaskAssignor {
     fn subscribe(&mut self, claim: &Claim<'_>) -> Vec<u8> {
-        let Instance { process, started_ms, workers, catalog, transactional_id_prefix, .. } = &self.instance;
-        let LocalState { standby, lags, sizes } = (self.look)();
+        let Instance { process, started_ms, endpoint, tags, catalog, transactional_id_prefix, .. } = &self.instance;
+        let LocalState { workers, standby, lags, sizes } = (self.look)();
         let subscription = Subscription {
             understands: VERSION,
             assignor_version: ASSIGNOR_VERSION,
@@ -70,11 +90,11 @@ impl Assignor for TaskAssignor {
             joins: claim.joins.into(),
             generation: claim.generation,
             is_leaving: false,
-            workers: *workers,
+            workers,
             topology: catalog.topology.clone(),
-            endpoint: None,
+            endpoint: endpoint.clone(),
             transactional_id_prefix: transactional_id_prefix.clone(),
-            tags: Vec::new(),
+            tags: tags.clone(),
             active: claim.owned.iter().copied().collect(),
             promised: self.promised.clone(),
             standby,
@@ -107,11 +127,13 @@ impl Assignor for TaskAssignor {
         }
         // A run before this one had something that others wait for, if the assignment was made for that one.
         let is_asked_back = assignment.follow_up && assignment.warmup.is_empty();
-        let is_current = !is_asked_back && assignment.topology == self.instance.catalog.topology.whole;
         let tasks = &self.instance.catalog.tasks;
         let is_known = |task: &TaskId| tasks.iter().any(|known| known.id == *task);
         self.promised = assignment.awaiting;
         self.hosts = assignment.hosts;
+        (self.tell)(&self.hosts);
+        let is_alike = assignment.topology == self.instance.catalog.topology.whole && self.is_known_as_it_is();
+        let is_current = !is_asked_back && is_alike;
         let active: BTreeSet<_> = assignment.active.into_iter().filter(is_known).collect();
         let warmup: BTreeSet<_> = assignment.warmup.into_iter().filter(is_known).collect();
         let standby = assignment.standby.into_iter().filter(is_known).chain(warmup.iter().copied());
@@ -144,12 +166,17 @@ mod tests {
         let instance = Instance {
             process: Uuid::from_u128(1),
             started_ms: 0,
-            workers: 1,
+            endpoint: Some("here:1".to_owned()),
+            tags: vec![("zone".to_owned(), "a".to_owned())],
             transactional_id_prefix: "app-1".to_owned(),
             catalog: TaskCatalog { topology, tasks: vec![known(0), known(1)] },
             found: vec![task(1)],
         };
-        TaskAssignor::new(instance, AssignorSettings::default(), Box::new(LocalState::default))
+        TaskAssignor::new(
+            instance,
+            AssignorSettings::default(),
+            Box::new(|| LocalState { workers: 1, ..LocalState::default() }),
+        )
     }
 
     fn subscription(assignor: &mut TaskAssignor, owned: &BTreeSet<TaskId>) -> Subscription {

@@ -1,7 +1,6 @@
 //! A process of the application: its threads, made, stepped and ended by hand.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -77,8 +76,7 @@ impl Process {
         config.crash_at = STEPS.get(step).map(|step| format!("{step}:{times}"));
         config.offset_reset = OffsetReset::Earliest;
         config.cluster = Some(GivenCluster(Arc::new(self.shared.network(&self.id.to_string()))));
-        let processed = Arc::new(AtomicU64::new(0));
-        let mut app = start::application(&self.shared.topology, &config, None, processed).unwrap();
+        let mut app = start::application(&self.shared.topology, &config, None, Arc::default()).unwrap();
         // Its own one is a matter of chance, and it decides who is given which task.
         Arc::get_mut(&mut app).unwrap().process_id = self.id.to_string();
         let threads = (0..THREADS).map(|_| Slot::Begins { at: 0 }).collect();
