@@ -451,13 +451,13 @@ impl Config {
     }
 
     /// How many tasks at a time may warm up on an instance that is to run them, while their owners go on
-    /// (`max.warmup.replicas`, 2; Java counts those of the whole group). At least one. Counts where there are standbys.
+    /// (`max.warmup.replicas`, 2; Java counts those of the whole group). At least one.
     pub fn max_warmup_replicas(self, replicas: usize) -> Config {
         Config { max_warmup_replicas: replicas, ..self }
     }
 
     /// How many changelog records the stores of a task may lack on an instance that is to run it
-    /// (`acceptable.recovery.lag`, 10,000). Counts where there are standbys.
+    /// (`acceptable.recovery.lag`, 10,000): until then its owner goes on.
     pub fn acceptable_recovery_lag(self, records: u64) -> Config {
         Config { acceptable_recovery_lag: records, ..self }
     }

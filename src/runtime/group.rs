@@ -67,11 +67,8 @@ pub(super) fn assignor(app: &Application) -> Box<dyn Assignor> {
     let found = app.directory.as_ref().and_then(|directory| directory.tasks().ok()).unwrap_or_default();
     let prefix = format!("{}-{}", app.id(), app.process_id);
     let tasks = app.layout.tasks_with_inputs().into_iter();
-    // NOTE: without standbys, a task with state moves as any other, and is restored where it comes to.
-    let keeps_warm = app.config.num_standby_replicas > 0;
     let has_state = |id| app.stores_of(id).iter().any(|store| store.changelog.is_some());
-    let tasks =
-        tasks.map(|(id, inputs)| CatalogTask { id, is_stateful: keeps_warm && has_state(id), inputs }).collect();
+    let tasks = tasks.map(|(id, inputs)| CatalogTask { id, is_stateful: has_state(id), inputs }).collect();
     let instance = Instance {
         process,
         started_ms: u64::try_from(Now::read().wall_ms).unwrap_or(0),

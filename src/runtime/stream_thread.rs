@@ -366,13 +366,11 @@ impl StreamThread {
         Ok(())
     }
 
-    /// What the leader of the group has to know where there are standbys.
+    /// What the leader of the group has to know to decide whether a task warms up where it is to go.
     fn tell_sizes(&mut self) -> Result<()> {
-        if self.app.config.num_standby_replicas > 0 {
-            let size = |running: &mut RunningTask| Ok((running.task.id(), records_of(running.task.stores()?)));
-            let sizes = self.tasks.iter_mut().map(size).collect::<Result<Vec<_>>>()?;
-            self.app.lags.running(sizes.into_iter());
-        }
+        let size = |running: &mut RunningTask| Ok((running.task.id(), records_of(running.task.stores()?)));
+        let sizes = self.tasks.iter_mut().map(size).collect::<Result<Vec<_>>>()?;
+        self.app.lags.running(sizes.into_iter());
         Ok(())
     }
 

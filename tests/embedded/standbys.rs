@@ -125,3 +125,24 @@ fn a_task_that_moves_leaves_a_standby_behind_with_its_stores_open() {
     first.streams.close(Duration::from_secs(30)).unwrap();
     assert_gapless(&cluster);
 }
+
+#[test]
+fn without_standbys_a_task_warms_up_where_it_is_to_go() {
+    let cluster = cluster();
+    let settings = || with_a_standby(&cluster).num_standby_replicas(0);
+    let first = Instance::start(settings());
+    write_round(&cluster, 1);
+    let written = cluster.records("word-count-word-counts-changelog").unwrap();
+    let second = Instance::start(settings());
+    let moved = second.begun(2);
+    wait_for(&second.streams, State::Running);
+    for (partition, from) in moved {
+        let is_filled = written.iter().any(|row| row.partition == partition);
+        assert!(!is_filled || from > 0, "partition {partition} came with its stores");
+    }
+    write_round(&cluster, 2);
+    wait_until("what has moved leaves nothing behind", || first.standbys().is_empty());
+    first.streams.close(Duration::from_secs(30)).unwrap();
+    second.streams.close(Duration::from_secs(30)).unwrap();
+    assert_gapless(&cluster);
+}
