@@ -4,6 +4,7 @@
 //!
 //! `KSTREAMS_PROPERTY_CASES` sets how many cases each property has. A case that fails is printed, shortened.
 
+mod count_windows;
 mod global_joins;
 mod stream_joins;
 mod suppress;
