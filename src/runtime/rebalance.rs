@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::membership::MembershipEvent;
 use crate::metrics::{Owner, TaskMetrics};
 use crate::record::TopicPartition;
-use crate::state::TaskStores;
+use crate::state::{Pace, TaskStores};
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
 use crate::topology::TaskId;
 
@@ -144,8 +144,9 @@ impl StreamThread {
         let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(0) };
         let mut taken = 0;
         let mut ready = Vec::new();
+        let pace = if self.tasks.is_empty() { Pace::Alone } else { Pace::BesideTasks };
         for mut restoration in std::mem::take(&mut self.restoring) {
-            match restoration.step(&self.app, consumer, &mut self.restore_batch) {
+            match restoration.step(&self.app, consumer, &mut self.restore_batch, pace) {
                 Ok(records) => taken += records,
                 Err(error) if error.kind() == ErrorKind::Corrupted => {
                     let task = restoration.task;

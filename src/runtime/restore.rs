@@ -8,7 +8,7 @@ use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RestoreMetrics;
 use crate::record::{RecordBatch, TopicPartition};
-use crate::state::{LogState, StoreSpec, TaskStores};
+use crate::state::{LogState, Pace, Reach, StoreSpec, TaskStores};
 use crate::task::CommitPoint;
 use crate::topology::{TaskId, changelog_topic};
 
@@ -84,6 +84,9 @@ struct Job {
     store: usize,
     name: Arc<str>,
     changelog: TopicPartition,
+    /// Where reading began.
+    start: i64,
+    /// What was read, though it may not be written yet.
     position: i64,
     /// Of everything in the changelog when restoring began, read uncommitted: the last commit is before it in any case.
     end: i64,
@@ -129,7 +132,7 @@ impl Restoration {
             }
             let partition = changelog.partition;
             app.restored(&RestoreEvent::Started { store: Arc::clone(&name), partition, from, to: end });
-            jobs.push(Job { store, name, changelog, position: from, end, records: 0, is_waiting: false });
+            jobs.push(Job { store, name, changelog, start: from, position: from, end, records: 0, is_waiting: false });
         }
         let assigned: Vec<_> = jobs.iter().filter(|job| job.position < job.end).collect();
         let assigned: Vec<_> = assigned.iter().map(|job| (job.changelog.clone(), job.position)).collect();
@@ -155,10 +158,16 @@ impl Restoration {
         app: &Application,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
+        pace: Pace,
     ) -> Result<u64> {
         let mut taken = 0;
         for job in &mut self.jobs {
-            taken += job.step(self.task, &mut self.stores, app, consumer, batch)?;
+            let records = job.step(self.task, &mut self.stores, consumer, batch, pace)?;
+            if records > 0 {
+                let (store, partition) = (Arc::clone(&job.name), job.changelog.partition);
+                app.restored(&RestoreEvent::Batch { store, partition, records, position: job.position });
+            }
+            taken += records;
         }
         let done: Vec<Job> = self.jobs.extract_if(.., |job| job.position >= job.end).collect();
         for job in done {
@@ -185,11 +194,12 @@ impl Restoration {
     }
 
     /// The task goes elsewhere; what was read stays in its stores.
-    pub(super) fn suspend(self, app: &Application, consumer: &mut dyn Consumer) -> Result<TaskStores> {
+    pub(super) fn suspend(mut self, app: &Application, consumer: &mut dyn Consumer) -> Result<TaskStores> {
         self.metrics.restore_remaining_records_total.set(0.0);
         app.lags.closed(self.task);
         for job in self.jobs {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
+            write_held_back(&mut self.stores, job.store)?;
             let (partition, records) = (job.changelog.partition, job.records);
             app.restored(&RestoreEvent::Suspended { store: job.name, partition, records });
         }
@@ -202,9 +212,9 @@ impl Job {
         &mut self,
         task: TaskId,
         stores: &mut TaskStores,
-        app: &Application,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
+        pace: Pace,
     ) -> Result<u64> {
         if self.position >= self.end {
             return Ok(0);
@@ -218,7 +228,18 @@ impl Job {
         batch.truncate(self.end);
         let next = consumer.position(&self.changelog).unwrap_or(self.position).min(self.end);
         if next > self.position {
-            stores.restore(self.store, batch, next)?;
+            let reach = Reach { next_offset: next, end: self.end, pace };
+            let mut written = stores.restore_towards(self.store, batch, reach);
+            if next >= self.end {
+                written = written.and_then(|()| stores.finish_restore(self.store));
+            }
+            if let Err(error) = written {
+                // IMPORTANT: what was read is not in the store, and the consumer is behind it.
+                stores.give_up_restore(self.store)?;
+                self.position = stores.offset(self.store).unwrap_or(self.start);
+                consumer.assign(&[(self.changelog.clone(), self.position)])?;
+                return Err(error);
+            }
             self.position = next;
         } else if !self.is_waiting && consumer.lag(&self.changelog) == Lag::CaughtUp {
             // Read committed ends before an open transaction: that of an instance before this one.
@@ -228,12 +249,16 @@ impl Job {
         }
         let records = batch.len() as u64;
         self.records += records;
-        if records > 0 {
-            let (store, partition) = (Arc::clone(&self.name), self.changelog.partition);
-            app.restored(&RestoreEvent::Batch { store, partition, records, position: self.position });
-        }
         Ok(records)
     }
+}
+
+/// Writes rows that a store has collected, before it changes hands. What cannot be written is read again.
+pub(super) fn write_held_back(stores: &mut TaskStores, store: usize) -> Result<()> {
+    stores.finish_restore(store).or_else(|error| {
+        tracing::warn!("restored rows could not be written, and will be read again: {}", error.report());
+        stores.give_up_restore(store)
+    })
 }
 
 /// Where in its changelog, which reaches from one offset to another, a store has to be read from. One that has to be read

@@ -14,16 +14,19 @@ use super::clock::Now;
 use super::commit::Failure;
 use super::lags::{StoreLag, sum};
 use super::rebalance::close_stores;
-use super::restore::{Found, changelogs, first_offset};
+use super::restore::{Found, changelogs, first_offset, write_held_back};
 use super::stream_thread::{RETRY_PAUSE, StreamThread, later};
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{RecordBatch, TopicPartition};
-use crate::state::TaskStores;
+use crate::state::{Pace, Reach, TaskStores};
 use crate::topology::TaskId;
 
-/// Records that the standbys of a thread take in one turn: the tasks that run wait for them.
+/// Records that the standbys of a thread take in one turn where tasks that run wait for them.
 const TURN_RECORDS: usize = 1024;
+
+/// The same where nothing runs.
+const TURN_RECORDS_ALONE: usize = 8192;
 
 /// The standbys of a thread.
 #[derive(Default)]
@@ -48,6 +51,8 @@ struct Standby {
 struct Job {
     store: usize,
     changelog: TopicPartition,
+    /// Where reading began.
+    start: i64,
     lag: StoreLag,
 }
 
@@ -116,7 +121,7 @@ impl Standby {
             if !inputs.contains(&changelog) {
                 let partition = changelog.partition;
                 let lag = StoreLag { store: name, partition, position, end: marks.end.max(position) };
-                jobs.push(Job { store, changelog, lag });
+                jobs.push(Job { store, changelog, start: position, lag });
             }
         }
         let assigned: Vec<_> = jobs.iter().map(|job| (job.changelog.clone(), job.lag.position)).collect();
@@ -134,32 +139,51 @@ impl Standby {
     ///
     /// # Errors
     /// `Corrupted` when a changelog was cut off under the reader: to be opened again.
-    fn step(&mut self, consumer: &mut dyn Consumer, batch: &mut RecordBatch, records_max: usize) -> Result<usize> {
+    fn step(
+        &mut self,
+        consumer: &mut dyn Consumer,
+        batch: &mut RecordBatch,
+        records_max: usize,
+        pace: Pace,
+    ) -> Result<usize> {
         let mut taken = 0;
-        for Job { store, changelog, lag } in &mut self.jobs {
+        for Job { store, changelog, start, lag } in &mut self.jobs {
             let room = records_max.saturating_sub(taken);
-            if room > 0 {
-                batch.clear();
-                if consumer.fetch(changelog, room, batch)? == Fetch::OutOfRange {
-                    let context = format!("offset {} of changelog {changelog} is not there any more", lag.position);
-                    return Err(Error::new(ErrorKind::Corrupted, context));
-                }
-                let next = consumer.position(changelog).unwrap_or(lag.position);
-                if next > lag.position {
-                    self.stores.restore(*store, batch, next)?;
-                    lag.position = next;
-                }
-                taken += batch.len();
+            batch.clear();
+            if room > 0 && consumer.fetch(changelog, room, batch)? == Fetch::OutOfRange {
+                let context = format!("offset {} of changelog {changelog} is not there any more", lag.position);
+                return Err(Error::new(ErrorKind::Corrupted, context));
             }
+            let next = consumer.position(changelog).unwrap_or(lag.position);
             lag.end = match consumer.lag(changelog) {
-                Lag::CaughtUp => lag.position,
-                Lag::Behind | Lag::Unknown => consumer.end(changelog).unwrap_or(lag.end).max(lag.position),
+                Lag::CaughtUp => next,
+                Lag::Behind | Lag::Unknown => consumer.end(changelog).unwrap_or(lag.end).max(next),
             };
+            let mut written = Ok(());
+            if next > lag.position {
+                let reach = Reach { next_offset: next, end: lag.end, pace };
+                written = self.stores.restore_towards(*store, batch, reach);
+            }
+            if next >= lag.end {
+                written = written.and_then(|()| self.stores.finish_restore(*store));
+            }
+            if let Err(error) = written {
+                // IMPORTANT: what was read is not in the store, and the consumer is behind it.
+                self.stores.give_up_restore(*store)?;
+                lag.position = self.stores.offset(*store).unwrap_or(*start);
+                consumer.assign(&[(changelog.clone(), lag.position)])?;
+                return Err(error);
+            }
+            lag.position = next;
+            taken += batch.len();
         }
         Ok(taken)
     }
 
-    fn end(self, consumer: Option<&mut (dyn Consumer + 'static)>) -> Result<TaskStores> {
+    fn end(mut self, consumer: Option<&mut (dyn Consumer + 'static)>) -> Result<TaskStores> {
+        for job in &self.jobs {
+            write_held_back(&mut self.stores, job.store)?;
+        }
         let changelogs: Vec<_> = self.jobs.into_iter().map(|job| job.changelog).collect();
         if let Some(consumer) = consumer {
             consumer.unassign(&changelogs)?;
@@ -223,13 +247,17 @@ impl StreamThread {
         }
         let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(0) };
         let (mut taken, mut warm) = (0, BTreeSet::new());
+        let (pace, records_max) = match self.tasks.is_empty() {
+            true => (Pace::Alone, TURN_RECORDS_ALONE),
+            false => (Pace::BesideTasks, TURN_RECORDS),
+        };
         // Whose turn it was first is last the next time.
         if !self.standbys.open.is_empty() {
             self.standbys.open.rotate_left(1);
         }
         for mut standby in std::mem::take(&mut self.standbys.open) {
             let task = standby.task;
-            match standby.step(consumer, &mut self.restore_batch, TURN_RECORDS.saturating_sub(taken)) {
+            match standby.step(consumer, &mut self.restore_batch, records_max.saturating_sub(taken), pace) {
                 Ok(records) => taken += records,
                 Err(error) if error.kind() == ErrorKind::Corrupted => {
                     tracing::warn!("the standby of task {task} is opened again: {}", error.report());

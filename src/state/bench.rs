@@ -95,6 +95,41 @@ impl BenchStore {
     }
 }
 
+#[cfg(feature = "rocksdb")]
+impl BenchStore {
+    /// Reads changelog records in, as far as an offset is yet to be reached: with many of them rows are collected.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    pub fn restore_towards<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        end: i64,
+    ) -> Result<()> {
+        let mut batch = RecordBatch::default();
+        for (key, value) in rows {
+            batch.push(self.offset, 0, Some(key), value, Headers::new())?;
+            self.offset += 1;
+        }
+        let reach = Reach { next_offset: self.offset, end, pace: Pace::Alone };
+        self.stores.restore_towards(0, &batch, reach)
+    }
+
+    /// Writes what is held back, and waits until nothing is left to be flushed or compacted.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    pub fn settle(&mut self) -> Result<()> {
+        self.stores.finish_restore(0)?;
+        self.stores.backing.database.iter().try_for_each(|database| database.wait_until_compacted())
+    }
+
+    /// Bytes of the store's files.
+    pub fn disk_bytes(&self) -> u64 {
+        self.stores.disk_bytes(0).unwrap_or(0)
+    }
+}
+
 impl StoreContext for BenchStore {
     fn stores(&mut self) -> (&mut TaskStores, &RecordContext) {
         (&mut self.stores, &self.context)

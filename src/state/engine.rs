@@ -122,6 +122,37 @@ impl Engine {
         }
     }
 
+    /// Whether it is worth collecting rows for [`take_run`](Engine::take_run).
+    pub(super) fn takes_runs(&self) -> bool {
+        match self {
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => false,
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(_) => true,
+        }
+    }
+
+    /// As [`apply`](Engine::apply), for so many rows that a file of their own is worth it.
+    pub(super) fn take_run<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        at: At<'_>,
+    ) -> Result<()> {
+        match self {
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => self.apply(rows, at),
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.take_run(rows, at),
+        }
+    }
+
+    /// No run follows for now.
+    pub(super) fn end_runs(&mut self) -> Result<()> {
+        match self {
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => Ok(()),
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.end_runs(),
+        }
+    }
+
     /// The next offset of each partition that feeds the store, as far as it is kept.
     pub(super) fn positions(&self) -> Result<Vec<(i32, i64)>> {
         match self {

@@ -40,6 +40,7 @@ mod meta;
 mod model_tests;
 mod one_store;
 mod open;
+mod restore;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod restore_plan;
 mod retention;
@@ -78,6 +79,7 @@ pub(crate) use join_side::{Side, decode_join_key, encode_join_key};
 pub(crate) use list_store::ByteLists;
 pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
+pub(crate) use restore::{Pace, Reach};
 pub(crate) use restore_plan::LogState;
 pub use session_store::SessionStore;
 pub(crate) use spec::StoreKind;

@@ -12,6 +12,7 @@ use super::known_rows::{KnownRows, Names};
 use super::lru::LastUses;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
+use super::restore::Run;
 use super::restore_plan::StoreCondition;
 use super::retention::{History, Retention};
 use super::spec::{EngineKind, LoggedHeaders, StoreSpec};
@@ -48,6 +49,15 @@ pub(super) struct Store {
     /// The dirty rows of the cache are being taken: nothing is evicted in between.
     pub(super) flushing: bool,
     pub(super) sharing: Sharing,
+    /// Rows of the changelog that are collected while it is restored.
+    pub(super) run: Option<Run>,
+}
+
+/// How rows are given to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Batch,
+    File,
 }
 
 impl Store {
@@ -86,6 +96,7 @@ impl Store {
             forwards,
             flushing,
             sharing,
+            run: None,
         }
     }
 
@@ -107,6 +118,7 @@ impl Store {
         self.sequence = self.committed_sequence;
         self.forwards = false;
         self.flushing = false;
+        self.run = None;
     }
 
     /// Forgets everything.
@@ -293,11 +305,24 @@ impl Store {
 
     /// Makes the buffer committed rows.
     pub(super) fn apply(&mut self, at: At<'_>) -> Result<()> {
+        self.write(at, Form::Batch)
+    }
+
+    /// The same for rows of the changelog, which have come as far as an offset.
+    pub(super) fn write_as(&mut self, next_offset: i64, now_ms: i64, form: Form) -> Result<()> {
+        self.write(At { next_offset: Some(next_offset), now_ms, ..At::default() }, form)
+    }
+
+    fn write(&mut self, at: At<'_>, form: Form) -> Result<()> {
         if self.buffer.dirty_len() > 0 || at.next_offset.is_some() || !at.positions.is_empty() {
             self.buffer.sort();
             let windows = self.retention.as_ref().map(Retention::observed);
             let stream_time = windows.or(self.history.as_ref().map(History::observed));
-            self.engine.apply(self.buffer.dirty(), At { stream_time, ..at })?;
+            let (rows, at) = (self.buffer.dirty(), At { stream_time, ..at });
+            match form {
+                Form::Batch => self.engine.apply(rows, at)?,
+                Form::File => self.engine.take_run(rows, at)?,
+            }
             self.buffer.commit();
             self.committed_sequence = self.sequence;
             // IMPORTANT: the time after a crash. The rows of the commits that are read again then may ask for what has expired

@@ -39,6 +39,8 @@ struct Inner {
     limits: StateMemoryLimits,
     /// Stores that are open: each has an equal share of the read cache.
     stores: AtomicUsize,
+    /// Stores that collect rows for a run.
+    runs: AtomicUsize,
     /// The time of the last step. No task reads a clock, and a meta record wants one; nothing else hangs on it.
     now_ms: AtomicI64,
     #[cfg(feature = "rocksdb")]
@@ -51,11 +53,18 @@ struct Inner {
 #[cfg(feature = "rocksdb")]
 const FLUSH_INTERVAL_MS: i64 = 30_000;
 
+/// As large as the memtable that it stands for. Larger ones cost memory, and hardly less CPU.
+const RUN_BYTES_MAX: usize = 16 << 20;
+
+/// A run below this is better written as batches. Larger than what a store is read in between two looks at its share.
+const RUN_BYTES_MIN: usize = 4 << 20;
+
 impl StateMemory {
     pub(crate) fn new(limits: StateMemoryLimits) -> StateMemory {
         StateMemory(Arc::new(Inner {
             limits,
             stores: AtomicUsize::new(0),
+            runs: AtomicUsize::new(0),
             now_ms: AtomicI64::new(0),
             #[cfg(feature = "rocksdb")]
             shared: disk::Shared::new(limits.block_cache_bytes, limits.memtable_bytes),
@@ -80,6 +89,7 @@ impl StateMemory {
     fn flush(&self, now_ms: i64) -> Result<()> {
         let databases = self.databases();
         databases.iter().try_for_each(|database| database.flush_older(now_ms - FLUSH_INTERVAL_MS))?;
+        databases.iter().try_for_each(|database| database.settle())?;
         let tables = |database: &Arc<disk::Database>| {
             let database = Arc::clone(database);
             let tables: Vec<_> = database.memtables().collect();
@@ -126,6 +136,20 @@ impl StateMemory {
         self.0.limits.read_cache_bytes / self.0.stores.load(Ordering::Relaxed).max(1)
     }
 
+    /// What all runs that are collected may take together, in bytes: as much as memtables, which do not get these rows.
+    pub(super) fn run_bytes_max(&self) -> usize {
+        self.0.limits.memtable_bytes
+    }
+
+    /// A place to collect a run; none: so many are collected already that each would be too small.
+    pub(super) fn begin_run(&self) -> Option<RunPlace> {
+        let runs_max = (self.run_bytes_max() / RUN_BYTES_MIN).max(1);
+        let more = |runs| (runs < runs_max).then_some(runs + 1);
+        // Relaxed: a number that orders nothing.
+        self.0.runs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(RunPlace(self.clone()))
+    }
+
     pub(super) fn register(&self, stores: usize) -> Registration {
         self.0.stores.fetch_add(stores, Ordering::Relaxed);
         Registration { memory: self.clone(), stores }
@@ -135,6 +159,25 @@ impl StateMemory {
 impl fmt::Debug for StateMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.limits.fmt(f)
+    }
+}
+
+/// The place of a store that collects a run, until it is dropped.
+#[derive(Debug)]
+pub(super) struct RunPlace(StateMemory);
+
+impl RunPlace {
+    /// What the run may take now: a share that falls when others begin to collect. Who is over it then writes its run with
+    /// its next records.
+    pub(super) fn bytes_max(&self) -> usize {
+        let share = self.0.run_bytes_max() / self.0.0.runs.load(Ordering::Relaxed).max(1);
+        share.min(RUN_BYTES_MAX)
+    }
+}
+
+impl Drop for RunPlace {
+    fn drop(&mut self) {
+        self.0.0.runs.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,8 +7,8 @@ use super::cache::CacheBudget;
 use super::changelog::{ChangelogRecord, Pending};
 use super::directory::TaskDirectory;
 use super::engine::{At, Engine};
-use super::expiry::{Expiry, key_of};
-use super::known_rows::{KnownRows, Names};
+use super::expiry::key_of;
+use super::known_rows::Names;
 use super::merge::Rows;
 use super::one_store::Store;
 #[cfg(feature = "rocksdb")]
@@ -18,7 +18,7 @@ use super::spec::{LoggedHeaders, StoreKind, StoreSpec};
 use super::state_memory::Registration;
 use super::versions::{Version, VersionPut};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Headers, Position, RecordBatch};
+use crate::record::{Headers, Position};
 
 type Bytes = Vec<u8>;
 
@@ -417,48 +417,7 @@ impl TaskStores {
         self.stores.get(index)?.engine.offset()
     }
 
-    /// Writes changelog records as committed rows, with the offset behind them.
-    pub(crate) fn restore(&mut self, index: usize, batch: &RecordBatch, next_offset: i64) -> Result<()> {
-        let now_ms = self.now_ms();
-        let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-        let mut row = Bytes::new();
-        for record in batch.iter(0) {
-            let Some(key) = record.key.filter(|key| store.spec.is_row(key, record.value)) else { continue };
-            let format = store.spec.kind.row_format();
-            let value = record.value.map(|value| format.join(value, record.timestamp, record.headers, &mut row));
-            let mut value = value.transpose()?;
-            let converted = store.converted(key, &record)?;
-            value = converted.as_deref().or(value);
-            if let Some(history) = &mut store.history {
-                if history.admit(record.timestamp) {
-                    store.put_version(key, value, record.timestamp)?;
-                }
-                continue;
-            }
-            if store.expiry.is_some() {
-                store.restore_expiring(key, value, &mut self.key)?;
-                continue;
-            }
-            let Some(retention) = &mut store.retention else {
-                store.buffer.put(key, value)?;
-                store.make_room(key, value.is_some())?;
-                continue;
-            };
-            let parts = retention.keys.decode_logged(key).ok_or_else(|| bad_key(&store.spec, record.offset))?;
-            retention.keys.encode(parts, &mut self.key);
-            if retention.admit(&self.key) {
-                store.buffer.put(&self.key, value)?;
-            }
-        }
-        store.apply(At { next_offset: Some(next_offset), now_ms, ..At::default() })?;
-        // What a standby has read in is not what its task will ask for.
-        store.buffer.forget();
-        store.known.iter_mut().for_each(KnownRows::forget);
-        store.expiry.iter_mut().for_each(Expiry::forget);
-        Ok(())
-    }
-
-    fn now_ms(&self) -> i64 {
+    pub(super) fn now_ms(&self) -> i64 {
         self.backing.memory.as_ref().map_or(0, |registration| registration.memory.now_ms())
     }
 
@@ -545,7 +504,7 @@ pub(super) fn log_expired(store: &str, context: &RecordContext) {
 }
 
 #[cold]
-fn bad_key(spec: &StoreSpec, offset: i64) -> Error {
+pub(super) fn bad_key(spec: &StoreSpec, offset: i64) -> Error {
     let name = &spec.name;
     Error::corrupted(format!(
         "could not restore store {name}: the key at offset {offset} of its changelog is too short"

@@ -99,6 +99,11 @@ impl WriteBuffer {
         self.dirty_bytes
     }
 
+    /// Memory that its rows take, committed ones too.
+    pub(super) fn bytes(&self) -> usize {
+        self.hot.used() + self.old.used()
+    }
+
     pub(super) fn dirty_len(&self) -> usize {
         self.dirty.len()
     }

@@ -1,5 +1,5 @@
-//! A child commits to stores of every kind and is killed, again and again: every store must be the fold of the commits
-//! before its offset.
+//! A child commits to stores of every kind, or restores them, and is killed, again and again: every store must be the fold
+//! of the commits before its offset.
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,11 +12,13 @@ use super::tests::{TASK, home, two_stores};
 use crate::record::{Headers, RecordBatch};
 use crate::state::spec::{EngineKind, SessionKind, VersionedKind, WindowKind};
 use crate::state::tests::{spec, with_ttl};
-use crate::state::{ChangelogIdentity, RecordContext, StoreKind, StoreToOpen, TaskStores};
+use crate::state::{ChangelogIdentity, Pace, Reach, RecordContext, StateHome, StoreKind, StoreToOpen, TaskStores};
 
 /// The child's folder, and how many commits its changelog has.
 const FOLDER: &str = "KSTREAMS_CRASH_FOLDER";
 const COMMITS: &str = "KSTREAMS_CRASH_COMMITS";
+/// What the child does.
+const WORK: &str = "KSTREAMS_CRASH_WORK";
 const KILLS: u64 = 12;
 
 /// Two that keep their rows, and one of each kind whose rows expire.
@@ -102,6 +104,9 @@ fn child_of_the_crash_test() {
     let opened = stores();
     let mut stores = TaskStores::open(&home, TASK, &opened, 1).unwrap();
     let end: u64 = commits.parse().unwrap();
+    if env::var(WORK).as_deref() == Ok("restore") {
+        return restore_for_ever(&home, &mut stores, end);
+    }
     // What the last life has committed is in the changelog.
     for store in 0..STORES {
         for commit in stores.offset(store).unwrap_or(0) as u64..end {
@@ -123,12 +128,33 @@ fn child_of_the_crash_test() {
     }
 }
 
+/// Reads a changelog that never ends. One store at a time collects runs here, another one in each life.
+fn restore_for_ever(home: &StateHome, stores: &mut TaskStores, end: u64) {
+    let starts: Vec<_> = (0..STORES).map(|store| stores.offset(store).unwrap_or(0) as u64).collect();
+    for commit in starts.iter().copied().min().unwrap_or(0).. {
+        for store in (0..STORES).map(|store| (store + end as usize) % STORES) {
+            if commit < starts[store] {
+                continue;
+            }
+            let next_offset = commit as i64 + 1;
+            let reach = Reach { next_offset, end: next_offset + 20_000, pace: Pace::Alone };
+            stores.restore_towards(store, &batch(store, commit), reach).unwrap();
+        }
+        if commit >= end {
+            println!("committed {commit}");
+            std::io::stdout().flush().unwrap();
+        }
+        home.memory.flush_if_due(commit as i64 * 5_000).unwrap();
+    }
+}
+
 /// One life: the number of commits when it ended.
-fn live(folder: &Path, commits: u64, at_least: u64) -> u64 {
+fn live(folder: &Path, work: &str, commits: u64, at_least: u64) -> u64 {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "state::rocksdb::crash_tests::child_of_the_crash_test", "--nocapture"])
         .env(FOLDER, folder)
         .env(COMMITS, commits.to_string())
+        .env(WORK, work)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -143,6 +169,15 @@ fn live(folder: &Path, commits: u64, at_least: u64) -> u64 {
 
 #[test]
 fn after_a_kill_every_store_is_the_fold_of_the_commits_before_its_offset() {
+    assert_folds("commit");
+}
+
+#[test]
+fn after_a_kill_while_restoring_every_store_is_the_fold_of_its_changelog_before_its_offset() {
+    assert_folds("restore");
+}
+
+fn assert_folds(work: &str) {
     if env::var(FOLDER).is_ok() {
         return;
     }
@@ -154,7 +189,7 @@ fn after_a_kill_every_store_is_the_fold_of_the_commits_before_its_offset() {
     let mut commits = 0;
     let mut replayed = 0;
     for round in 0..KILLS {
-        commits = live(folder.path(), commits, 1 + mix(round) % 200);
+        commits = live(folder.path(), work, commits, 1 + mix(round) % 200);
         let home = home(folder.path(), 0);
         let mut stores = TaskStores::open(&home, TASK, &opened, 1).unwrap();
         for store in 0..STORES {

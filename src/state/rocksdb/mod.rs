@@ -22,6 +22,7 @@ mod expiry;
 #[cfg(test)]
 mod expiry_tests;
 mod options;
+mod runs;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ use rocksdb::{
 
 use self::expiry::Horizon;
 pub(super) use self::options::Shared;
+use self::runs::Loading;
 use super::engine::{At, Scan};
 use super::merge::Direction;
 use super::meta::{ChangelogIdentity, Layout, Meta};
@@ -71,6 +73,7 @@ struct Activity {
     dirty_since_ms: AtomicI64,
     /// What may be dropped from it; none: its rows are kept.
     horizon: Option<Arc<Horizon>>,
+    loading: Loading,
     /// The database has a bare pointer to the filter in them, also for a family that is made while it is open.
     /// IMPORTANT: they must outlive it, so they stand behind it in [`Database`].
     options: Options,
@@ -101,7 +104,8 @@ impl Database {
             if let Some(horizon) = &horizon {
                 expiry::drop_expired(&mut options, horizon);
             }
-            Activity { name: Arc::clone(&store.name), dirty_since_ms: AtomicI64::new(CLEAN), horizon, options }
+            let (name, dirty_since_ms) = (Arc::clone(&store.name), AtomicI64::new(CLEAN));
+            Activity { name, dirty_since_ms, horizon, loading: Loading::default(), options }
         };
         let activities: Vec<Activity> = stores.iter().map(activity).collect();
         let existed = path.join("CURRENT").exists();
@@ -123,6 +127,7 @@ impl Database {
             let wrap = if damaged { OpenError::Damaged } else { OpenError::Unavailable };
             wrap(failed("open", path, error))
         })?;
+        runs::remove_left_over(path);
         Ok(Database { db, path: path.into(), families: activities, damage_mark })
     }
 
@@ -154,6 +159,13 @@ impl Database {
     /// Flushes everything, and waits for it.
     pub(super) fn flush_all(&self) -> Result<()> {
         (0..self.families.len()).try_for_each(|index| self.flush(index, true))
+    }
+
+    fn activity(&self, index: usize) -> Result<&Activity> {
+        self.families.get(index).ok_or_else(|| {
+            let context = format!("the database in {} has no store {index}", self.path.display());
+            Error::new(ErrorKind::Internal, context)
+        })
     }
 
     fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>> {
@@ -284,10 +296,8 @@ impl Family {
     pub(super) fn apply<'a>(
         &mut self,
         rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-        At { next_offset, positions, stream_time, now_ms }: At<'_>,
+        at: At<'_>,
     ) -> Result<()> {
-        let next_offset = next_offset.or(self.next_offset);
-        let stream_time = stream_time.or(self.stream_time);
         let mut batch = WriteBatch::default();
         let mut key_bytes = std::mem::take(&mut self.key);
         let family = self.handle()?;
@@ -298,24 +308,35 @@ impl Family {
                 None => batch.delete_cf(&family, &key_bytes),
             }
         }
-        for (partition, offset) in positions {
+        for (partition, offset) in at.positions {
             batch.put_cf(&family, position_key(*partition), offset.to_be_bytes());
         }
-        let changelog = self.changelog.clone();
-        let meta = Meta { changelog, next_offset, wall_clock_ms: now_ms, stream_time: stream_time.unwrap_or(-1) };
+        let meta = self.meta_at(&at);
         meta.encode(self.layout, &mut key_bytes);
         // IMPORTANT: same batch, same family: see the head of this file.
         batch.put_cf(&family, META, &key_bytes);
         let written = self.database.db.write_opt(batch, &self.write);
         written.map_err(|error| self.database.failed("write", error))?;
         if let Some(activity) = self.database.families.get(self.index) {
-            activity.dirty_since_ms.fetch_min(now_ms, Ordering::Relaxed);
+            activity.dirty_since_ms.fetch_min(at.now_ms, Ordering::Relaxed);
         }
         drop(family);
         self.key = key_bytes;
-        self.next_offset = next_offset;
-        self.stream_time = stream_time;
+        self.moved_to(&meta);
         Ok(())
+    }
+
+    /// The meta record that goes with rows.
+    fn meta_at(&self, at: &At<'_>) -> Meta {
+        let stream_time = at.stream_time.or(self.stream_time).unwrap_or(-1);
+        let next_offset = at.next_offset.or(self.next_offset);
+        Meta { changelog: self.changelog.clone(), next_offset, wall_clock_ms: at.now_ms, stream_time }
+    }
+
+    /// The meta record is written, and with it the rows.
+    fn moved_to(&mut self, meta: &Meta) {
+        self.next_offset = meta.next_offset;
+        self.stream_time = Some(meta.stream_time).filter(|time| *time >= 0);
     }
 
     /// Clears rows away that no read shows.
@@ -369,13 +390,12 @@ impl Family {
 
     /// Forgets all rows.
     pub(super) fn wipe(&mut self) -> Result<()> {
-        let Database { db, families, .. } = &*self.database;
-        let activity = families
-            .get(self.index)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, format!("{} is no store of its database", self.name)))?;
+        let Database { db, .. } = &*self.database;
+        let activity = self.database.activity(self.index)?;
         if let Some(horizon) = &activity.horizon {
             horizon.reset();
         }
+        activity.loading.forget();
         let wiped = db.drop_cf(&self.name).and_then(|()| db.create_cf(&self.name, &activity.options));
         (self.next_offset, self.stream_time) = (None, None);
         wiped.map_err(|error| self.database.failed("empty", error))

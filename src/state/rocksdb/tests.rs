@@ -12,8 +12,8 @@ use super::*;
 use crate::record::{Headers, RecordBatch};
 use crate::state::tests::{check, spec, step, with_ttl};
 use crate::state::{
-    CacheBudget, LogState, RecordContext, StateDirectory, StateHome, StateMemory, StateMemoryLimits, StoreKind,
-    StoreToOpen, TaskStores,
+    CacheBudget, LogState, Pace, Reach, RecordContext, StateDirectory, StateHome, StateMemory, StateMemoryLimits,
+    StoreKind, StoreToOpen, TaskStores,
 };
 use crate::topology::TaskId;
 
@@ -291,4 +291,106 @@ fn a_range_may_begin_and_end_anywhere() {
     assert_eq!(keys(Bound::Excluded(b"a"), Bound::Unbounded, false), ["aa", "b"]);
     assert_eq!(keys(Bound::Unbounded, Bound::Included(b"a"), true), ["a", ""]);
     assert_eq!(keys(Bound::Excluded(b""), Bound::Excluded(b"aa"), false), ["a"]);
+}
+
+/// Records of a changelog: keys in no order, a third of them again and again, some deleted.
+fn logged(offsets: std::ops::Range<i64>) -> RecordBatch {
+    let mut batch = RecordBatch::default();
+    for offset in offsets {
+        let key = (offset.wrapping_mul(0x9e37_79b9) % 2999).to_be_bytes();
+        let value = (offset % 7 != 0).then(|| [offset.to_be_bytes(); 10].concat());
+        batch.push(offset, offset, Some(&key), value.as_deref(), Headers::new()).unwrap();
+    }
+    batch
+}
+
+fn all(stores: &mut TaskStores, store: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    stores.page(store, Bound::Unbounded, Bound::Unbounded, false, usize::MAX).unwrap()
+}
+
+fn restore_in_steps(stores: &mut TaskStores, store: usize, from: i64, to: i64, end: i64) {
+    for first in (from..to).step_by(500) {
+        let next_offset = (first + 500).min(to);
+        let reach = Reach { next_offset, end, pace: Pace::Alone };
+        stores.restore_towards(store, &logged(first..next_offset), reach).unwrap();
+    }
+}
+
+#[test]
+fn a_large_empty_store_is_filled_by_runs_with_the_same_rows_and_offset_as_by_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    let mut stores = open(&home);
+    let end = 20_000;
+    restore_in_steps(&mut stores, 0, 0, end, end);
+    stores.finish_restore(0).unwrap();
+    for first in (0..end).step_by(500) {
+        stores.restore(1, &logged(first..first + 500), first + 500).unwrap();
+    }
+    assert_eq!((stores.offset(0), stores.offset(1)), (Some(end), Some(end)));
+    assert_eq!(all(&mut stores, 0), all(&mut stores, 1));
+    // What comes afterwards goes on top of it.
+    put(&mut stores, 0, "k", "a");
+    stores.apply(&[Some(end + 1), None]).unwrap();
+    home.memory.flush_if_due(NOW_MS).unwrap();
+    assert_eq!(get(&mut stores, 0, "k"), Some("a".into()));
+    let rows = all(&mut stores, 0);
+    stores.close().unwrap();
+    let mut stores = open(&home);
+    assert_eq!((all(&mut stores, 0), stores.offset(0)), (rows, Some(end + 1)));
+}
+
+#[test]
+fn a_run_is_on_disk_with_its_offset_and_what_is_only_collected_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    let mut stores = open(&home);
+    restore_in_steps(&mut stores, 0, 0, 10_250, 20_000);
+    let written = stores.offset(0).unwrap();
+    assert!((1..10_250).contains(&written), "{written} of 10250 are written");
+    assert_eq!(stores.durable_offset(0).unwrap(), Some(written));
+    // Closing does not write what was held back: its place in the changelog is known.
+    fs::write(folder.path().join("app/0_3/run-0"), "half a run").unwrap();
+    stores.close().unwrap();
+    let mut stores = open(&home);
+    assert_eq!(stores.offset(0), Some(written));
+    assert!(!folder.path().join("app/0_3/run-0").exists());
+    let mut model = TaskStores::in_memory(&[two_stores().remove(0).spec], 0);
+    model.restore(0, &logged(0..written), written).unwrap();
+    assert_eq!(all(&mut stores, 0), all(&mut model, 0));
+    // And on to the end, on top of rows that are there.
+    restore_in_steps(&mut stores, 0, written, 20_000, 20_000);
+    stores.finish_restore(0).unwrap();
+    model.restore(0, &logged(written..20_000), 20_000).unwrap();
+    assert_eq!(all(&mut stores, 0), all(&mut model, 0));
+    assert_eq!(stores.offset(0), Some(20_000));
+}
+
+#[test]
+fn what_is_given_up_is_forgotten_with_its_offset() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    let mut stores = open(&home);
+    restore_in_steps(&mut stores, 0, 0, 500, 20_000);
+    assert_eq!(stores.offset(0), None);
+    stores.give_up_restore(0).unwrap();
+    assert!(all(&mut stores, 0).is_empty());
+    restore_in_steps(&mut stores, 0, 0, 500, 500);
+    stores.finish_restore(0).unwrap();
+    assert_eq!(stores.offset(0), Some(500));
+}
+
+#[test]
+fn a_store_that_was_emptied_while_it_was_loaded_is_loaded_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    let mut stores = open(&home);
+    restore_in_steps(&mut stores, 0, 0, 10_000, 20_000);
+    stores.wipe(0).unwrap();
+    assert_eq!(stores.offset(0), None);
+    restore_in_steps(&mut stores, 0, 0, 20_000, 20_000);
+    stores.finish_restore(0).unwrap();
+    let mut model = TaskStores::in_memory(&[two_stores().remove(0).spec], 0);
+    model.restore(0, &logged(0..20_000), 20_000).unwrap();
+    assert_eq!(all(&mut stores, 0), all(&mut model, 0));
 }
