@@ -52,6 +52,22 @@ fn a_row_that_the_aggregator_deletes_begins_anew() {
 }
 
 #[test]
+fn a_session_that_cannot_be_deleted_any_more_is_emitted_when_it_closes() {
+    let builder = StreamsBuilder::new();
+    let windows = SessionWindows::of_inactivity_gap_and_grace(ms(2), ms(5));
+    let fold = |_: &String, value: String, row: String| (value != "x").then(|| joined(&row, &value));
+    let sessions = builder.stream("in", text()).group_by_key(grouped()).windowed_by(windows);
+    let sessions = sessions.emit_strategy(EmitStrategy::OnWindowClose);
+    write_to_out(sessions.aggregate(String::new, fold, |_, one, other| one + &other, rows().in_memory()));
+    let mut driver = Driver::new(builder);
+    assert!(driver.pipe("in", "a", "1", 19).is_empty());
+    assert!(driver.pipe("in", "b", "2", 26).is_empty());
+    // The record is not late, but a store in memory has kept rows for seven milliseconds, and takes nothing for older ones.
+    assert!(driver.pipe("in", "a", "x", 19).is_empty());
+    assert_eq!(driver.pipe("in", "b", "3", 100), ["out a [a@19/19]=1 @19", "out b [b@26/26]=2 @26"]);
+}
+
+#[test]
 fn a_session_that_a_record_joins_is_deleted_before_the_longer_one_comes() {
     let builder = StreamsBuilder::new();
     let windows = SessionWindows::of_inactivity_gap_and_grace(ms(5), ms(100));

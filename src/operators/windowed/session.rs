@@ -225,8 +225,8 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Ses
                 Some(row)
             }
             None => {
+                // The store may refuse it as expired, and the row is emitted then: the session stays an upcoming one.
                 self.store.remove(ctx.task, &session)?;
-                self.upcoming(&session, false)?;
                 None
             }
         };

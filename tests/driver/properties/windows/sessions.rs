@@ -53,9 +53,11 @@ impl SessionModel {
             let rows = merged.iter().map(|(.., row)| *row);
             let row = setup.fold.add(rows.reduce(|one, other| setup.fold.merge(one, other)), fed);
             sessions.extend(row.map(|row| (key, window, row)));
-            // As in Java, one in memory drops what has just expired; one on disk looks at a whole segment.
-            let is_taken = !setup.in_memory || end > last_end - setup.retention();
-            open.extend(row.filter(|_| is_taken).map(|row| ((end, start, key), row)));
+            // As in Java, one in memory takes nothing that has expired; one on disk looks at a whole segment.
+            if !setup.in_memory || end > last_end - setup.retention() {
+                open.remove(&(end, start, key));
+                open.extend(row.map(|row| ((end, start, key), row)));
+            }
             updates[number].push((key, window, row, end));
         }
         let rows = sessions.into_iter().map(|(_, window, row)| (row, window.end)).collect();
