@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::Config;
 use crate::error::{Error, Result};
@@ -76,6 +77,22 @@ impl Config {
     /// ```
     pub fn rack_aware_assignment_tags<T: Into<String>>(self, tags: impl IntoIterator<Item = T>) -> Config {
         Config { rack_tags: tags.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// How long a stream thread may take for one turn, calls of the program's own code among them, before its tasks are
+    /// given to others (`max.poll.interval.ms`, 5 min). What it has not committed by then is done again there; when it comes
+    /// back, it takes part again. Until then the instance takes no new tasks. More than the slowest batch of 512 records
+    /// takes, and than the slowest call.
+    pub fn max_poll_interval(self, interval: Duration) -> Config {
+        Config { max_poll_interval: interval, ..self }
+    }
+
+    /// Whether [`KafkaStreams::close`](crate::KafkaStreams::close) without other options, and so a signal that ends
+    /// [`run_until_signal`](crate::KafkaStreams::run_until_signal), leaves the group for good and hands the tasks over
+    /// (`internal.leave.group.on.close`). By default an instance with an identity is expected back: this is for those that
+    /// are started and ended as the load asks for it.
+    pub fn leave_group_on_close(self, leave: bool) -> Config {
+        Config { leave_on_close: leave, ..self }
     }
 
     pub(crate) fn own_host(&self) -> Option<HostInfo> {

@@ -33,6 +33,7 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
             "metadata.max.age.ms"
             | "auto.offset.reset"
             | "session.timeout.ms"
+            | "max.poll.interval.ms"
             | "group.instance.id"
             | "transaction.timeout.ms" => set(config, bare, value),
             _ => Ok(config.kafka(&format!("{ours}{bare}"), value)),
@@ -107,6 +108,8 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
         "max.warmup.replicas" => config.max_warmup_replicas = number(name, value)?,
         "acceptable.recovery.lag" => config.acceptable_recovery_lag = number(name, value)?,
         "session.timeout.ms" => config.session_timeout = millis(name, value)?,
+        "max.poll.interval.ms" => config.max_poll_interval = millis(name, value)?,
+        "internal.leave.group.on.close" => config.leave_on_close = number(name, value)?,
         "transaction.timeout.ms" => config.transaction_timeout = millis(name, value)?,
         "auto.create.topics.enable" => {
             let create: bool = number(name, value)?;

@@ -130,7 +130,7 @@ impl Application {
 
     /// What the stores of a thread share.
     pub(super) fn state_home(&self) -> StateHome {
-        let cache = CacheBudget::new(self.config.cache_bytes / self.config.threads);
+        let cache = CacheBudget::new(self.config.cache_bytes / self.workers());
         StateHome { directory: self.directory.clone(), memory: self.memory.clone(), cache }
     }
 
@@ -158,6 +158,11 @@ impl Application {
 
     pub(super) fn with_admin<T>(&self, ask: impl FnOnce(&mut dyn Admin) -> Result<T>) -> Result<T> {
         self.admin.with(ask)
+    }
+
+    /// Stream threads, as many as share what is for all of them.
+    pub(super) fn workers(&self) -> usize {
+        usize::try_from(self.board.workers()).unwrap_or(1).max(1)
     }
 
     pub(super) fn add_processed(&self, records: usize) {

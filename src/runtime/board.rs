@@ -16,6 +16,7 @@ pub(super) struct Board {
     threads: Mutex<BTreeMap<usize, ThreadMetadata>>,
     workers: AtomicU32,
     is_paused: AtomicBool,
+    is_impaired: AtomicBool,
 }
 
 // Relaxed everywhere: each is a figure by itself, which orders nothing.
@@ -43,6 +44,15 @@ impl Board {
 
     pub(super) fn set_paused(&self, is_paused: bool) {
         self.is_paused.store(is_paused, Ordering::Relaxed);
+    }
+
+    /// Whether a stream thread does not come back.
+    pub(super) fn is_impaired(&self) -> bool {
+        self.is_impaired.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_impaired(&self, is_impaired: bool) {
+        self.is_impaired.store(is_impaired, Ordering::Relaxed);
     }
 
     pub(super) fn threads(&self) -> MutexGuard<'_, BTreeMap<usize, ThreadMetadata>> {

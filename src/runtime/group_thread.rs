@@ -67,6 +67,8 @@ struct State {
     warmed: BTreeSet<TaskId>,
     /// Why there is no member any more.
     failure: Option<(ErrorKind, String)>,
+    /// What others can take they have taken.
+    has_handed_over: bool,
     has_ended: bool,
 }
 
@@ -100,6 +102,7 @@ impl GroupThread {
             orders: Vec::new(),
             warmed: BTreeSet::new(),
             failure: None,
+            has_handed_over: false,
             has_ended: false,
         };
         let instance = settings.instance.clone();
@@ -134,9 +137,42 @@ impl GroupThread {
         self.shared.state().seats.close();
     }
 
-    pub(super) fn order_to_leave(&self, mode: LeaveMode) {
-        self.shared.state().orders.push(MemberInput::Leave(mode));
+    /// What the board says of this process has changed: the group is told.
+    pub(super) fn tell(&self) {
+        self.order(MemberInput::Tell);
+    }
+
+    /// Others are to take over what this process has, while it goes on.
+    pub(super) fn hand_over(&self) {
+        self.order(MemberInput::HandOver);
+    }
+
+    /// Whether that is done, or there is nobody to do it.
+    pub(super) fn has_handed_over(&self) -> bool {
+        let state = self.shared.state();
+        state.has_handed_over || state.failure.is_some() || state.has_ended
+    }
+
+    /// A stream thread does not come back: its tasks are the group's at once, though it has not closed them.
+    pub(super) fn abandon(&self, index: usize) {
+        let tasks = self.shared.state().seats.hang(index);
+        self.order(MemberInput::Abandon(tasks));
+    }
+
+    /// It is back: it closes what it had, and may get tasks again.
+    pub(super) fn come_back(&self, index: usize) {
+        self.shared.state().seats.come_back(index);
+        self.tell();
+        self.shared.wake_threads();
+    }
+
+    fn order(&self, order: MemberInput) {
+        self.shared.state().orders.push(order);
         (self.shared.wake)();
+    }
+
+    pub(super) fn order_to_leave(&self, mode: LeaveMode) {
+        self.order(MemberInput::Leave(mode));
     }
 
     /// Ends the membership, when the stream threads have ended.
@@ -261,6 +297,7 @@ impl Driver {
             MemberOutput::Revoked { tasks } => state.seats.taken(&tasks, Manner::Revoke),
             MemberOutput::Lost { tasks } => state.seats.taken(&tasks, Manner::Lose),
             MemberOutput::Settled => state.seats.settled(),
+            MemberOutput::HandedOver => state.has_handed_over = true,
             MemberOutput::Failed(kind, reason) => {
                 drop(state);
                 self.shared.fail(kind, reason);
@@ -449,7 +486,15 @@ mod tests {
             let script = self.0.lock().unwrap();
             let (generation, active) = (script.generation, script.given.clone());
             let (standby, warmup) = (BTreeSet::new(), BTreeSet::new());
-            Ok(Decision { generation, active, standby, warmup, fence: vec!["dead-1".to_owned()], fit: Fit::Current })
+            Ok(Decision {
+                generation,
+                active,
+                standby,
+                warmup,
+                fence: vec!["dead-1".to_owned()],
+                is_alone: false,
+                fit: Fit::Current,
+            })
         }
     }
 

@@ -67,8 +67,12 @@ struct Running {
 #[must_use]
 pub struct CloseOptions {
     timeout: Option<Duration>,
+    hand_over: Option<Duration>,
     order: Order,
 }
+
+/// How long tasks are handed over when there is no timeout: what is told to end by a signal is often killed 30 s later.
+const HAND_OVER_MAX: Duration = Duration::from_secs(20);
 
 /// How long [`Drop`] waits for the threads.
 const DROP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -82,7 +86,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 /// [`GroupProtocol::Range`](crate::GroupProtocol::Range).
 impl Default for CloseOptions {
     fn default() -> CloseOptions {
-        CloseOptions { timeout: None, order: Order::Close }
+        CloseOptions { timeout: None, hand_over: None, order: Order::Close }
     }
 }
 
@@ -92,9 +96,26 @@ impl CloseOptions {
         CloseOptions { timeout: Some(timeout), ..self }
     }
 
-    /// Leaves the group, so that other instances get the tasks at once: for an instance that does not come back.
+    /// Leaves the group: for an instance that does not come back. The tasks go on here until other instances have what
+    /// they need to go on with them (see [`hand_over`](CloseOptions::hand_over)), and then move at once.
     pub fn leave_group(self) -> CloseOptions {
         CloseOptions { order: Order::Leave, ..self }
+    }
+
+    /// How long an instance that leaves the group goes on while others warm up what it has: three quarters of the timeout,
+    /// or 20 s without one. With zero it leaves at once, and the others restore what they do not have. Counts with
+    /// [`GroupProtocol::Sticky`](crate::GroupProtocol::Sticky); what others have already is handed over in no time.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # fn scale_in(streams: &kstreams::KafkaStreams) -> kstreams::Result<()> {
+    /// let options = kstreams::CloseOptions::default().leave_group().hand_over(Duration::from_secs(300));
+    /// streams.close(options)
+    /// # }
+    /// ```
+    pub fn hand_over(self, at_most: Duration) -> CloseOptions {
+        CloseOptions { hand_over: Some(at_most), ..self }
     }
 
     /// Stays a member of the group until the session times out: a client that comes back in time with the same
@@ -271,6 +292,11 @@ impl KafkaStreams {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is one to be told.
+    pub(super) fn tell_supervisor(&self, event: Event) -> bool {
+        self.running().as_ref().is_some_and(|running| running.events.try_send(event).is_ok())
+    }
+
     fn start_supervisor(&self, sender: SyncSender<Event>, receiver: Receiver<Event>) -> Result<JoinHandle<()>> {
         let board = Arc::clone(&self.board);
         let app = start::application(&self.topology, &self.config, self.restore_listener.clone(), board)?;
@@ -289,7 +315,8 @@ impl KafkaStreams {
     /// # Errors
     /// `Unavailable` when the timeout is over; closing goes on in the background.
     pub fn close(&self, options: impl Into<CloseOptions>) -> Result<()> {
-        let CloseOptions { timeout, order } = options.into();
+        let CloseOptions { timeout, hand_over, order } = options.into();
+        let patience = hand_over.unwrap_or_else(|| timeout.map_or(HAND_OVER_MAX, |timeout| timeout / 4 * 3));
         // IMPORTANT: the lock is not held while waiting, or a listener that closes the client would wait for this one.
         let events = self.running().as_ref().map(|running| running.events.clone());
         let Some(events) = events else {
@@ -300,7 +327,7 @@ impl KafkaStreams {
         };
         if !self.state().is_terminal() {
             // A supervisor that is gone has closed everything.
-            let _ = events.try_send(Event::Close(order));
+            let _ = events.try_send(Event::Close(order, patience));
         }
         if is_own_thread() {
             return Ok(());
@@ -324,7 +351,7 @@ impl KafkaStreams {
     pub fn crash(self) {
         let running = self.running().take();
         if let Some(Running { events, supervisor: Some(supervisor) }) = running {
-            let _ = events.send(Event::Close(Order::Crash));
+            let _ = events.send(Event::Close(Order::Crash, Duration::ZERO));
             let _ = supervisor.join();
         }
     }

@@ -17,6 +17,7 @@ mod board;
 mod calls;
 mod clock;
 mod commit;
+mod control;
 mod crash;
 mod global_thread;
 mod group;

@@ -49,6 +49,8 @@ struct Seat {
     is_told: bool,
     /// Its thread ends, and another one comes in its place.
     is_ending: bool,
+    /// Its thread does not come back: what it holds stays open, and it gets nothing.
+    is_hung: bool,
 }
 
 /// How tasks are taken away.
@@ -146,6 +148,22 @@ impl Seats {
         self.seats.values_mut().for_each(|seat| seat.is_ending = true);
     }
 
+    /// A thread does not come back: what it has or was to get, which is to be the group's.
+    pub(super) fn hang(&mut self, index: usize) -> BTreeSet<TaskId> {
+        let Some(seat) = self.seats.get_mut(&index) else { return BTreeSet::new() };
+        seat.is_hung = true;
+        seat.held.union(&seat.to_assign).copied().collect()
+    }
+
+    /// Its thread is back.
+    pub(super) fn come_back(&mut self, index: usize) {
+        if let Some(seat) = self.seats.get_mut(&index) {
+            seat.is_hung = false;
+        }
+        self.place(&[]);
+        self.level();
+    }
+
     /// Every thread will end.
     pub(super) fn close(&mut self) {
         self.is_closing = true;
@@ -216,7 +234,8 @@ impl Seats {
                 tasks.filter(|other| other.sub_topology == task.sub_topology).count()
             };
             let is_elsewhere = |seat: &Seat| !seat.standby.contains(task);
-            let best = self.seats.values_mut().min_by_key(|seat| (is_elsewhere(seat), seat.load(), alike(seat)));
+            let seats = self.seats.values_mut().filter(|seat| !seat.is_hung);
+            let best = seats.min_by_key(|seat| (is_elsewhere(seat), seat.load(), alike(seat)));
             if let Some(seat) = best {
                 seat.to_assign.insert(*task);
                 seat.fence.extend(fence.iter().cloned());
@@ -235,7 +254,8 @@ impl Seats {
         for task in self.standby.difference(&seated) {
             // IMPORTANT: its thread closes it, and keeps its stores: two threads cannot have them open.
             let is_elsewhere = |seat: &Seat| !seat.held.contains(task) && !seat.to_assign.contains(task);
-            let best = self.seats.values_mut().min_by_key(|seat| (is_elsewhere(seat), seat.standby.len()));
+            let seats = self.seats.values_mut().filter(|seat| !seat.is_hung);
+            let best = seats.min_by_key(|seat| (is_elsewhere(seat), seat.standby.len()));
             if let Some(seat) = best {
                 seat.standby.insert(*task);
             }
@@ -251,7 +271,8 @@ impl Seats {
             // What is on its way from seat to seat will come to those with the fewest.
             let in_the_air = self.seats.values().flat_map(|seat| seat.closing.union(&seat.to_revoke));
             let mut in_the_air = in_the_air.filter(|task| self.owned.contains(task)).count();
-            let mut loads: Vec<_> = self.seats.iter().map(|(index, seat)| (seat.load(), *index)).collect();
+            let seats = self.seats.iter().filter(|(_, seat)| !seat.is_hung);
+            let mut loads: Vec<_> = seats.map(|(index, seat)| (seat.load(), *index)).collect();
             while let Some(fewest) = loads.iter_mut().min()
                 && in_the_air > 0
             {
@@ -481,6 +502,21 @@ mod tests {
         hear(&mut seats, &[1, 2]);
         seats.release(2);
         assert_eq!(hear(&mut seats, &[1]), ["1~7,8", "1+1,3"]);
+    }
+
+    #[test]
+    fn a_thread_that_does_not_come_back_gets_nothing_and_closes_what_it_had_when_it_does() {
+        let mut seats = two_threads();
+        let abandoned = seats.hang(1);
+        assert_eq!(abandoned, tasks([0, 2]));
+        seats.taken(&abandoned, Manner::Lose);
+        seats.assigned(tasks([7, 8]), &[]);
+        seats.settled();
+        assert_eq!(hear(&mut seats, &[2]), ["2+7,8"]);
+        assert_eq!(seats.take_closed(), tasks([]));
+        seats.come_back(1);
+        assert_eq!(hear(&mut seats, &[1, 2]), ["1!0,2", "1+", "2-7,8", "2+", "1+7,8"]);
+        assert_eq!(seats.take_closed(), tasks([0, 2]));
     }
 
     #[test]

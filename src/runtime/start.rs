@@ -156,6 +156,10 @@ fn kafka(config: &Config) -> Result<Arc<dyn Cluster>> {
     let mut settings = config.kafka_settings.clone();
     let session = config.session_timeout.as_millis().to_string();
     settings.entry("consumer.session.timeout.ms".to_owned()).or_insert(session);
+    if config.group_protocol == crate::config::GroupProtocol::Range {
+        let interval = config.max_poll_interval.max(config.session_timeout).as_millis().to_string();
+        settings.entry("consumer.max.poll.interval.ms".to_owned()).or_insert(interval);
+    }
     let cluster = crate::client::kafka::KafkaCluster::new(&config.bootstrap, &config.application_id, settings)?;
     Ok(Arc::new(cluster))
 }

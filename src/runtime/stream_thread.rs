@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::application::Application;
@@ -102,9 +102,12 @@ pub(super) enum Stepped {
 
 pub(super) type Report = Box<dyn FnMut(Phase) + Send>;
 
-/// What a thread has been told to do.
+/// What a thread has been told to do, and whether it comes round to it.
 #[derive(Debug, Default)]
-pub(super) struct Orders(AtomicU8);
+pub(super) struct Orders {
+    order: AtomicU8,
+    turns: AtomicU64,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -123,11 +126,21 @@ pub(super) enum Order {
 impl Orders {
     pub(super) fn give(&self, order: Order) {
         // Release and acquire: what was decided before the order is seen by who obeys it.
-        self.0.store(order as u8, Ordering::Release);
+        self.order.store(order as u8, Ordering::Release);
+    }
+
+    /// Steps of its loop so far.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    fn count_turn(&self) {
+        // Relaxed: it orders nothing.
+        self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn current(&self) -> Order {
-        match self.0.load(Ordering::Acquire) {
+        match self.order.load(Ordering::Acquire) {
             0 => Order::GoOn,
             1 => Order::Close,
             2 => Order::Leave,
@@ -216,6 +229,7 @@ impl StreamThread {
     /// # Errors
     /// As [`run`](StreamThread::run).
     pub(super) fn step(&mut self) -> Result<Stepped> {
+        self.orders.count_turn();
         match self.orders.current() {
             Order::GoOn => {}
             Order::Close | Order::Leave => return self.close(LeaveMode::Leave),
@@ -338,7 +352,7 @@ impl StreamThread {
 
     fn commit_if_due(&mut self) -> Result<(), Failure> {
         let interval = self.app.config.commit_interval_or_default();
-        let uncommitted_max = self.app.config.uncommitted_bytes / self.app.config.threads;
+        let uncommitted_max = self.app.config.uncommitted_bytes / self.app.workers();
         let is_due = self.commit_again || self.now.since(self.last_commit) >= interval;
         let is_requested = is_due || self.tasks.iter_mut().any(|running| running.task.commit_requested());
         let mut uncommitted = || -> Result<usize> {
@@ -484,6 +498,7 @@ impl StreamThread {
         self.last_metrics = self.now;
         let lags = self.tasks.iter_mut().map(|running| running.read_levels(&*self.consumer, self.now.wall_ms));
         self.metrics.records_lag_max.set(lags.max().unwrap_or(0) as f64);
+        self.home.cache.resize(self.app.config.cache_bytes / self.app.workers());
         self.tell_board();
     }
 

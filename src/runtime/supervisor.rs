@@ -1,6 +1,7 @@
 //! Starts the threads, hears what becomes of them, and makes the client's state of it.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use super::application::Application;
 use super::clock::Now;
+use super::control::{FAREWELL_INTERVAL, Farewell, Pulse, Reply};
 use super::global_thread::GlobalThread;
 use super::group;
 use super::group_thread::GroupThread;
@@ -35,7 +37,10 @@ pub(super) enum Event {
     GlobalEnded {
         result: Result<()>,
     },
-    Close(Order),
+    /// Hands over for at most so long, where the group is left, and closes.
+    Close(Order, Duration),
+    AddThread(Reply),
+    RemoveThread(Reply),
 }
 
 /// What to do about an error that ends a stream thread.
@@ -57,26 +62,31 @@ pub(super) const EVENTS_MAX: usize = 1024;
 /// How often stores on disk are looked at for a flush.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
-const PAUSE_MIN: Duration = Duration::from_millis(100);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// A thread that has lived so long has not failed for the same reason again.
 const PAUSE_FORGOTTEN: Duration = Duration::from_secs(60);
 
 pub(super) struct Supervisor {
-    app: Arc<Application>,
+    pub app: Arc<Application>,
     status: Arc<Status>,
     policy: ErrorPolicy,
     events: SyncSender<Event>,
-    threads: Vec<Supervised>,
+    pub threads: Vec<Supervised>,
+    /// The numbers of the threads that there shall be.
+    pub wanted: BTreeSet<usize>,
     /// The thread that fills global stores: it begins before the others and ends after them.
     global: Option<(JoinHandle<()>, Arc<Orders>)>,
     /// The process's member of the group; none: each thread is one.
-    group: Option<Arc<GroupThread>>,
+    pub group: Option<Arc<GroupThread>>,
     /// Whether stream threads may run: what has to be first is done.
-    has_begun: bool,
+    pub has_begun: bool,
     /// The order that every thread has got.
-    closing: Option<Order>,
+    pub closing: Option<Order>,
+    /// What comes before it.
+    pub farewell: Option<Farewell>,
+    pub last_pulse: Now,
     last_purge: Now,
     last_flush: Now,
     last_cleanup: Now,
@@ -84,14 +94,25 @@ pub(super) struct Supervisor {
     metrics: ClientMetrics,
 }
 
-struct Supervised {
-    index: usize,
+pub(super) struct Supervised {
+    pub index: usize,
     handle: Option<JoinHandle<()>>,
-    orders: Arc<Orders>,
+    pub orders: Arc<Orders>,
+    pub pulse: Pulse,
+    /// Waits for its end.
+    pub removal: Option<Reply>,
     phase: Phase,
     started: Now,
     /// Before the next replacement.
     pause: Duration,
+}
+
+impl Supervised {
+    pub(super) fn unpark(&self) {
+        if let Some(handle) = &self.handle {
+            handle.thread().unpark();
+        }
+    }
 }
 
 impl Supervisor {
@@ -103,6 +124,7 @@ impl Supervisor {
     ) -> Supervisor {
         let now = Now::read();
         let metrics = ClientMetrics::new(&app.own_client_id());
+        let wanted = (1..=app.config.threads).collect();
         status.measure(metrics.client_state.clone());
         Supervisor {
             app,
@@ -110,10 +132,13 @@ impl Supervisor {
             policy,
             events,
             threads: Vec::new(),
+            wanted,
             global: None,
             group: None,
             has_begun: false,
             closing: None,
+            farewell: None,
+            last_pulse: now,
             last_purge: now,
             last_flush: now,
             last_cleanup: now,
@@ -192,7 +217,7 @@ impl Supervisor {
         if self.group.is_none() {
             self.group = group::start(&self.app)?.map(Arc::new);
         }
-        for index in 1..=self.app.config.threads {
+        for index in self.wanted.clone() {
             if self.threads.iter().all(|thread| thread.index != index) {
                 self.start_thread(index, Duration::ZERO, PAUSE_MIN)?;
             }
@@ -200,7 +225,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn has_no_topics(&self) -> bool {
+    pub(super) fn has_no_topics(&self) -> bool {
         self.app.layout.topics().is_empty()
     }
 
@@ -222,22 +247,32 @@ impl Supervisor {
         }
     }
 
+    /// Whether its user has removed every thread, and may add others.
+    fn waits_for_threads(&self) -> bool {
+        self.closing.is_none() && self.wanted.is_empty()
+    }
+
     /// Until every thread has ended.
     pub(super) fn run(mut self, events: &Receiver<Event>) {
         enter_own_thread();
-        while !self.threads.is_empty() || self.global.is_some() || self.waits_for_topics() {
-            match events.recv_timeout(HOUSEKEEPING_INTERVAL) {
+        let waits = |own: &Supervisor| own.waits_for_topics() || own.waits_for_threads();
+        while !self.threads.is_empty() || self.global.is_some() || waits(&self) {
+            let interval = if self.farewell.is_some() { FAREWELL_INTERVAL } else { HOUSEKEEPING_INTERVAL };
+            match events.recv_timeout(interval) {
                 Ok(Event::Phase { thread, phase }) => self.phase_changed(thread, phase),
                 Ok(Event::Ended { thread, result }) => self.ended(thread, result),
                 Ok(Event::GlobalsReady) => self.globals_ready(),
                 Ok(Event::GlobalEnded { result }) => self.global_ended(result),
-                Ok(Event::Close(order)) => {
+                Ok(Event::Close(order, patience)) => {
                     self.status.advance(State::PendingShutdown);
-                    self.close(order);
+                    self.say_farewell(order, patience);
                 }
+                Ok(Event::AddThread(reply)) => self.add_thread(&reply),
+                Ok(Event::RemoveThread(reply)) => self.remove_thread(reply),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.close(Order::Leave),
             }
+            self.end_farewell();
             self.end_global();
             self.keep_house();
         }
@@ -247,7 +282,7 @@ impl Supervisor {
         self.status.advance(State::Error);
     }
 
-    fn start_thread(&mut self, index: usize, delay: Duration, pause: Duration) -> Result<()> {
+    pub(super) fn start_thread(&mut self, index: usize, delay: Duration, pause: Duration) -> Result<()> {
         let orders = Arc::new(Orders::default());
         if let Some(order) = self.closing {
             orders.give(order);
@@ -266,8 +301,16 @@ impl Supervisor {
         let handle = Builder::new().name(name.clone()).spawn(body).map_err(|error| {
             Error::new(ErrorKind::Unavailable, format!("could not start thread {name}")).with_source(error)
         })?;
-        let phase = Phase::Rebalancing;
-        self.threads.push(Supervised { index, handle: Some(handle), orders, phase, started: Now::read(), pause });
+        self.threads.push(Supervised {
+            index,
+            handle: Some(handle),
+            orders,
+            pulse: Pulse::new(),
+            removal: None,
+            phase: Phase::Rebalancing,
+            started: Now::read(),
+            pause,
+        });
         self.metrics.alive_stream_threads.set(self.threads.len() as f64);
         Ok(())
     }
@@ -279,7 +322,7 @@ impl Supervisor {
         self.tell_state();
     }
 
-    fn tell_state(&self) {
+    pub(super) fn tell_state(&self) {
         if self.closing.is_some() || self.threads.is_empty() {
             return;
         }
@@ -296,8 +339,11 @@ impl Supervisor {
             // What it panicked with was told in its last event.
             let _ = handle.join();
         }
+        let is_removed = self.closing.is_none() && !self.wanted.contains(&thread);
         let Err(error) = result else {
-            if self.closing.is_none() {
+            if is_removed {
+                self.removed(&ended);
+            } else if self.closing.is_none() {
                 // It has ended for the sake of other topics.
                 let started = match self.has_no_topics() {
                     true if self.threads.is_empty() => self.start_threads(),
@@ -316,6 +362,9 @@ impl Supervisor {
             return;
         }
         tracing::error!(thread = name, "a stream thread ends: {}", error.report());
+        if is_removed {
+            return self.removed(&ended);
+        }
         if self.closing.is_some() {
             return;
         }
@@ -351,14 +400,15 @@ impl Supervisor {
         })
     }
 
-    fn give_up(&mut self, error: Error, order: Order) {
+    pub(super) fn give_up(&mut self, error: Error, order: Order) {
         self.status.fail(error);
         self.status.advance(State::Rebalancing);
         self.status.advance(State::PendingError);
         self.close(order);
     }
 
-    fn close(&mut self, order: Order) {
+    pub(super) fn close(&mut self, order: Order) {
+        self.farewell = None;
         self.closing.get_or_insert(order);
         if let Some(group) = &self.group {
             group.stop_placing();
@@ -369,21 +419,15 @@ impl Supervisor {
     fn tell_threads(&self, order: Order) {
         for thread in &self.threads {
             thread.orders.give(order);
-            if let Some(handle) = &thread.handle {
-                handle.thread().unpark();
-            }
+            thread.unpark();
         }
     }
 
     /// When the stream threads have closed everything.
     fn end_membership(&mut self) {
         let Some(group) = self.group.take() else { return };
-        group.close(match self.closing {
-            Some(Order::Leave) | None => LeaveMode::Leave,
-            // As in Java: who has an identity that outlives it is expected back.
-            Some(Order::Close) if self.app.instance_id().is_none() => LeaveMode::Leave,
-            Some(Order::GoOn | Order::Close | Order::Stay | Order::Crash) => LeaveMode::Stay,
-        });
+        let leaves = self.closing.is_none_or(|order| self.leaves(order));
+        group.close(if leaves { LeaveMode::Leave } else { LeaveMode::Stay });
     }
 
     /// The stream threads read global stores until they have ended.
@@ -396,6 +440,7 @@ impl Supervisor {
 
     fn keep_house(&mut self) {
         let now = Now::read();
+        self.feel_pulses(now);
         self.purge_if_due(now);
         self.look_for_topics(now);
         if now.since(self.last_flush) >= HOUSEKEEPING_INTERVAL {

@@ -32,6 +32,11 @@ impl CacheBudget {
         CacheBudget(Arc::new(Budget { bytes_max: AtomicUsize::new(bytes_max), bytes: AtomicUsize::new(0) }))
     }
 
+    /// Another bound; what is held beyond it goes with the next update.
+    pub(crate) fn resize(&self, bytes_max: usize) {
+        self.0.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
     pub(crate) fn is_off(&self) -> bool {
         self.0.bytes_max.load(Ordering::Relaxed) == 0
     }

@@ -146,3 +146,28 @@ fn without_standbys_a_task_warms_up_where_it_is_to_go() {
     second.streams.close(Duration::from_secs(30)).unwrap();
     assert_gapless(&cluster);
 }
+
+#[test]
+fn an_instance_that_leaves_goes_on_until_others_have_its_stores() {
+    let cluster = cluster();
+    let settings = || with_a_standby(&cluster).num_standby_replicas(0);
+    let (first, second) = (Instance::start(settings()), Instance::start(settings()));
+    wait_for(&first.streams, State::Running);
+    wait_for(&second.streams, State::Running);
+    write_round(&cluster, 1);
+    let written = cluster.records("word-count-word-counts-changelog").unwrap();
+    let (of_first, of_second) = (first.begun(2), second.begun(2));
+    let gone: Vec<i32> = of_first.keys().copied().filter(|partition| !of_second.contains_key(partition)).collect();
+    // No more than an hour: whoever waits for that has not been given anything.
+    let options = CloseOptions::default().leave_group().hand_over(Duration::from_secs(3600));
+    first.streams.close(options).unwrap();
+    let begun = second.begun(gone.len());
+    for (partition, from) in &begun {
+        let is_filled = written.iter().any(|row| row.partition == *partition);
+        assert!(!is_filled || *from > 0, "partition {partition} came with its stores: {begun:?}");
+    }
+    assert_eq!(begun.len(), gone.len());
+    write_round(&cluster, 2);
+    second.streams.close(Duration::from_secs(30)).unwrap();
+    assert_gapless(&cluster);
+}

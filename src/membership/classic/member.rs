@@ -53,6 +53,8 @@ pub(crate) struct Claim<'a> {
     pub owned: &'a BTreeSet<TaskId>,
     /// Counts the joins: a follower's join starts a rebalance only when its bytes differ from those before (R11.4).
     pub joins: u32,
+    /// It wants to hand over what it has.
+    pub is_leaving: bool,
 }
 
 /// What the leader has decided for a member.
@@ -67,6 +69,8 @@ pub(crate) struct Decision {
     pub warmup: BTreeSet<TaskId>,
     /// Transactional ids of processes that are gone: what they have left open is ended before offsets are read.
     pub fence: Vec<String>,
+    /// Nobody stays in the group to whom it could hand over what it has.
+    pub is_alone: bool,
     pub fit: Fit,
 }
 
@@ -97,6 +101,13 @@ pub(crate) enum MemberInput {
     WarmedUp(BTreeSet<TaskId>),
     /// Other topics, and another assignor with them.
     Subscribe(Vec<Arc<str>>, Box<dyn Assignor>),
+    /// What this process tells of itself has changed.
+    Tell,
+    /// The tasks are not closed, and nobody knows when they will be: others are to have them all the same. Told by
+    /// [`MemberInput::Closed`] when they are.
+    Abandon(BTreeSet<TaskId>),
+    /// The process wants to leave: others are to take over what it has, as soon as they can go on with it.
+    HandOver,
     /// Everything is closed: the end.
     Leave(LeaveMode),
 }
@@ -126,6 +137,8 @@ pub(crate) enum MemberOutput {
     },
     /// The assignment is complete: nothing is to be given back.
     Settled,
+    /// What others can take they have taken.
+    HandedOver,
     /// Nothing can be done here, for this reason; nothing follows.
     Failed(ErrorKind, String),
     /// The membership has ended; nothing follows.
@@ -191,6 +204,8 @@ pub(crate) struct Member {
     revoking: BTreeSet<TaskId>,
     /// Not owned any more, and not closed yet.
     losing: BTreeSet<TaskId>,
+    /// The same, and nobody waits for it.
+    abandoned: BTreeSet<TaskId>,
     /// What the leader was told that this member owns.
     claimed: BTreeSet<TaskId>,
     /// The assignment of the generation; none while there is a rebalance.
@@ -217,6 +232,11 @@ pub(crate) struct Member {
     /// Whether this process has had an assignment since it had nothing.
     has_synced: bool,
     is_settled: bool,
+    /// It wants to hand over what it has.
+    is_leaving: bool,
+    has_handed_over: bool,
+    /// The last assignment says that nobody else stays.
+    is_alone: bool,
     outputs: VecDeque<MemberOutput>,
 }
 
@@ -237,6 +257,7 @@ impl Member {
             owned: BTreeSet::new(),
             revoking: BTreeSet::new(),
             losing: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
             claimed: BTreeSet::new(),
             target: None,
             fence: Vec::new(),
@@ -253,6 +274,9 @@ impl Member {
             backoff: BACKOFF_MIN,
             has_synced: false,
             is_settled: false,
+            is_leaving: false,
+            has_handed_over: false,
+            is_alone: false,
             outputs: VecDeque::new(),
         }
     }
@@ -272,9 +296,16 @@ impl Member {
                 (self.topics, self.assignor) = (topics, assignor);
                 self.join_again(now);
             }
+            MemberInput::Tell => self.join_again(now),
+            MemberInput::Abandon(tasks) => self.abandon(&tasks, now),
+            MemberInput::HandOver => {
+                self.is_leaving = true;
+                self.join_again(now);
+            }
             MemberInput::Leave(mode) => self.leave(mode, now),
         }
         self.reconcile(now);
+        self.tell_handed_over();
         self.send_what_is_due(now);
     }
 
@@ -347,6 +378,7 @@ impl Member {
 
     fn closed(&mut self, tasks: &BTreeSet<TaskId>) {
         self.losing.retain(|task| !tasks.contains(task));
+        self.abandoned.retain(|task| !tasks.contains(task));
         let given_back: Vec<_> = self.revoking.intersection(tasks).copied().collect();
         if given_back.is_empty() {
             return;
@@ -362,13 +394,34 @@ impl Member {
         self.publish();
     }
 
+    /// IMPORTANT: not owned from here on, so that nothing more is committed of them; and only a join that does not claim
+    /// them, after which commits of the generations before are refused, lets others have them.
+    fn abandon(&mut self, tasks: &BTreeSet<TaskId>, now: Millis) {
+        let tasks: BTreeSet<_> = self.owned.intersection(tasks).copied().collect();
+        if !tasks.is_empty() {
+            self.owned.retain(|task| !tasks.contains(task));
+            self.revoking.retain(|task| !tasks.contains(task));
+            self.abandoned.extend(tasks.iter().copied());
+            self.publish();
+            self.outputs.push_back(MemberOutput::Lost { tasks });
+        }
+        self.join_again(now);
+    }
+
+    fn tell_handed_over(&mut self) {
+        let has_handed_over = self.owned.is_empty() || (self.is_alone && self.phase == Phase::Stable);
+        if self.is_leaving && has_handed_over && !std::mem::replace(&mut self.has_handed_over, true) {
+            self.outputs.push_back(MemberOutput::HandedOver);
+        }
+    }
+
     /// Gives back and takes what the assignment says, once there is one.
     fn reconcile(&mut self, now: Millis) {
         let (Phase::Stable, Some(target)) = (self.phase, &self.target) else { return };
         let surplus: BTreeSet<_> =
             self.owned.difference(target).filter(|task| !self.revoking.contains(task)).copied().collect();
-        let wanted: BTreeSet<_> =
-            target.difference(&self.owned).filter(|task| !self.losing.contains(task)).copied().collect();
+        let is_open = |task: &&TaskId| self.losing.contains(task) || self.abandoned.contains(task);
+        let wanted: BTreeSet<_> = target.difference(&self.owned).filter(|task| !is_open(task)).copied().collect();
         // The leader holds for this member what it has claimed: who has less by now tells it so.
         let has_given_up = self.claimed.difference(target).next().is_some();
         if !surplus.is_empty() {
@@ -450,7 +503,8 @@ impl Member {
         self.joins = self.joins.wrapping_add(1);
         self.claimed.clone_from(&self.owned);
         self.warmed.clear();
-        let claim = Claim { generation: self.generation, owned: &self.claimed, joins: self.joins };
+        let claim =
+            Claim { generation: self.generation, owned: &self.claimed, joins: self.joins, is_leaving: self.is_leaving };
         GroupRequest::Join {
             member: self.id.clone(),
             instance: self.settings.instance.clone(),

@@ -73,6 +73,7 @@ pub(crate) fn plan(members: &[GroupMember], catalog: &TaskCatalog, settings: &Pl
     let understood = told.iter().flatten().map(|told| told.understands).min().unwrap_or(VERSION).min(VERSION);
     let stateful: FxHashSet<TaskId> =
         catalog.tasks.iter().filter(|task| task.is_stateful).map(|task| task.id).collect();
+    let nobody_stays = told.iter().flatten().all(|told| told.is_leaving || told.topology != catalog.topology);
     let assignment = |((standing, tasks), told): (&(Standing, MemberTasks), &Option<Subscription>)| {
         let mut claims = told.iter().flat_map(|told| &told.active);
         let is_asked_back = claims.any(|task| tasks.active.binary_search(task).is_err());
@@ -80,6 +81,7 @@ pub(crate) fn plan(members: &[GroupMember], catalog: &TaskCatalog, settings: &Pl
         let awaiting = tasks.awaiting.iter().filter(|task| stateful.contains(task));
         Assignment {
             common_version: understood,
+            is_alone: nobody_stays && told.as_ref().is_some_and(|told| told.is_leaving),
             follow_up: is_asked_back || !tasks.warmup.is_empty(),
             active: tasks.active.clone(),
             awaiting: tasks.awaiting.clone(),
@@ -126,7 +128,15 @@ fn decide(
 ) -> (Vec<(Standing, MemberTasks)>, bool) {
     let tasks = catalog.tasks.iter().map(|task| TaskToAssign { id: task.id, is_stateful: task.is_stateful });
     let readable = members.iter().zip(told).filter_map(|(member, told)| Some((member, told.as_ref()?)));
-    let candidates = readable.map(|(member, told)| candidate(member, told, &catalog.topology)).collect();
+    let mut candidates: Vec<_> = readable.map(|(member, told)| candidate(member, told, &catalog.topology)).collect();
+    if candidates.iter().all(|candidate| candidate.share != Share::Full) {
+        // Better one whose thread may come back than nobody.
+        let told = told.iter().flatten();
+        let is_impaired = told.map(|told| told.is_impaired && !told.is_leaving && told.topology == catalog.topology);
+        for (candidate, _) in candidates.iter_mut().zip(is_impaired).filter(|(_, is_impaired)| *is_impaired) {
+            candidate.share = Share::Full;
+        }
+    }
     let input = AssignmentInput { tasks: tasks.collect(), members: candidates, settings: settings.clone() };
     let assignment = assign(&input);
 
@@ -187,7 +197,7 @@ fn candidate(member: &GroupMember, told: &Subscription, topology: &TopologyFinge
         generation: told.generation,
         workers: told.workers,
         tags: told.tags.clone(),
-        share: match (told.is_leaving, told.topology == *topology) {
+        share: match (told.is_leaving, told.topology == *topology && !told.is_impaired) {
             (true, _) => Share::Leaving,
             (false, true) => Share::Full,
             (false, false) => Share::Kept,

@@ -35,6 +35,8 @@ pub(crate) struct Instance {
 pub(crate) struct LocalState {
     /// Stream threads.
     pub workers: u32,
+    /// One of them does not come back.
+    pub is_impaired: bool,
     pub standby: Vec<TaskId>,
     /// Of standbys, and of tasks that are being restored.
     pub lags: Vec<(TaskId, Lag)>,
@@ -81,7 +83,7 @@ impl TaskAssignor {
 impl Assignor for TaskAssignor {
     fn subscribe(&mut self, claim: &Claim<'_>) -> Vec<u8> {
         let Instance { process, started_ms, endpoint, tags, catalog, transactional_id_prefix, .. } = &self.instance;
-        let LocalState { workers, standby, lags, sizes } = (self.look)();
+        let LocalState { workers, is_impaired, standby, lags, sizes } = (self.look)();
         let subscription = Subscription {
             understands: VERSION,
             assignor_version: ASSIGNOR_VERSION,
@@ -89,7 +91,9 @@ impl Assignor for TaskAssignor {
             started_ms: *started_ms,
             joins: claim.joins.into(),
             generation: claim.generation,
-            is_leaving: false,
+            // Without threads it can run nothing.
+            is_leaving: claim.is_leaving || workers == 0,
+            is_impaired,
             workers,
             topology: catalog.topology.clone(),
             endpoint: endpoint.clone(),
@@ -143,6 +147,7 @@ impl Assignor for TaskAssignor {
             active,
             warmup,
             fence: assignment.fence.iter().flat_map(Fence::transactional_ids).collect(),
+            is_alone: assignment.is_alone,
             fit: if is_current { Fit::Current } else { Fit::Outdated },
         })
     }
@@ -180,7 +185,7 @@ mod tests {
     }
 
     fn subscription(assignor: &mut TaskAssignor, owned: &BTreeSet<TaskId>) -> Subscription {
-        Subscription::decode(&assignor.subscribe(&Claim { generation: 3, owned, joins: 7 })).unwrap()
+        Subscription::decode(&assignor.subscribe(&Claim { generation: 3, owned, joins: 7, is_leaving: false })).unwrap()
     }
 
     fn assignment(topology: u64) -> Assignment {
@@ -239,7 +244,7 @@ mod tests {
             standby: Vec::new(),
         };
         leader.read(&Assignment { hosts: vec![host], ..assignment(5) }.encode()).unwrap();
-        let claim = Claim { generation: -1, owned: &BTreeSet::new(), joins: 1 };
+        let claim = Claim { generation: -1, owned: &BTreeSet::new(), joins: 1, is_leaving: false };
         let user_data = leader.subscribe(&claim);
         let member = GroupMember { id: "a-1".to_owned(), instance: None, topics: Vec::new(), user_data };
         let given = leader.assign("a-1", 5, &[member]);

@@ -27,7 +27,7 @@ pub(crate) const ASSIGNOR_VERSION: u8 = 1;
 ///
 /// ```text
 ///   version 1 | readable from 1 | understands 1 | assignor version 1
-///   process 16 | started (ms) v | joins v | generation 4 | flags 1: 1 = leaving
+///   process 16 | started (ms) v | joins v | generation 4 | flags 1: 1 = leaving, 2 = impaired
 ///   workers v | topology 8, parts { hash 4 }* | endpoint text | transactional id prefix text | tags { key, value text }*
 ///   active tasks | promised tasks | standby tasks | lags | sizes as lags
 ///
@@ -51,6 +51,9 @@ pub(crate) struct Subscription {
     pub generation: i32,
     /// It hands its tasks over, and leaves when it has none.
     pub is_leaving: bool,
+    /// A thread of it does not come back: it keeps what it claims, and gets nothing new as long as anybody else can. A
+    /// leader of an earlier build does not know.
+    pub is_impaired: bool,
     /// Its stream threads.
     pub workers: u32,
     pub topology: TopologyFingerprint,
@@ -79,7 +82,7 @@ impl Subscription {
         put_varint(self.started_ms, &mut out);
         put_varint(self.joins, &mut out);
         out.extend_from_slice(&self.generation.to_be_bytes());
-        out.push(u8::from(self.is_leaving));
+        out.push(u8::from(self.is_leaving) | u8::from(self.is_impaired) << 1);
         put_varint(self.workers.into(), &mut out);
         out.extend_from_slice(&self.topology.whole.to_be_bytes());
         put_short_count(self.topology.parts.len(), &mut out);
@@ -99,6 +102,7 @@ impl Subscription {
         let mut reader = Reader::new(bytes, "the user data of a member");
         let version = version(&mut reader)?;
         let [understands, assignor_version] = reader.array()?;
+        let flags: u8;
         let subscription = Subscription {
             understands,
             assignor_version,
@@ -106,7 +110,11 @@ impl Subscription {
             started_ms: reader.varint()?,
             joins: reader.varint()?,
             generation: reader.i32()?,
-            is_leaving: reader.array().map(|[flags]| flags & 1 != 0)?,
+            is_leaving: {
+                [flags] = reader.array()?;
+                flags & 1 != 0
+            },
+            is_impaired: flags & 2 != 0,
             workers: number(&mut reader)?,
             topology: TopologyFingerprint {
                 whole: reader.array().map(u64::from_be_bytes)?,
@@ -129,7 +137,7 @@ impl Subscription {
 /// What the leader tells a member.
 ///
 /// ```text
-///   version 1 | readable from 1 | common version 1 | standing 1 | flags 1: 1 = follow up | generation 4 | topology 8
+///   version 1 | readable from 1 | common version 1 | standing 1 | flags 1: 1 = follow up, 2 = alone | generation 4 | topology 8
 ///   active tasks | awaiting tasks | standby tasks | warm-up tasks
 ///   detail 1 | hosts { process 16, workers v, prefix, endpoint text, active tasks, standby tasks }*
 ///   fence { transactional id prefix text, workers v }*
@@ -145,6 +153,8 @@ pub(crate) struct Assignment {
     /// Join again when a warm-up has caught up, or when what is not active here any more is closed. Without it, nothing is
     /// under way here.
     pub follow_up: bool,
+    /// It leaves, and nobody stays who could take over. A leader of an earlier build never says so.
+    pub is_alone: bool,
     pub generation: i32,
     /// The leader's.
     pub topology: u64,
@@ -280,6 +290,7 @@ impl Assignment {
             common_version: VERSION,
             standing,
             follow_up: false,
+            is_alone: false,
             generation,
             topology,
             active: Vec::new(),
@@ -293,7 +304,8 @@ impl Assignment {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION, READABLE_FROM, self.common_version, self.standing.code(), u8::from(self.follow_up)];
+        let flags = u8::from(self.follow_up) | u8::from(self.is_alone) << 1;
+        let mut out = vec![VERSION, READABLE_FROM, self.common_version, self.standing.code(), flags];
         out.extend_from_slice(&self.generation.to_be_bytes());
         out.extend_from_slice(&self.topology.to_be_bytes());
         let lists = [&self.active, &self.awaiting, &self.standby, &self.warmup];
@@ -321,6 +333,7 @@ impl Assignment {
             common_version,
             standing: Standing::of(standing),
             follow_up: flags & 1 != 0,
+            is_alone: flags & 2 != 0,
             generation: reader.i32()?,
             topology: reader.array().map(u64::from_be_bytes)?,
             active: tasks(&mut reader)?,

@@ -99,6 +99,7 @@ impl Member {
         self.stand_by(&decision.active, decision.standby, decision.warmup);
         self.target = Some(decision.active);
         self.fence = decision.fence;
+        self.is_alone = decision.is_alone;
     }
 
     fn stand_by(&mut self, active: &BTreeSet<TaskId>, standby: BTreeSet<TaskId>, warmup: BTreeSet<TaskId>) {

@@ -4,7 +4,8 @@ use super::*;
 use crate::error::Error;
 use crate::membership::classic::protocol::GroupError;
 
-/// Tasks as text: `generation:0_1,0_2;!` with `!` for an assignment made for another program.
+/// Tasks as text: `generation:0_1,0_2;!` with `!` for an assignment made for another program,
+/// and `.` for one that says that nobody else stays.
 struct Spoken;
 
 fn spoken(generation: i32, tasks: &[i32]) -> Vec<u8> {
@@ -15,7 +16,7 @@ fn spoken(generation: i32, tasks: &[i32]) -> Vec<u8> {
 fn heard(user_data: &[u8]) -> (i32, BTreeSet<TaskId>) {
     let text = String::from_utf8(user_data.to_vec()).unwrap();
     let text = text.split('+').next().unwrap_or_default();
-    let (generation, tasks) = text.trim_end_matches('!').split_once(':').unwrap();
+    let (generation, tasks) = text.trim_end_matches(['!', '.']).split_once(':').unwrap();
     let tasks =
         tasks.split(',').filter(|task| !task.is_empty()).map(|task| task.parse().unwrap()).collect::<Vec<i32>>();
     (generation.parse().unwrap(), numbered(&tasks))
@@ -28,7 +29,8 @@ fn numbered(tasks: &[i32]) -> BTreeSet<TaskId> {
 impl Assignor for Spoken {
     fn subscribe(&mut self, claim: &Claim<'_>) -> Vec<u8> {
         let tasks: Vec<_> = claim.owned.iter().map(|task| task.partition).collect();
-        [&spoken(claim.generation, &tasks)[..], format!("#{}", claim.joins).as_bytes()].concat()
+        let farewell = if claim.is_leaving { " leaving" } else { "" };
+        [&spoken(claim.generation, &tasks)[..], format!("#{}{farewell}", claim.joins).as_bytes()].concat()
     }
 
     /// Four tasks, dealt in the order of the members.
@@ -52,7 +54,8 @@ impl Assignor for Spoken {
         let text = String::from_utf8(user_data.to_vec()).unwrap();
         let warmup: BTreeSet<_> = text.split('+').skip(1).flat_map(|task| numbered(&[task.parse().unwrap()])).collect();
         let (standby, fence) = (warmup.clone(), vec!["gone-1".to_owned()]);
-        Ok(Decision { generation, active, standby, warmup, fence, fit })
+        let is_alone = text.ends_with('.');
+        Ok(Decision { generation, active, standby, warmup, fence, is_alone, fit })
     }
 }
 
@@ -498,4 +501,43 @@ fn a_standby_that_becomes_active_is_one_until_it_does() {
     let is_assigned = |output: &MemberOutput| matches!(output, MemberOutput::Assigned { .. });
     let (kept, given) = (outputs.iter().position(is_standby), outputs.iter().position(is_assigned));
     assert!(kept.is_some() && kept < given, "{outputs:?}");
+}
+
+#[test]
+fn what_is_abandoned_is_claimed_no_more_and_taken_again_when_it_is_closed() {
+    let mut scene = Scene::follower(&[0, 1]);
+    let outputs = scene.on(MemberInput::Abandon(numbered(&[0])));
+    assert_eq!((place(&outputs), outputs.contains(&lost(&[0]))), (in_generation(5, &[1]), true));
+    assert_eq!(join_of(&outputs).1, "5:1#2");
+    scene.answer(joined(6));
+    let outputs = scene.answer(synced(6, &[0, 1]));
+    assert_eq!(outputs, [MemberOutput::Settled], "its stores are open");
+    let outputs = scene.on(MemberInput::Closed(numbered(&[0])));
+    assert!(outputs.contains(&assigned(&[0])), "{outputs:?}");
+}
+
+#[test]
+fn who_hands_over_goes_on_until_it_has_nothing_left() {
+    let mut scene = Scene::follower(&[0, 1]);
+    assert_eq!(join_of(&scene.on(MemberInput::HandOver)).1, "5:0,1#2 leaving");
+    scene.answer(joined(6));
+    assert_eq!(scene.answer(synced(6, &[1])), [revoked(&[0])]);
+    let outputs = scene.on(MemberInput::Closed(numbered(&[0])));
+    assert_eq!(join_of(&outputs).1, "6:1#3 leaving");
+    scene.answer(joined(7));
+    assert_eq!(scene.answer(synced(7, &[])), [revoked(&[1])]);
+    let outputs = scene.on(MemberInput::Closed(numbered(&[1])));
+    assert_eq!(outputs.iter().filter(|output| **output == MemberOutput::HandedOver).count(), 1);
+    scene.answer(joined(8));
+    assert!(!scene.answer(synced(8, &[])).contains(&MemberOutput::HandedOver), "it is told once");
+}
+
+#[test]
+fn who_is_alone_hands_nothing_over() {
+    let mut scene = Scene::follower(&[0, 1]);
+    scene.on(MemberInput::HandOver);
+    scene.answer(joined(6));
+    let user_data = [&spoken(6, &[0, 1])[..], b"."].concat();
+    let outputs = scene.answer(GroupAnswer::Synced { partitions: Vec::new(), user_data });
+    assert_eq!(outputs, [MemberOutput::Settled, MemberOutput::HandedOver]);
 }

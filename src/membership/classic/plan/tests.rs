@@ -36,6 +36,7 @@ fn told(number: u8, catalog: &TaskCatalog) -> Subscription {
         joins: 1,
         generation: -1,
         is_leaving: false,
+        is_impaired: false,
         workers: 2,
         topology: catalog.topology.clone(),
         endpoint: None,
@@ -218,4 +219,28 @@ fn a_group_that_is_too_large_for_the_table_hears_of_its_leader() {
     let given = read(&plan(&members, &catalog, &settings));
     assert_eq!((given[3].detail, given[3].hosts.len()), (HostDetail::Whole, 10));
     assert_eq!((given[4].detail, given[4].hosts.len(), given[4].hosts[0].process), (HostDetail::Leader, 1, process(3)));
+}
+
+#[test]
+fn who_leaves_hears_when_nobody_stays() {
+    let catalog = catalog(1, 2);
+    let leaving = |number| Subscription { is_leaving: true, ..told(number, &catalog) }.encode();
+    let is_alone = |members: &[GroupMember]| -> Vec<bool> {
+        let plan = planned(members, &catalog, &[], &AssignorSettings::default());
+        read(&plan).iter().map(|given| given.is_alone).collect()
+    };
+    assert_eq!(is_alone(&[member(0, leaving(0)), member(1, leaving(1))]), [true, true]);
+    assert_eq!(is_alone(&[member(0, leaving(0)), member(1, told(1, &catalog).encode())]), [false, false]);
+}
+
+#[test]
+fn who_is_impaired_keeps_what_it_has_and_gets_more_only_where_nobody_else_can() {
+    let catalog = catalog(1, 4);
+    let impaired = Subscription { is_impaired: true, active: vec![task(0, 0)], generation: 4, ..told(0, &catalog) };
+    let members = [member(0, impaired.encode()), member(1, told(1, &catalog).encode())];
+    let given = read(&planned(&members, &catalog, &[], &AssignorSettings::default()));
+    assert_eq!((&given[0].active[..], given[1].active.len()), (&[task(0, 0)][..], 3));
+    assert_eq!(given[0].standing, Standing::Member);
+    let given = read(&planned(&members[..1], &catalog, &[], &AssignorSettings::default()));
+    assert_eq!(given[0].active.len(), 4);
 }

@@ -17,6 +17,7 @@ fn subscription() -> Subscription {
         joins: 2,
         generation: 7,
         is_leaving: false,
+        is_impaired: false,
         workers: 4,
         topology: TopologyFingerprint { whole: 0x0102_0304_0506_0708, parts: vec![9, 10] },
         endpoint: Some("host:80".to_owned()),
@@ -47,6 +48,7 @@ fn assignment() -> Assignment {
         common_version: 1,
         standing: Standing::OtherTopology,
         follow_up: true,
+        is_alone: false,
         generation: 7,
         topology: 0x0102_0304_0506_0708,
         active: vec![task(0, 0)],
@@ -189,6 +191,7 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
             joins,
             generation,
             is_leaving,
+            is_impaired: !is_leaving,
             workers,
             topology: TopologyFingerprint { whole, parts },
             endpoint,
@@ -214,15 +217,16 @@ fn assignments() -> impl Strategy<Value = Assignment> {
     let fence = (".{0,9}", any::<u32>())
         .prop_map(|(transactional_id_prefix, workers)| Fence { transactional_id_prefix, workers });
     let tasks = (tasks_strategy(), tasks_strategy(), tasks_strategy(), tasks_strategy());
-    let numbers = (any::<i32>(), any::<u64>(), 0..9_u8, 0..4_usize, any::<bool>());
+    let numbers = (any::<i32>(), any::<u64>(), 0..9_u8, 0..4_usize, any::<bool>(), any::<bool>());
     (tasks, numbers, vec(host, 0..5), vec(fence, 0..3)).prop_map(|(tasks, numbers, hosts, fence)| {
         let (active, awaiting, standby, warmup) = tasks;
-        let (generation, topology, standing, detail, follow_up) = numbers;
+        let (generation, topology, standing, detail, follow_up, is_alone) = numbers;
         let details = [HostDetail::Leader, HostDetail::Processes, HostDetail::Active, HostDetail::Whole];
         Assignment {
             common_version: 1,
             standing: Standing::of(standing),
             follow_up,
+            is_alone,
             generation,
             topology,
             active,
@@ -275,4 +279,19 @@ proptest! {
         }
         let _ = (Subscription::decode(&bytes), Assignment::decode(&bytes));
     }
+}
+
+#[test]
+fn flags_that_came_later_are_bits_that_older_builds_leave_alone() {
+    let leaving = Subscription { is_leaving: true, is_impaired: true, ..subscription() }.encode();
+    let flags = subscription()
+        .encode()
+        .iter()
+        .zip(&leaving)
+        .filter(|(a, b)| a != b)
+        .map(|(_, flags)| *flags)
+        .collect::<Vec<_>>();
+    assert_eq!(flags, [3]);
+    let alone = Assignment { is_alone: true, ..assignment() }.encode();
+    assert_eq!(alone[4], 3);
 }
