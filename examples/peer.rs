@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "its events carry the time of the machine")]
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -36,6 +36,18 @@ fn main() -> std::process::ExitCode {
     u8::from(failed.load(Ordering::SeqCst)).into()
 }
 
+/// A line that is written over, where somebody sees it.
+fn show_progress(restored: &RestoreEvent) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    if let RestoreEvent::Batch { store, partition, progress, .. } = restored {
+        eprint!("\r\x1b[Krestoring {store}[{partition}]: {progress}");
+    } else if let RestoreEvent::Ended { .. } | RestoreEvent::Suspended { .. } = restored {
+        eprint!("\r\x1b[K");
+    }
+}
+
 fn run(failed: &Arc<AtomicBool>, processed: &mut u64) -> Result<()> {
     let args = Args::parse(std::env::args().skip(1))?;
     let until: u64 = args.number("until-records")?.unwrap_or(u64::MAX);
@@ -46,6 +58,7 @@ fn run(failed: &Arc<AtomicBool>, processed: &mut u64) -> Result<()> {
             if let RestoreEvent::Ended { store, partition, records } = restored {
                 event("restored", &format!("\"store\":\"{store}\",\"partition\":{partition},\"records\":{records}"));
             }
+            show_progress(restored);
         })
         .on_uncaught_error(move |error| {
             report_error(&error.report());

@@ -82,8 +82,8 @@ pub use record::{
     TopicPartition, ValueAndTimestamp,
 };
 pub use runtime::{
-    CloseOptions, KafkaStreams, KeyMetadata, RestoreEvent, State, StoreLag, StreamsMetadata, TaskMetadata,
-    ThreadMetadata, UncaughtErrorResponse,
+    CloseOptions, KafkaStreams, KeyMetadata, RestoreEvent, RestoreProgress, StandbyEnd, State, StoreLag,
+    StreamsMetadata, TaskMetadata, ThreadMetadata, UncaughtErrorResponse,
 };
 #[cfg(feature = "bincode")]
 pub use serdes::Bincode;

@@ -165,6 +165,11 @@ fn task_labels(thread: &str, task: &str) -> Vec<Label> {
     vec![Label::new("thread-id", thread.to_owned()), Label::new("task-id", task.to_owned())]
 }
 
+/// Records that were read into the stores of a standby.
+pub(crate) fn standby_update_total(thread: &str, task: &str) -> Counter {
+    counter!("stream-task-metrics.update-total", task_labels(thread, task))
+}
+
 /// Of a task; also for records that its thread has to drop.
 pub(crate) fn dropped_records_total(thread: &str, task: &str) -> Counter {
     counter!("stream-task-metrics.dropped-records-total", task_labels(thread, task))

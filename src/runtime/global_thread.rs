@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::application::Application;
 use super::clock::Now;
-use super::restore::RestoreEvent;
+use super::restore_event::{Meter, RestoreEvent};
 use super::stream_thread::{Order, Orders};
 use crate::client::{Consumer, ConsumerSpec, Fetch, Watermarks};
 use crate::error::{Error, ErrorKind, Result};
@@ -40,7 +40,7 @@ struct Behind {
     store: Arc<str>,
     partition: TopicPartition,
     end: i64,
-    records: u64,
+    meter: Meter,
 }
 
 impl GlobalThread {
@@ -114,7 +114,8 @@ impl GlobalThread {
                 let (store, partition) = (Arc::clone(&store), partition.partition);
                 app.restored(&RestoreEvent::Started { store, partition, from: *start, to: end });
             }
-            self.behind.push(Behind { store, partition, end, records: 0 });
+            let meter = Meter::new(*start, end, now);
+            self.behind.push(Behind { store, partition, end, meter });
         }
         let text: Vec<_> = inputs.iter().map(|(partition, start)| format!("{partition}@{start}")).collect();
         tracing::info!("global store {store} is read from {}", text.join(" "));
@@ -171,15 +172,16 @@ impl GlobalThread {
                     let remedy = "restart the application, which reads the topic anew";
                     return Err(Error::new(ErrorKind::Corrupted, format!("{context}: {remedy}")));
                 }
-                let records = batch.len();
+                let (records, bytes) = (batch.len(), batch.bytes());
                 let Some(position) = self.consumer.position(&partition) else { continue };
                 task.add(input, batch, position);
                 taken += records;
                 if let Some(behind) = self.behind.iter_mut().find(|behind| behind.partition == partition && records > 0)
                 {
-                    behind.records += records as u64;
-                    let (store, partition) = (Arc::clone(&behind.store), partition.partition);
-                    self.app.restored(&RestoreEvent::Batch { store, partition, records: records as u64, position });
+                    let (store, partition, records) = (Arc::clone(&behind.store), partition.partition, records as u64);
+                    behind.meter.add(records, bytes);
+                    let progress = behind.meter.progress(position, Now::read());
+                    self.app.restored(&RestoreEvent::Batch { store, partition, records, position, progress });
                 }
             }
             task.process(Now::read().wall_ms)?;
@@ -191,9 +193,9 @@ impl GlobalThread {
         let (app, consumer) = (&self.app, &self.consumer);
         self.behind.retain(|behind| {
             let is_behind = consumer.position(&behind.partition).is_none_or(|position| position < behind.end);
-            if !is_behind && behind.records > 0 {
-                let (store, partition, records) =
-                    (Arc::clone(&behind.store), behind.partition.partition, behind.records);
+            let records = behind.meter.records;
+            if !is_behind && records > 0 {
+                let (store, partition) = (Arc::clone(&behind.store), behind.partition.partition);
                 app.restored(&RestoreEvent::Ended { store, partition, records });
             }
             is_behind

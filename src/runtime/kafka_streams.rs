@@ -11,7 +11,7 @@ use super::application::RestoreListener;
 use super::board::Board;
 use super::calls::ConcurrentCalls;
 use super::lags::StoreLag;
-use super::restore::RestoreEvent;
+use super::restore_event::RestoreEvent;
 use super::start;
 use super::state::State;
 use super::status::{Status, is_own_thread};

@@ -29,6 +29,7 @@ mod partition_counts;
 mod positions;
 mod rebalance;
 mod restore;
+mod restore_event;
 mod running_task;
 mod seats;
 #[cfg(feature = "testing")]
@@ -51,7 +52,7 @@ pub use lags::StoreLag;
 pub use metadata::{KeyMetadata, StreamsMetadata, TaskMetadata, ThreadMetadata};
 #[cfg(feature = "testing")]
 pub(crate) use partition_counts::copartition_of;
-pub use restore::RestoreEvent;
+pub use restore_event::{RestoreEvent, RestoreProgress, StandbyEnd};
 #[cfg(feature = "testing")]
 pub(crate) use start::cluster;
 pub use state::State;

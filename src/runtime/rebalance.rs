@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::clock::Now;
 use super::commit::Failure;
 use super::positions::start_points;
-use super::restore::{Found, Restoration, changelogs};
+use super::restore::{Found, Restoration, Share, changelogs};
 use super::running_task::RunningTask;
 use super::stream_thread::StreamThread;
 use super::task_layout::Inputs;
@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::membership::MembershipEvent;
 use crate::metrics::{Owner, TaskMetrics};
 use crate::record::TopicPartition;
-use crate::state::{Pace, TaskStores};
+use crate::state::TaskStores;
 use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
 use crate::topology::TaskId;
 
@@ -136,7 +136,7 @@ impl StreamThread {
     ) -> Result<Restoration> {
         let stores = self.open_stores(task, stores, now)?;
         let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Err(no_restore_consumer()) };
-        Restoration::begin(&self.app, self.index, task, stores, committed, consumer, now.wall_ms)
+        Restoration::begin(&self.app, self.index, task, stores, committed, consumer, now)
     }
 
     /// A step of every restoration; tasks whose stores are ready begin to run. How many records there were.
@@ -144,9 +144,13 @@ impl StreamThread {
         let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(0) };
         let mut taken = 0;
         let mut ready = Vec::new();
-        let pace = if self.tasks.is_empty() { Pace::Alone } else { Pace::BesideTasks };
+        let mut share = Share::of_turn(self.tasks.len());
+        // Whose turn it was first is last the next time.
+        if !self.restoring.is_empty() {
+            self.restoring.rotate_left(1);
+        }
         for mut restoration in std::mem::take(&mut self.restoring) {
-            match restoration.step(&self.app, consumer, &mut self.restore_batch, pace) {
+            match restoration.step(&self.app, consumer, &mut self.restore_batch, &mut share, now) {
                 Ok(records) => taken += records,
                 Err(error) if error.kind() == ErrorKind::Corrupted => {
                     let task = restoration.task;

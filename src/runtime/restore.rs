@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::application::Application;
+use super::clock::Now;
 use super::lags::StoreLag;
+use super::restore_event::{Meter, RestoreEvent};
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RestoreMetrics;
@@ -12,53 +14,27 @@ use crate::state::{LogState, Pace, Reach, StoreSpec, TaskStores};
 use crate::task::CommitPoint;
 use crate::topology::{TaskId, changelog_topic};
 
-/// Records taken from a changelog in one step: enough for a sorted batch, and the thread's other tasks wait for it.
+/// Records taken from a changelog in one step: enough for a sorted batch.
 const STEP_RECORDS: usize = 8192;
 
-/// How the restoring of a store goes on, told to [`KafkaStreams::on_restore`](crate::KafkaStreams::on_restore).
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RestoreEvent {
-    /// The store is read from its changelog, from one offset up to another.
-    Started {
-        /// The store.
-        store: Arc<str>,
-        /// The partition of the changelog.
-        partition: i32,
-        /// The first offset that is read.
-        from: i64,
-        /// The end of the changelog.
-        to: i64,
-    },
-    /// Records were written to the store.
-    Batch {
-        /// The store.
-        store: Arc<str>,
-        /// The partition of the changelog.
-        partition: i32,
-        /// Records of this batch.
-        records: u64,
-        /// The next offset that is read.
-        position: i64,
-    },
-    /// The store is as its changelog says.
-    Ended {
-        /// The store.
-        store: Arc<str>,
-        /// The partition of the changelog.
-        partition: i32,
-        /// Records that were read.
-        records: u64,
-    },
-    /// The task went elsewhere before its store was restored; what was read is kept.
-    Suspended {
-        /// The store.
-        store: Arc<str>,
-        /// The partition of the changelog.
-        partition: i32,
-        /// Records that were read.
-        records: u64,
-    },
+/// Records that all restorations of a thread take in one turn where tasks that run wait for them: some 10 ms.
+const TURN_RECORDS: usize = 4096;
+
+/// What restorations may take of one turn of their thread.
+#[derive(Debug)]
+pub(super) struct Share {
+    /// Of all changelogs.
+    pub records: usize,
+    pub pace: Pace,
+}
+
+impl Share {
+    pub(super) fn of_turn(running: usize) -> Share {
+        match running {
+            0 => Share { records: usize::MAX, pace: Pace::Alone },
+            _ => Share { records: TURN_RECORDS, pace: Pace::BesideTasks },
+        }
+    }
 }
 
 /// Where the stores of a task come from.
@@ -90,7 +66,7 @@ struct Job {
     position: i64,
     /// Of everything in the changelog when restoring began, read uncommitted: the last commit is before it in any case.
     end: i64,
-    records: u64,
+    meter: Meter,
     is_waiting: bool,
 }
 
@@ -106,7 +82,7 @@ impl Restoration {
         (mut stores, found): (TaskStores, Found),
         committed: Vec<CommitPoint>,
         consumer: &mut dyn Consumer,
-        now_ms: i64,
+        now: Now,
     ) -> Result<Restoration> {
         let changelogs = changelogs(app.id(), task, &stores);
         let inputs = app.layout.inputs(task).map(|inputs| inputs.partitions).unwrap_or_default();
@@ -124,7 +100,7 @@ impl Restoration {
                 Some(input) => committed.get(input).map_or(marks.start, |point| point.offset.min(marks.end)),
                 None => marks.end,
             };
-            let from = first_offset(app, &mut stores, store, &changelog, (marks.start, end), found, now_ms)?;
+            let from = first_offset(app, &mut stores, store, &changelog, (marks.start, end), found, now.wall_ms)?;
             if stores.offset(store).is_some() {
                 tracing::info!("store {name} of task {task} resumes at offset {from} of {end}");
             } else {
@@ -132,7 +108,8 @@ impl Restoration {
             }
             let partition = changelog.partition;
             app.restored(&RestoreEvent::Started { store: Arc::clone(&name), partition, from, to: end });
-            jobs.push(Job { store, name, changelog, start: from, position: from, end, records: 0, is_waiting: false });
+            let meter = Meter::new(from, end, now);
+            jobs.push(Job { store, name, changelog, start: from, position: from, end, meter, is_waiting: false });
         }
         let assigned: Vec<_> = jobs.iter().filter(|job| job.position < job.end).collect();
         let assigned: Vec<_> = assigned.iter().map(|job| (job.changelog.clone(), job.position)).collect();
@@ -158,22 +135,31 @@ impl Restoration {
         app: &Application,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
-        pace: Pace,
+        share: &mut Share,
+        now: Now,
     ) -> Result<u64> {
         let mut taken = 0;
         for job in &mut self.jobs {
-            let records = job.step(self.task, &mut self.stores, consumer, batch, pace)?;
+            let records = job.step(self.task, &mut self.stores, consumer, batch, share)?;
             if records > 0 {
-                let (store, partition) = (Arc::clone(&job.name), job.changelog.partition);
-                app.restored(&RestoreEvent::Batch { store, partition, records, position: job.position });
+                let (store, partition, position) = (Arc::clone(&job.name), job.changelog.partition, job.position);
+                let progress = job.meter.progress(position, now);
+                if job.meter.is_due(now) {
+                    tracing::info!("store {store} of task {} is being restored: {progress}", self.task);
+                }
+                app.restored(&RestoreEvent::Batch { store, partition, records, position, progress });
             }
             taken += records;
+        }
+        // Whose turn it was first is last the next time.
+        if !self.jobs.is_empty() {
+            self.jobs.rotate_left(1);
         }
         let done: Vec<Job> = self.jobs.extract_if(.., |job| job.position >= job.end).collect();
         for job in done {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
-            tracing::info!("store {} of task {} is restored, {} records", job.name, self.task, job.records);
-            let (partition, records) = (job.changelog.partition, job.records);
+            let (partition, records) = (job.changelog.partition, job.meter.records);
+            tracing::info!("store {} of task {} is restored, {records} records", job.name, self.task);
             app.restored(&RestoreEvent::Ended { store: job.name, partition, records });
         }
         self.metrics.restore_total.increment(taken);
@@ -200,7 +186,7 @@ impl Restoration {
         for job in self.jobs {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
             write_held_back(&mut self.stores, job.store)?;
-            let (partition, records) = (job.changelog.partition, job.records);
+            let (partition, records) = (job.changelog.partition, job.meter.records);
             app.restored(&RestoreEvent::Suspended { store: job.name, partition, records });
         }
         Ok(self.stores)
@@ -214,13 +200,14 @@ impl Job {
         stores: &mut TaskStores,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
-        pace: Pace,
+        share: &mut Share,
     ) -> Result<u64> {
-        if self.position >= self.end {
+        let room = share.records.min(STEP_RECORDS);
+        if self.position >= self.end || room == 0 {
             return Ok(0);
         }
         batch.clear();
-        if consumer.fetch(&self.changelog, STEP_RECORDS, batch)? == Fetch::OutOfRange {
+        if consumer.fetch(&self.changelog, room, batch)? == Fetch::OutOfRange {
             let context = format!("offset {} of changelog {} is not there any more", self.position, self.changelog);
             return Err(Error::new(ErrorKind::Corrupted, context));
         }
@@ -228,7 +215,7 @@ impl Job {
         batch.truncate(self.end);
         let next = consumer.position(&self.changelog).unwrap_or(self.position).min(self.end);
         if next > self.position {
-            let reach = Reach { next_offset: next, end: self.end, pace };
+            let reach = Reach { next_offset: next, end: self.end, pace: share.pace };
             let mut written = stores.restore_towards(self.store, batch, reach);
             if next >= self.end {
                 written = written.and_then(|()| stores.finish_restore(self.store));
@@ -247,8 +234,9 @@ impl Job {
             let Job { name, position, end, .. } = self;
             tracing::info!("store {name} of task {task} waits at offset {position} of {end} for an open transaction");
         }
+        share.records = share.records.saturating_sub(batch.len());
         let records = batch.len() as u64;
-        self.records += records;
+        self.meter.add(records, batch.bytes());
         Ok(records)
     }
 }

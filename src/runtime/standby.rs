@@ -9,15 +9,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use metrics::Counter;
+
 use super::application::Application;
 use super::clock::Now;
 use super::commit::Failure;
 use super::lags::{StoreLag, sum};
 use super::rebalance::close_stores;
 use super::restore::{Found, changelogs, first_offset, write_held_back};
+use super::restore_event::{RestoreEvent, StandbyEnd};
 use super::stream_thread::{RETRY_PAUSE, StreamThread, later};
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::standby_update_total;
 use crate::record::{RecordBatch, TopicPartition};
 use crate::state::{Pace, Reach, TaskStores};
 use crate::topology::TaskId;
@@ -46,6 +50,7 @@ struct Standby {
     jobs: Vec<Job>,
     /// Whether the group has been told that it has caught up, and it has not fallen behind since.
     is_warm: bool,
+    update_total: Counter,
 }
 
 struct Job {
@@ -91,7 +96,7 @@ impl Standbys {
         let Some(at) = self.open.iter().position(|standby| standby.task == task) else { return Ok(None) };
         let standby = self.open.remove(at);
         app.lags.closed(task);
-        standby.end(consumer).map(Some)
+        standby.end(app, StandbyEnd::Promoted, consumer).map(Some)
     }
 }
 
@@ -100,6 +105,7 @@ impl Standby {
     /// `Unavailable` when the cluster does not say where the changelogs end.
     fn begin(
         app: &Application,
+        thread: usize,
         task: TaskId,
         (mut stores, found): (TaskStores, Found),
         consumer: &mut dyn Consumer,
@@ -120,6 +126,8 @@ impl Standby {
             // here of such a store is kept, and what it lacks is read when the task comes.
             if !inputs.contains(&changelog) {
                 let partition = changelog.partition;
+                let store_name = Arc::clone(&name);
+                app.restored(&RestoreEvent::StandbyStarted { store: store_name, partition, from: position });
                 let lag = StoreLag { store: name, partition, position, end: marks.end.max(position) };
                 jobs.push(Job { store, changelog, start: position, lag });
             }
@@ -128,7 +136,8 @@ impl Standby {
         if !assigned.is_empty() {
             consumer.assign(&assigned)?;
         }
-        Ok(Standby { task, stores, jobs, is_warm: false })
+        let update_total = standby_update_total(&app.thread_name(thread), &task.to_string());
+        Ok(Standby { task, stores, jobs, is_warm: false, update_total })
     }
 
     fn lags(&self) -> Vec<StoreLag> {
@@ -141,6 +150,7 @@ impl Standby {
     /// `Corrupted` when a changelog was cut off under the reader: to be opened again.
     fn step(
         &mut self,
+        app: &Application,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
         records_max: usize,
@@ -176,13 +186,26 @@ impl Standby {
             }
             lag.position = next;
             taken += batch.len();
+            if !batch.is_empty() {
+                let StoreLag { store, partition, position, end } = lag.clone();
+                let records = batch.len() as u64;
+                self.update_total.increment(records);
+                app.restored(&RestoreEvent::StandbyBatch { store, partition, records, position, end });
+            }
         }
         Ok(taken)
     }
 
-    fn end(mut self, consumer: Option<&mut (dyn Consumer + 'static)>) -> Result<TaskStores> {
+    fn end(
+        mut self,
+        app: &Application,
+        reason: StandbyEnd,
+        consumer: Option<&mut (dyn Consumer + 'static)>,
+    ) -> Result<TaskStores> {
         for job in &self.jobs {
             write_held_back(&mut self.stores, job.store)?;
+            let StoreLag { store, partition, position, end } = job.lag.clone();
+            app.restored(&RestoreEvent::StandbyEnded { store, partition, position, end, reason });
         }
         let changelogs: Vec<_> = self.jobs.into_iter().map(|job| job.changelog).collect();
         if let Some(consumer) = consumer {
@@ -208,7 +231,10 @@ impl StreamThread {
         for standby in closing {
             let task = standby.task;
             self.app.lags.closed(task);
-            close_stores(task, standby.end(self.restore_consumer.as_deref_mut()).map_err(later)?);
+            close_stores(
+                task,
+                standby.end(&self.app, StandbyEnd::Migrated, self.restore_consumer.as_deref_mut()).map_err(later)?,
+            );
         }
         let is_at_work = |task: &TaskId| {
             self.opening.contains_key(task)
@@ -257,11 +283,14 @@ impl StreamThread {
         }
         for mut standby in std::mem::take(&mut self.standbys.open) {
             let task = standby.task;
-            match standby.step(consumer, &mut self.restore_batch, records_max.saturating_sub(taken), pace) {
+            match standby.step(&self.app, consumer, &mut self.restore_batch, records_max.saturating_sub(taken), pace) {
                 Ok(records) => taken += records,
                 Err(error) if error.kind() == ErrorKind::Corrupted => {
                     tracing::warn!("the standby of task {task} is opened again: {}", error.report());
-                    close_stores(task, standby.end(Some(consumer)).map_err(Failure::Fatal)?);
+                    close_stores(
+                        task,
+                        standby.end(&self.app, StandbyEnd::Migrated, Some(consumer)).map_err(Failure::Fatal)?,
+                    );
                     self.standbys.keep(&self.app, task, None);
                     continue;
                 }
@@ -289,7 +318,7 @@ impl StreamThread {
         let Some(consumer) = self.restore_consumer.as_deref_mut() else {
             return Err(Error::new(ErrorKind::Internal, "a standby was opened without a restore consumer"));
         };
-        let standby = Standby::begin(&self.app, task, found, consumer, now.wall_ms)?;
+        let standby = Standby::begin(&self.app, self.index, task, found, consumer, now.wall_ms)?;
         tracing::info!(task = %task, behind = sum(&standby.lags()), "standby");
         Ok(standby)
     }

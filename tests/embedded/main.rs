@@ -21,6 +21,7 @@ mod lifecycle;
 mod metadata;
 mod patterns;
 mod recorder;
+mod restoring;
 mod sharing;
 mod sight;
 mod standbys;
