@@ -51,6 +51,7 @@ mod membership;
 mod metrics;
 mod operators;
 mod partition;
+mod query;
 mod record;
 mod runtime;
 mod serdes;
@@ -77,6 +78,7 @@ pub use operators::{
     AsyncOrder, EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext,
     ValueTransformerWithKey,
 };
+pub use query::{Position, QueryIter, QueryableStore, QueryableStoreType, QueryableStoreTypes};
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,

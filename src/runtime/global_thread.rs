@@ -184,7 +184,9 @@ impl GlobalThread {
                     self.app.restored(&RestoreEvent::Batch { store, partition, records, position, progress });
                 }
             }
-            task.process(Now::read().wall_ms)?;
+            if task.process(Now::read().wall_ms)? > 0 {
+                self.app.lags.local.committed(task.id(), task.positions());
+            }
         }
         Ok(taken)
     }
@@ -207,6 +209,8 @@ impl GlobalThread {
         let mut globals = GlobalStores::default();
         for task in &mut self.tasks {
             globals.add(task.stores()?);
+            self.app.lags.local.global(task.id(), task.stores()?);
+            self.app.lags.local.committed(task.id(), task.positions());
         }
         self.app.set_globals(Some(globals));
         Ok(())
@@ -215,6 +219,7 @@ impl GlobalThread {
     fn close(self) -> Result<()> {
         // The last handles of readers: the databases are free with the stores.
         self.app.set_globals(None);
+        self.tasks.iter().for_each(|task| self.app.lags.local.closed(task.id()));
         if self.orders.current() == Order::Crash {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::membership::classic::task_assignor::LocalState;
+use crate::query::{LocalTasks, Role};
 use crate::topology::TaskId;
 
 /// How far a store is behind its changelog: see [`KafkaStreams::lags`](crate::KafkaStreams::lags).
@@ -29,7 +30,11 @@ impl StoreLag {
 
 /// Written by the stream threads, each about its own tasks, seldom more than once a turn.
 #[derive(Debug, Default)]
-pub(super) struct Lags(Mutex<BTreeMap<TaskId, Standing>>);
+pub(super) struct Lags {
+    tasks: Mutex<BTreeMap<TaskId, Standing>>,
+    /// Their stores, for those who ask.
+    pub(super) local: Arc<LocalTasks>,
+}
 
 #[derive(Debug)]
 enum Standing {
@@ -43,14 +48,17 @@ enum Standing {
 
 impl Lags {
     pub(super) fn standby(&self, task: TaskId, stores: Vec<StoreLag>) {
+        self.local.becomes(task, Role::Standby(Some(sum(&stores))));
         self.tasks().insert(task, Standing::Standby(stores));
     }
 
     pub(super) fn unknown(&self, task: TaskId) {
+        self.local.becomes(task, Role::Standby(None));
         self.tasks().insert(task, Standing::Unknown);
     }
 
     pub(super) fn restoring(&self, task: TaskId, stores: Vec<StoreLag>) {
+        self.local.becomes(task, Role::Restoring(Some(sum(&stores))));
         self.tasks().insert(task, Standing::Restoring(stores));
     }
 
@@ -59,6 +67,7 @@ impl Lags {
     }
 
     pub(super) fn closed(&self, task: TaskId) {
+        self.local.closed(task);
         self.tasks().remove(&task);
     }
 
@@ -93,7 +102,7 @@ impl Lags {
 
     fn tasks(&self) -> MutexGuard<'_, BTreeMap<TaskId, Standing>> {
         // Every change is one insertion: a panic leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -27,6 +27,7 @@ mod lags;
 mod metadata;
 mod partition_counts;
 mod positions;
+mod queries;
 mod rebalance;
 mod restore;
 mod restore_event;

@@ -116,7 +116,8 @@ impl StreamThread {
 
     /// The stores of a task: those that are open, or as they are on disk.
     pub(super) fn open_stores(&self, task: TaskId, open: Option<TaskStores>, now: Now) -> Result<(TaskStores, Found)> {
-        if let Some(stores) = open {
+        if let Some(mut stores) = open {
+            self.app.lags.local.opened(task, &mut stores);
             return Ok((stores, Found::Open));
         }
         let specs = self.app.stores_of(task);
@@ -124,6 +125,7 @@ impl StreamThread {
         if let Some(globals) = self.app.globals() {
             globals.attach(&mut stores);
         }
+        self.app.lags.local.opened(task, &mut stores);
         Ok((stores, Found::OnDisk))
     }
 
@@ -195,6 +197,7 @@ impl StreamThread {
         let task = Task::new(spec, stores, committed, now.wall_ms)?;
         let positions: Vec<_> = task.committed_positions().map(|(input, offset)| (input.clone(), offset)).collect();
         self.consumer.assign(&positions)?;
+        self.app.lags.local.runs(id, task.committed_positions());
         let span = tracing::info_span!("task", task = %id);
         let at = self.tasks.partition_point(|running| running.task.id() < id);
         self.tasks.insert(at, RunningTask { task, inputs, changelogs, written, dropped: 0, metrics, span });

@@ -100,6 +100,13 @@ impl Standbys {
     }
 }
 
+impl Standbys {
+    /// Their stores, as far as they are open.
+    pub(super) fn stores(&mut self) -> impl Iterator<Item = &mut TaskStores> {
+        self.open.iter_mut().map(|standby| &mut standby.stores)
+    }
+}
+
 impl Standby {
     /// # Errors
     /// `Unavailable` when the cluster does not say where the changelogs end.

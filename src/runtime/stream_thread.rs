@@ -265,6 +265,7 @@ impl StreamThread {
         worked |= self.process()?;
         self.punctuate()?;
         self.commit_if_due()?;
+        self.share_rows().map_err(Failure::Fatal)?;
         self.read_levels();
         Ok(worked)
     }
@@ -375,6 +376,7 @@ impl StreamThread {
             self.last_commit = Now::read();
             self.metrics.commit_total.increment(1);
             self.tell_sizes().map_err(Failure::Fatal)?;
+            self.tell_positions();
             self.metrics.commit_latency.record(self.last_commit.since(started).as_secs_f64() * 1000.0);
         }
         Ok(())

@@ -16,7 +16,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(super) enum Engine {
     Memory(MemoryEngine),
-    /// Rows of a global store, read by other threads as well.
+    /// Read by other threads as well.
     Shared(Arc<RwLock<MemoryEngine>>),
     Custom(CustomEngine),
     #[cfg(feature = "rocksdb")]
@@ -111,9 +111,11 @@ impl Engine {
                 memory.offset = at.next_offset.or(memory.offset);
                 Ok(())
             }
-            // Is read anew at every start, so it keeps no offset.
             Engine::Shared(memory) => {
-                write(memory, |memory| memory.apply(rows));
+                write(memory, |memory| {
+                    memory.apply(rows);
+                    memory.offset = at.next_offset.or(memory.offset);
+                });
                 Ok(())
             }
             Engine::Custom(custom) => custom.apply(rows, at.next_offset),

@@ -32,7 +32,7 @@ pub(crate) struct GlobalStores {
 
 /// Rows that several threads read.
 #[derive(Debug)]
-enum SharedRows {
+pub(super) enum SharedRows {
     Memory(Arc<RwLock<MemoryEngine>>),
     #[cfg(feature = "rocksdb")]
     RocksDb(Box<disk::Family>),
@@ -42,9 +42,9 @@ enum SharedRows {
 #[derive(Debug)]
 pub(super) struct Changes {
     /// How often something was applied.
-    count: AtomicU64,
+    pub(super) count: AtomicU64,
     /// The largest time (ms) that was put to a store whose rows expire.
-    stream_time: AtomicI64,
+    pub(super) stream_time: AtomicI64,
 }
 
 /// Whether others have a part in the rows of a store.
@@ -137,7 +137,7 @@ impl TaskStores {
 
 impl Engine {
     /// The same rows for readers; none: they are nobody else's.
-    fn shared(&self) -> Option<SharedRows> {
+    pub(super) fn shared(&self) -> Option<SharedRows> {
         match self {
             Engine::Memory(_) | Engine::Custom(_) => None,
             Engine::Shared(memory) => Some(SharedRows::Memory(Arc::clone(memory))),
@@ -149,7 +149,7 @@ impl Engine {
 
 impl SharedRows {
     /// Another handle to them.
-    fn engine(&self) -> Engine {
+    pub(super) fn engine(&self) -> Engine {
         match self {
             SharedRows::Memory(memory) => Engine::Shared(Arc::clone(memory)),
             #[cfg(feature = "rocksdb")]

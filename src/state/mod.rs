@@ -40,6 +40,7 @@ mod meta;
 mod model_tests;
 mod one_store;
 mod open;
+mod readers;
 mod restore;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod restore_plan;
@@ -47,6 +48,7 @@ mod retention;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
 mod row_format;
+mod row_values;
 mod session_store;
 #[cfg(feature = "testing")]
 mod shown_rows;
@@ -79,8 +81,10 @@ pub(crate) use join_side::{Side, decode_join_key, encode_join_key};
 pub(crate) use list_store::ByteLists;
 pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
+pub(crate) use readers::{NotRead, TaskReaders};
 pub(crate) use restore::{Pace, Reach};
 pub(crate) use restore_plan::LogState;
+pub(crate) use row_values::{timestamped_values, values};
 pub use session_store::SessionStore;
 pub(crate) use spec::StoreKind;
 pub(crate) use spec::VersionedKind;

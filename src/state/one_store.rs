@@ -193,7 +193,7 @@ impl Store {
     /// Reads the names of the rows that are there, bucket by bucket, as far as they may be kept.
     fn begin_to_know(&mut self) -> Result<()> {
         let Store { cache, buffer, engine, retention, known, sharing, .. } = self;
-        let (Some(known), Some(retention), Sharing::None) = (known, retention, sharing) else { return Ok(()) };
+        let (Some(known), Some(retention), false) = (known, retention, sharing.is_read_only()) else { return Ok(()) };
         known.begin(retention.newest());
         let first_visible = retention.first_visible();
         while let Some((from, to)) = known.begin_earlier(first_visible.max(0)) {
@@ -310,7 +310,9 @@ impl Store {
 
     /// The same for rows of the changelog, which have come as far as an offset.
     pub(super) fn write_as(&mut self, next_offset: i64, now_ms: i64, form: Form) -> Result<()> {
-        self.write(At { next_offset: Some(next_offset), now_ms, ..At::default() }, form)
+        self.write(At { next_offset: Some(next_offset), now_ms, ..At::default() }, form)?;
+        self.tell_readers(true);
+        Ok(())
     }
 
     fn write(&mut self, at: At<'_>, form: Form) -> Result<()> {

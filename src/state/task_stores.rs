@@ -11,6 +11,7 @@ use super::expiry::key_of;
 use super::known_rows::Names;
 use super::merge::Rows;
 use super::one_store::Store;
+use super::readers::Gatekeeper;
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
 use super::row_format::LoggedRow;
@@ -45,6 +46,8 @@ pub struct TaskStores {
 /// What the stores hold of the process: given back when they are dropped.
 #[derive(Debug, Default)]
 pub(super) struct Backing {
+    // IMPORTANT: the first field: nobody reads a database any more when it is closed.
+    pub(super) readers: Option<Gatekeeper>,
     pub(super) memory: Option<Registration>,
     #[cfg(feature = "rocksdb")]
     pub(super) database: Option<Arc<disk::Database>>,
@@ -399,10 +402,12 @@ impl TaskStores {
         self.share_read_cache();
         let now_ms = self.now_ms();
         let offsets = offsets.iter().copied().chain(std::iter::repeat(None));
-        self.stores
-            .iter_mut()
-            .zip(offsets)
-            .try_for_each(|(store, next_offset)| store.apply(At { next_offset, now_ms, ..At::default() }))
+        self.stores.iter_mut().zip(offsets).try_for_each(|(store, next_offset)| {
+            let has_changed = store.buffer.dirty_len() > 0;
+            store.apply(At { next_offset, now_ms, ..At::default() })?;
+            store.tell_readers(has_changed);
+            Ok(())
+        })
     }
 
     /// The transaction was aborted: the stores are at the last commit again.

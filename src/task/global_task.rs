@@ -8,7 +8,7 @@ use super::task::{Task, TaskSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{RecordBatch, TopicPartition};
 use crate::state::TaskStores;
-use crate::topology::{TaskEnvironment, Topology};
+use crate::topology::{TaskEnvironment, TaskId, Topology};
 
 /// A task without a partition of its own: it reads all partitions of its topic, and what it has processed is applied at
 /// once, because nothing commits it. It writes to its store and nowhere else.
@@ -43,6 +43,15 @@ impl GlobalTask {
         let idle = MaxTaskIdle::Never;
         let spec = TaskSpec { topology, nodes, environment, topics, inputs: inputs.clone(), idle };
         Ok(GlobalTask { task: Task::new(spec, stores, committed, now)?, inputs, positions })
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        self.task.id()
+    }
+
+    /// The inputs with the next offset of each.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
+        self.inputs.iter().zip(self.positions.iter().copied())
     }
 
     pub(crate) fn inputs(&self) -> &[TopicPartition] {

@@ -227,6 +227,11 @@ impl Topology {
         specs
     }
 
+    /// A store, a global one too.
+    pub(crate) fn store(&self, name: &str) -> Option<&Arc<StoreSpec>> {
+        self.parts.stores.get(name)
+    }
+
     /// Whether a sub-topology writes a global store: it has no tasks, and runs once in each instance.
     pub(crate) fn is_global(&self, sub_topology: usize) -> bool {
         let nodes = self.sub_topology(sub_topology);

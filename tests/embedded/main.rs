@@ -20,6 +20,7 @@ mod joins;
 mod lifecycle;
 mod metadata;
 mod patterns;
+mod queries;
 mod recorder;
 mod restoring;
 mod sharing;

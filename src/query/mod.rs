@@ -1,0 +1,22 @@
+//! Interactive queries: the state of an application, asked for by other threads than those that process.
+//!
+//! ```text
+//!   stream threads ── open, role, position, close ──> LocalTasks <── QueryableStore ── user
+//!         │                                               │
+//!         └── TaskStores ── apply ── engine ── gate ── TaskReaders
+//! ```
+//!
+//! A query sees what has been committed, and so nothing that an abort takes back. It never waits for a stream thread and no
+//! stream thread for it, but to close a task: then for reads that are under way, of some hundred rows at most.
+
+mod iter;
+mod position;
+mod store;
+mod store_type;
+mod tasks;
+
+pub use iter::QueryIter;
+pub use position::Position;
+pub use store::QueryableStore;
+pub use store_type::{QueryableStoreType, QueryableStoreTypes};
+pub(crate) use tasks::{LocalTasks, Role};

@@ -1,0 +1,401 @@
+//! A store of this instance in the hands of a user.
+
+use std::fmt;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::iter::{Cursor, PAGE, QueryIter};
+use super::position::Position;
+use super::store_type::QueryableStoreType;
+use super::tasks::{LocalTask, LocalTasks, Role};
+use crate::error::{Error, ErrorKind, Result};
+use crate::serdes::Serde;
+use crate::state::{
+    KeyValueStore, NotRead, RecordContext, SessionStore, StoreContext, StoreKind, TaskStores, VersionedKeyValueStore,
+    VersionedRecord, WindowStore,
+};
+use crate::window::Windowed;
+
+/// How long a query waits for the owner of rows in memory to share them. It does so in its next turn.
+const SHARE_WAIT: Duration = Duration::from_secs(5);
+const SHARE_STEP: Duration = Duration::from_millis(100);
+
+/// The committed rows of a store on this instance: those of all its partitions here, or of one.
+///
+/// Asked for with [`KafkaStreams::store`](crate::KafkaStreams::store); cheap to clone, and good for the life of the client,
+/// whichever tasks come and go.
+///
+/// Only tasks that run are asked. While a task of the store is being restored here, an answer may be in it: then queries
+/// that do not find a row elsewhere fail with [`Unavailable`](ErrorKind::Unavailable), to be asked again later. Rows of
+/// partitions that other instances own are not found.
+pub struct QueryableStore<S> {
+    tasks: Arc<LocalTasks>,
+    name: Arc<str>,
+    store_type: QueryableStoreType<S>,
+    partition: Option<i32>,
+    stale: Option<u64>,
+    bound: Position,
+    patience: Duration,
+}
+
+/// Stores while they are read.
+pub(super) struct Reading<'a> {
+    stores: &'a mut TaskStores,
+    context: RecordContext,
+}
+
+impl StoreContext for Reading<'_> {
+    fn stores(&mut self) -> (&mut TaskStores, &RecordContext) {
+        (self.stores, &self.context)
+    }
+}
+
+impl<S: 'static> QueryableStore<S> {
+    pub(crate) fn new(tasks: Arc<LocalTasks>, name: Arc<str>, store_type: QueryableStoreType<S>) -> QueryableStore<S> {
+        let (bound, patience) = (Position::new(), Duration::ZERO);
+        QueryableStore { tasks, name, store_type, partition: None, stale: None, bound, patience }
+    }
+
+    /// Refuses a store of another kind.
+    pub(crate) fn checked(self, kind: StoreKind) -> Result<QueryableStore<S>> {
+        match self.store_type.open(0, kind) {
+            Some(_) => Ok(self),
+            None => Err(of_another_kind(&self.name, self.store_type.name())),
+        }
+    }
+
+    /// The store's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks one partition only.
+    #[must_use]
+    pub fn with_partition(&self, partition: i32) -> QueryableStore<S> {
+        QueryableStore { partition: Some(partition), ..self.clone() }
+    }
+
+    /// Asks copies, too, that are at most so many records behind: those of standbys, and stores that are being restored
+    /// (`enableStaleStores` in Java; `u64::MAX` takes all). Rows may be missing or old.
+    #[must_use]
+    pub fn enable_stale_stores(&self, records_behind_max: u64) -> QueryableStore<S> {
+        QueryableStore { stale: Some(records_behind_max), ..self.clone() }
+    }
+
+    /// Answers only from a state that has what is at this position; waits for it so long. Of the bound, what is about the
+    /// number of a partition counts there. The offset of a record that was written to a topic the store's task reads is
+    /// such a position: what is read then has it in.
+    #[must_use]
+    pub fn with_position_bound(&self, bound: &Position, patience: Duration) -> QueryableStore<S> {
+        QueryableStore { bound: bound.clone(), patience, ..self.clone() }
+    }
+
+    /// How far the state is that queries are answered from: what was read before this call is at most as far.
+    ///
+    /// # Errors
+    /// `Unavailable`: no partition of the store is here now.
+    pub fn position(&self) -> Result<Position> {
+        Ok(self.partitions()?.0.iter().fold(Position::new(), |position, task| position.merge(&task.position)))
+    }
+
+    /// Tries one task after the other; the first row counts.
+    fn find<T>(&self, get: impl Fn(&mut S, &mut Reading<'_>) -> Result<Option<T>>) -> Result<Option<T>> {
+        let (tasks, is_whole) = self.partitions()?;
+        for task in &tasks {
+            let mut facade = self.facade(task)?;
+            if let Some(row) = self.read(task, |reading| get(&mut facade, reading))? {
+                return Ok(Some(row));
+            }
+        }
+        if is_whole { Ok(None) } else { Err(self.not_ready()) }
+    }
+
+    /// Rows of all tasks.
+    fn rows<T: 'static, C: Cursor<T> + 'static>(&self, begin: impl Fn(&S) -> Result<C>) -> Result<QueryIter<T>> {
+        let (tasks, is_whole) = self.partitions()?;
+        if !is_whole {
+            return Err(self.not_ready());
+        }
+        let begin = |task: LocalTask| Ok((Box::new(begin(&self.facade(&task)?)?) as Box<dyn Cursor<T>>, task));
+        let cursors = tasks.into_iter().map(begin).collect::<Result<Vec<_>>>()?;
+        let store = self.clone();
+        let read = move |task: &LocalTask, cursor: &mut dyn Cursor<T>| {
+            store.read(task, |reading| {
+                let mut page = Vec::new();
+                while page.len() < PAGE
+                    && let Some(row) = cursor.next(reading)?
+                {
+                    page.push(row);
+                }
+                Ok(page)
+            })
+        };
+        Ok(QueryIter::new(cursors, Box::new(read)))
+    }
+
+    /// The tasks that may be asked, and whether no other one may have rows of this instance.
+    fn partitions(&self) -> Result<(Vec<LocalTask>, bool)> {
+        let mut tasks = self.tasks.with_store(&self.name);
+        tasks.retain(|task| self.partition.is_none_or(|partition| partition == task.id.partition));
+        let is_near = |role: Role| role.lag().is_some_and(|lag| self.stale.is_some_and(|max| lag <= max));
+        let waits = tasks.iter().any(|task| matches!(task.role, Role::Restoring(_)) && !is_near(task.role));
+        tasks.retain(|task| task.role.is_current() || is_near(task.role));
+        if tasks.is_empty() {
+            return Err(if waits { self.not_ready() } else { self.not_here() });
+        }
+        for task in &tasks {
+            let bound = match task.role {
+                Role::Global => self.bound.clone(),
+                Role::Active | Role::Restoring(_) | Role::Standby(_) => self.bound.of_partition(task.id.partition),
+            };
+            if !task.position.covers(&bound) && !self.tasks.wait_for(task.id, &bound, self.patience) {
+                return Err(self.not_up_to_bound(task));
+            }
+        }
+        Ok((tasks, !waits))
+    }
+
+    fn facade(&self, task: &LocalTask) -> Result<S> {
+        let (index, kind) = task.place(&self.name).ok_or_else(|| self.not_here())?;
+        self.store_type.open(index, kind).ok_or_else(|| of_another_kind(&self.name, self.store_type.name()))
+    }
+
+    fn read<T>(&self, task: &LocalTask, mut with: impl FnMut(&mut Reading<'_>) -> Result<T>) -> Result<T> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let read = task
+                .readers
+                .read(&self.name, |stores| with(&mut Reading { stores, context: RecordContext::default() }));
+            match read {
+                Ok(read) => return Ok(read),
+                Err(NotRead::Failed(error)) => return Err(error),
+                Err(NotRead::Closed) => return Err(self.not_here()),
+                Err(NotRead::Owned) => return Err(self.owned()),
+                Err(NotRead::NotShared) if waited < SHARE_WAIT => {
+                    self.tasks.wait(SHARE_STEP);
+                    waited += SHARE_STEP;
+                }
+                Err(NotRead::NotShared) => return Err(self.not_ready()),
+            }
+        }
+    }
+
+    #[cold]
+    fn not_here(&self) -> Error {
+        let partition = self.partition.map(|partition| format!("partition {partition} of ")).unwrap_or_default();
+        let context = format!("{partition}store {} is not on this instance now", self.name);
+        Error::new(ErrorKind::Unavailable, context + ": ask the one that owns it, or again after the rebalance")
+    }
+
+    #[cold]
+    fn not_ready(&self) -> Error {
+        let context = format!("a task of store {} is not ready on this instance", self.name);
+        Error::new(ErrorKind::Unavailable, context + ": ask again when it is, or enable stale stores")
+    }
+
+    #[cold]
+    fn not_up_to_bound(&self, task: &LocalTask) -> Error {
+        let context = format!("task {} of store {} is not up to the position that was asked for", task.id, self.name);
+        Error::new(ErrorKind::Unavailable, context + ": ask again")
+    }
+
+    #[cold]
+    fn owned(&self) -> Error {
+        Error::invalid(format!(
+            "store {} is in an engine of its own, which only its task can read: leave with_engine out to query it",
+            self.name
+        ))
+    }
+}
+
+#[cold]
+pub(super) fn of_another_kind(store: &str, asked: &str) -> Error {
+    Error::invalid(format!("store {store} cannot be asked as {asked}: it is of another kind"))
+}
+
+impl<K: 'static, V: 'static> QueryableStore<KeyValueStore<K, V>> {
+    /// The row of a key, if it is here.
+    ///
+    /// # Errors
+    /// `Unavailable`: the store is not here, or not ready: ask again. A key or row that the serde refuses.
+    pub fn get(&self, key: &K) -> Result<Option<V>> {
+        self.find(|store, reading| store.get(reading, key))
+    }
+
+    /// The rows from one key to another, in the byte order of their keys within a partition.
+    ///
+    /// # Errors
+    /// As [`get`](QueryableStore::get).
+    pub fn range(&self, keys: impl RangeBounds<K>) -> Result<QueryIter<(K, V)>> {
+        self.rows(|store| store.range((keys.start_bound(), keys.end_bound())))
+    }
+
+    /// The same, last key first.
+    ///
+    /// # Errors
+    /// As [`get`](QueryableStore::get).
+    pub fn reverse_range(&self, keys: impl RangeBounds<K>) -> Result<QueryIter<(K, V)>> {
+        self.rows(|store| store.reverse_range((keys.start_bound(), keys.end_bound())))
+    }
+
+    /// Every row, in the byte order of the keys within a partition.
+    ///
+    /// # Errors
+    /// As [`get`](QueryableStore::get).
+    pub fn all(&self) -> Result<QueryIter<(K, V)>> {
+        self.rows(|store| Ok(store.all()))
+    }
+
+    /// Every row, last key first.
+    ///
+    /// # Errors
+    /// As [`get`](QueryableStore::get).
+    pub fn reverse_all(&self) -> Result<QueryIter<(K, V)>> {
+        self.rows(|store| Ok(store.reverse_all()))
+    }
+
+    /// The rows whose key bytes begin with what a serde makes of the prefix.
+    ///
+    /// # Errors
+    /// As [`get`](QueryableStore::get).
+    pub fn prefix_scan<P: 'static>(&self, prefix: &P, serde: &impl Serde<Item = P>) -> Result<QueryIter<(K, V)>> {
+        self.rows(|store| store.prefix_scan(prefix, serde))
+    }
+
+    /// About how many rows there are on this instance.
+    ///
+    /// # Errors
+    /// As [`get`](QueryableStore::get).
+    pub fn approximate_num_entries(&self) -> Result<u64> {
+        let (tasks, _) = self.partitions()?;
+        tasks.iter().try_fold(0, |sum, task| {
+            let facade = self.facade(task)?;
+            Ok(sum + self.read(task, |reading| Ok(facade.approximate_num_entries(reading)))?)
+        })
+    }
+}
+
+/// Times are in milliseconds since the epoch; both ends of a span are included.
+impl<K: 'static, V: 'static> QueryableStore<WindowStore<K, V>> {
+    /// The row of a key and the window that begins at `start`.
+    ///
+    /// # Errors
+    /// `Unavailable`: the store is not here, or not ready: ask again. A key or row that the serde refuses.
+    pub fn fetch(&self, key: &K, start: i64) -> Result<Option<V>> {
+        self.find(|store, reading| store.fetch(reading, key, start))
+    }
+
+    /// The rows of a key whose windows begin from `from` to `to`, earliest first: start and value.
+    ///
+    /// # Errors
+    /// As [`fetch`](QueryableStore::fetch).
+    pub fn fetch_range(&self, key: &K, from: i64, to: i64) -> Result<QueryIter<(i64, V)>> {
+        self.rows(|store| store.fetch_range(key, from, to))
+    }
+
+    /// The same, latest first.
+    ///
+    /// # Errors
+    /// As [`fetch`](QueryableStore::fetch).
+    pub fn backward_fetch(&self, key: &K, from: i64, to: i64) -> Result<QueryIter<(i64, V)>> {
+        self.rows(|store| store.backward_fetch(key, from, to))
+    }
+
+    /// The rows of all keys in a range whose windows begin from `from` to `to`, partition by partition.
+    ///
+    /// # Errors
+    /// As [`fetch`](QueryableStore::fetch).
+    pub fn fetch_keys(&self, keys: impl RangeBounds<K>, from: i64, to: i64) -> Result<QueryIter<(Windowed<K>, V)>> {
+        self.rows(|store| store.fetch_keys((keys.start_bound(), keys.end_bound()), from, to))
+    }
+
+    /// The rows of all keys whose windows begin from `from` to `to`, partition by partition.
+    ///
+    /// # Errors
+    /// As [`fetch`](QueryableStore::fetch).
+    pub fn fetch_all(&self, from: i64, to: i64) -> Result<QueryIter<(Windowed<K>, V)>> {
+        self.rows(|store| Ok(store.fetch_all(from, to)))
+    }
+
+    /// Every row that has not expired, partition by partition.
+    ///
+    /// # Errors
+    /// As [`fetch`](QueryableStore::fetch).
+    pub fn all(&self) -> Result<QueryIter<(Windowed<K>, V)>> {
+        self.rows(|store| Ok(store.all()))
+    }
+}
+
+/// Times are in milliseconds since the epoch; both ends of a span are included.
+impl<K: 'static, A: 'static> QueryableStore<SessionStore<K, A>> {
+    /// The aggregate of the session of a key with exactly this start and end.
+    ///
+    /// # Errors
+    /// `Unavailable`: the store is not here, or not ready: ask again. A key or row that the serde refuses.
+    pub fn fetch_session(&self, key: &K, start: i64, end: i64) -> Result<Option<A>> {
+        self.find(|store, reading| store.fetch_session(reading, key, start, end))
+    }
+
+    /// All sessions of a key, by their ends.
+    ///
+    /// # Errors
+    /// As [`fetch_session`](QueryableStore::fetch_session).
+    pub fn fetch(&self, key: &K) -> Result<QueryIter<(Windowed<K>, A)>> {
+        self.rows(|store| store.fetch(key))
+    }
+
+    /// The sessions of a key that end at `earliest_end` or later and begin at `latest_start` or earlier, by their ends.
+    ///
+    /// # Errors
+    /// As [`fetch_session`](QueryableStore::fetch_session).
+    pub fn find_sessions(&self, key: &K, earliest_end: i64, latest_start: i64) -> Result<QueryIter<(Windowed<K>, A)>> {
+        self.rows(|store| store.find_sessions(key, earliest_end, latest_start))
+    }
+
+    /// Every session that has not expired, partition by partition.
+    ///
+    /// # Errors
+    /// As [`fetch_session`](QueryableStore::fetch_session).
+    pub fn all(&self) -> Result<QueryIter<(Windowed<K>, A)>> {
+        self.rows(|store| Ok(store.all()))
+    }
+}
+
+impl<K: 'static, V: 'static> QueryableStore<VersionedKeyValueStore<K, V>> {
+    /// The newest version of a key.
+    ///
+    /// # Errors
+    /// `Unavailable`: the store is not here, or not ready: ask again. A key or row that the serde refuses.
+    pub fn get(&self, key: &K) -> Result<Option<VersionedRecord<V>>> {
+        self.find(|store, reading| store.get(reading, key))
+    }
+
+    /// The version of a key that is valid at a time (ms), as far as the history goes.
+    ///
+    /// # Errors
+    /// As [`get`](QueryableStore::get).
+    pub fn get_as_of(&self, key: &K, as_of: i64) -> Result<Option<VersionedRecord<V>>> {
+        self.find(|store, reading| store.get_as_of(reading, key, as_of))
+    }
+}
+
+impl<S> Clone for QueryableStore<S> {
+    fn clone(&self) -> Self {
+        QueryableStore {
+            tasks: Arc::clone(&self.tasks),
+            name: Arc::clone(&self.name),
+            store_type: self.store_type.clone(),
+            partition: self.partition,
+            stale: self.stale,
+            bound: self.bound.clone(),
+            patience: self.patience,
+        }
+    }
+}
+
+impl<S> fmt::Debug for QueryableStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryableStore").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,144 @@
+//! The tasks of this instance whose stores can be asked.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::position::Position;
+use crate::record::TopicPartition;
+use crate::state::{StoreKind, TaskReaders, TaskStores};
+use crate::topology::TaskId;
+
+/// Written by the threads that own the tasks, each about its own; read by queries.
+#[derive(Debug, Default)]
+pub(crate) struct LocalTasks {
+    tasks: Mutex<BTreeMap<TaskId, LocalTask>>,
+    /// Something was committed, opened, shared or closed.
+    changed: Condvar,
+}
+
+/// A task as a query finds it.
+#[derive(Debug, Clone)]
+pub(super) struct LocalTask {
+    pub(super) id: TaskId,
+    pub(super) readers: Arc<TaskReaders>,
+    pub(super) role: Role,
+    /// Where its state is in its inputs; of a copy nobody knows.
+    pub(super) position: Position,
+    stores: Arc<[(Arc<str>, StoreKind)]>,
+}
+
+impl LocalTask {
+    /// The place and the kind of a store.
+    pub(super) fn place(&self, store: &str) -> Option<(usize, StoreKind)> {
+        let index = self.stores.iter().position(|(name, _)| **name == *store)?;
+        self.stores.get(index).map(|(_, kind)| (index, *kind))
+    }
+}
+
+/// What a task's stores are good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The task runs here: its stores are as its last commit has left them.
+    Active,
+    /// It will run here when its stores have been read; so many records are to come, if that is known.
+    Restoring(Option<u64>),
+    /// It runs elsewhere, and its stores follow; so many records are to come, if that is known.
+    Standby(Option<u64>),
+    /// Every instance has these stores whole.
+    Global,
+}
+
+impl Role {
+    pub(super) fn is_current(self) -> bool {
+        matches!(self, Role::Active | Role::Global)
+    }
+
+    /// How many records it is behind, as far as that is known.
+    pub(super) fn lag(self) -> Option<u64> {
+        match self {
+            Role::Active | Role::Global => Some(0),
+            Role::Restoring(lag) | Role::Standby(lag) => lag,
+        }
+    }
+}
+
+impl LocalTasks {
+    /// The stores of a task are open, and may lack something.
+    pub(crate) fn opened(&self, id: TaskId, stores: &mut TaskStores) {
+        self.insert(id, Role::Restoring(None), stores);
+    }
+
+    /// A global store is as its topic.
+    pub(crate) fn global(&self, id: TaskId, stores: &mut TaskStores) {
+        self.insert(id, Role::Global, stores);
+    }
+
+    fn insert(&self, id: TaskId, role: Role, stores: &mut TaskStores) {
+        let names = stores.specs().map(|spec| (Arc::clone(&spec.name), spec.kind)).collect();
+        let task = LocalTask { id, readers: stores.readers(), role, position: Position::new(), stores: names };
+        self.tasks().insert(id, task);
+        self.changed.notify_all();
+    }
+
+    /// The role of a task has changed, or what it still lacks.
+    pub(crate) fn becomes(&self, id: TaskId, role: Role) {
+        if let Some(task) = self.tasks().get_mut(&id) {
+            task.role = role;
+        }
+    }
+
+    /// A task has begun to run, and goes on from these offsets.
+    pub(crate) fn runs<'a>(&self, id: TaskId, inputs: impl Iterator<Item = (&'a TopicPartition, i64)>) {
+        self.becomes(id, Role::Active);
+        self.committed(id, inputs);
+    }
+
+    /// A task has committed, and its stores have what was: the next offset of each input.
+    pub(crate) fn committed<'a>(&self, id: TaskId, inputs: impl Iterator<Item = (&'a TopicPartition, i64)>) {
+        if let Some(task) = self.tasks().get_mut(&id) {
+            for (input, next) in inputs.filter(|(_, next)| *next > 0) {
+                task.position.add(input.clone(), next - 1);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// The stores of a task are about to be closed.
+    pub(crate) fn closed(&self, id: TaskId) {
+        self.tasks().remove(&id);
+        self.changed.notify_all();
+    }
+
+    /// Rows in memory can be read now.
+    pub(crate) fn shared(&self) {
+        self.changed.notify_all();
+    }
+
+    /// The tasks that have a store.
+    pub(super) fn with_store(&self, store: &str) -> Vec<LocalTask> {
+        let tasks = self.tasks();
+        tasks.values().filter(|task| task.place(store).is_some()).cloned().collect()
+    }
+
+    /// Waits until the state of a task is at a position; whether it is. A task that is closed never will be.
+    pub(super) fn wait_for(&self, id: TaskId, position: &Position, timeout: Duration) -> bool {
+        let is_behind = |tasks: &mut BTreeMap<TaskId, LocalTask>| {
+            tasks.get(&id).is_some_and(|task| !task.position.covers(position))
+        };
+        let waited = self.changed.wait_timeout_while(self.tasks(), timeout, is_behind);
+        let (tasks, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        tasks.get(&id).is_some_and(|task| task.position.covers(position))
+    }
+
+    /// Waits until something changes.
+    pub(super) fn wait(&self, timeout: Duration) {
+        let waited = self.changed.wait_timeout(self.tasks(), timeout);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<TaskId, LocalTask>> {
+        // Every change is one insertion or field: a panic leaves nothing half done.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,82 @@
+//! Queries: where they begin, and what a stream thread does for them.
+
+use std::sync::Arc;
+
+use super::kafka_streams::KafkaStreams;
+use super::state::State;
+use super::stream_thread::StreamThread;
+use crate::error::{Error, ErrorKind, Result};
+use crate::query::{QueryableStore, QueryableStoreType};
+
+impl KafkaStreams {
+    /// A store of this instance, to be asked by any thread: Java's `store`. What is committed is read, by default of tasks
+    /// that run here: so it is as old as [`commit_interval`](crate::Config::commit_interval), 100 ms exactly once and 30 s at
+    /// least once unless it is set.
+    ///
+    /// # Errors
+    /// `Invalid`: the topology has no store of this name, or it is of another kind. `Closed`: the client is not started.
+    ///
+    /// # Examples
+    /// ```
+    /// use kstreams::{Config, Consumed, EmbeddedCluster, Grouped, I64, KafkaStreams, Materialized, Position};
+    /// use kstreams::{QueryableStoreTypes, State, StreamsBuilder, Utf8};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> kstreams::Result<()> {
+    /// let builder = StreamsBuilder::new();
+    /// let words = builder.stream("words", Consumed::with(Utf8, Utf8));
+    /// words.group_by_key(Grouped::with(Utf8, Utf8)).count(Materialized::named("counts"));
+    ///
+    /// let cluster = EmbeddedCluster::new();
+    /// cluster.create_topic("words", 1)?;
+    /// let (partition, offset) = cluster.produce("words", Some(b"stream"), Some(b""), None)?;
+    /// let config = Config::new("counts", "embedded://").cluster(&cluster).exactly_once();
+    /// let streams = KafkaStreams::new(builder.build()?, config)?;
+    /// streams.start()?;
+    /// # while streams.state() != State::Running { std::thread::yield_now(); }
+    /// let counts = streams.store("counts", QueryableStoreTypes::key_value(Utf8, I64))?;
+    /// let written = Position::at("words", partition, offset);
+    /// let counts = counts.with_position_bound(&written, Duration::from_secs(30));
+    /// assert_eq!(counts.get(&"stream".to_owned())?, Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn store<S: 'static>(&self, name: &str, store_type: QueryableStoreType<S>) -> Result<QueryableStore<S>> {
+        let spec = self.topology().store(name).ok_or_else(|| {
+            Error::invalid(format!("there is no store {name}: name it where it is made, with Materialized::named"))
+        })?;
+        if self.state() == State::Created {
+            let context = format!("store {name} cannot be asked before the client is started");
+            return Err(Error::new(ErrorKind::Closed, context));
+        }
+        let local = Arc::clone(&self.board.lags.local);
+        QueryableStore::new(local, Arc::clone(&spec.name), store_type).checked(spec.kind)
+    }
+}
+
+impl StreamThread {
+    /// Rows in memory that somebody has asked for can be read by others from now on.
+    pub(super) fn share_rows(&mut self) -> Result<()> {
+        let mut is_shared = false;
+        for running in &mut self.tasks {
+            is_shared |= running.task.stores()?.share_if_wanted();
+        }
+        for restoration in &mut self.restoring {
+            is_shared |= restoration.stores.share_if_wanted();
+        }
+        for stores in self.standbys.stores() {
+            is_shared |= stores.share_if_wanted();
+        }
+        if is_shared {
+            self.app.lags.local.shared();
+        }
+        Ok(())
+    }
+
+    /// What is committed now, and can be read.
+    pub(super) fn tell_positions(&self) {
+        for running in &self.tasks {
+            self.app.lags.local.committed(running.task.id(), running.task.committed_positions());
+        }
+    }
+}
