@@ -300,9 +300,9 @@ fn join<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static>(
     move |name| {
         let node = NodeSpec::processor::<K, V, _>(name, move |init| {
             let unmatched = unmatched.as_ref().map(|store| init.store(store)).transpose()?;
-            let shared: Rc<JoinClock> = init.shared(&clock)?;
             let other = init.store(&rows)?;
-            shared.resume(last_time(init.task, other.index(), 0));
+            let guess = last_time(init.task, other.index(), 0);
+            let clock = unmatched.as_ref().map(|_| JoinClock::open(init, &clock, guess)).transpose()?;
             Ok(StreamJoin {
                 name: init.node_name(),
                 side,
@@ -314,7 +314,7 @@ fn join<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static>(
                 other,
                 unmatched: unmatched.as_ref().map(OuterJoinStore::new),
                 emit_interval_ms: millis(init.task.environment.outer_join_emit_interval),
-                clock: shared,
+                clock: clock.unwrap_or_default(),
                 joiner: Arc::clone(&joiner),
                 key_bytes: Vec::new(),
             })
@@ -335,8 +335,8 @@ fn self_join<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static>(
     let store = Arc::clone(&rows.spec.name);
     let node = NodeSpec::processor::<K, V, _>(name, move |init| {
         let rows = init.store(&rows)?;
-        let mut time = ObservedTime::new();
-        time.observe(last_time(init.task, rows.index(), 0));
+        let guess = last_time(init.task, rows.index(), 0);
+        let time = ObservedTime::resume_or(init, guess);
         Ok(SelfJoin {
             name: init.node_name(),
             key: Arc::clone(&key),

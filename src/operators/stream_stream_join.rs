@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::record::{Headers, Record};
 use crate::serdes::{DynSerde, encode};
 use crate::state::{Side, WindowStore};
-use crate::topology::{Processor, ProcessorContext};
+use crate::topology::{Processor, ProcessorContext, ProcessorInit};
 
 /// Joins this side's value with the other's, one of which may be missing; none joins nothing.
 ///
@@ -49,35 +49,34 @@ impl<K: 'static, V: 'static> Processor<K, V> for JoinWindow<K, V> {
     }
 }
 
-/// What the two sides of a join have in common, in one task. What is to be given up first is forgotten with the task, as in
-/// Java.
-#[derive(Debug)]
+/// What the two sides of a left or outer join have in common, in one task; an inner join has no use for it.
+///
+/// All but the wall clock's part is committed with the offsets, exactly once. At least once, what is to be given up first is
+/// forgotten with the task, as in Java.
+#[derive(Debug, Default)]
 pub(crate) struct JoinClock {
     /// The largest timestamp of both sides.
-    stream_time: Cell<i64>,
+    stream_time: Rc<Cell<i64>>,
     /// Not before a record of this time can be given up; a guess that may be too late, as Java's is.
-    min_time: Cell<i64>,
-    /// The clock of the machine has to show at least this for another look.
-    next_emit_ms: Cell<i64>,
-    /// Whether it is known what an earlier life of the task has left in the store.
-    has_looked: Cell<bool>,
-}
-
-impl Default for JoinClock {
-    fn default() -> JoinClock {
-        JoinClock {
-            stream_time: Cell::new(-1),
-            min_time: Cell::new(i64::MAX),
-            next_emit_ms: Cell::new(0),
-            has_looked: Cell::new(false),
-        }
-    }
+    min_time: Rc<Cell<i64>>,
+    /// Not 0: it is known what an earlier life of the task has left in the store.
+    has_looked: Rc<Cell<i64>>,
+    /// The clock of the machine has to show at least this for another look. Not remembered: it is another machine's clock
+    /// after a restart, and a look too many only comes earlier.
+    next_emit_ms: Rc<Cell<i64>>,
 }
 
 impl JoinClock {
-    /// Goes on from the time of what one of the sides has kept.
-    pub(crate) fn resume(&self, time: i64) {
-        self.stream_time.set(self.stream_time.get().max(time));
+    /// The one of a name. It goes on as it was at the last commit, or else from the time of what one of the sides has kept.
+    pub(crate) fn open(init: &mut ProcessorInit<'_>, name: &Arc<str>, guess: i64) -> Result<JoinClock> {
+        let next_emit_ms = init.shared(name)?;
+        let times = &mut init.task.times;
+        Ok(JoinClock {
+            stream_time: times.named(&format!("{name}/stream-time"), guess),
+            min_time: times.named(&format!("{name}/min-time"), i64::MAX),
+            has_looked: times.named(&format!("{name}/has-looked"), 0),
+            next_emit_ms,
+        })
     }
 }
 
@@ -116,7 +115,7 @@ pub(crate) struct StreamJoin<K, V, VO, VR> {
     /// There in left and outer joins, on both sides.
     pub unmatched: Option<OuterJoinStore>,
     pub emit_interval_ms: i64,
-    pub clock: Rc<JoinClock>,
+    pub clock: JoinClock,
     pub joiner: StreamJoiner<K, V, VO, VR>,
     /// Scratch.
     pub key_bytes: Vec<u8>,
@@ -205,19 +204,19 @@ impl<K: Clone + 'static, V: 'static, VO: 'static, VR: 'static> StreamJoin<K, V, 
     /// that has moved the time.
     fn give_up(&self, headers: &Headers, ctx: &mut ProcessorContext<'_, K, VR>) -> Result<()> {
         let Some(unmatched) = &self.unmatched else { return Ok(()) };
-        let JoinClock { stream_time, min_time, next_emit_ms, has_looked } = &*self.clock;
+        let JoinClock { stream_time, min_time, has_looked, next_emit_ms } = &self.clock;
         let Bounds { after_ms, grace_ms, .. } = self.bounds;
         let (earliest, now) = (min_time.get(), ctx.task.wall_clock_ms);
         // Wraps around while nothing is kept: the interval begins all the same, as in Java.
         let is_too_early = earliest.wrapping_add(after_ms).wrapping_add(grace_ms) >= stream_time.get();
-        let is_unknown = earliest == i64::MAX && !has_looked.get();
+        let is_unknown = earliest == i64::MAX && has_looked.get() == 0;
         if (is_too_early && !is_unknown) || now < next_emit_ms.get() {
             return Ok(());
         }
         if !is_too_early {
             next_emit_ms.set(now.saturating_add(self.emit_interval_ms));
         }
-        has_looked.set(true);
+        has_looked.set(1);
         if earliest == i64::MAX && !is_unknown {
             return Ok(()); // the store is empty
         }

@@ -64,7 +64,8 @@ impl<K, V> Clone for SuppressSpec<K, V> {
 /// A buffer in memory, backed by a changelog in Java's format. Rows are written at the commit, so what comes and goes
 /// between two commits costs a deletion at most.
 ///
-/// Its time is the highest timestamp that it has seen, and is only looked at when a record comes.
+/// Its time is the highest timestamp that it has seen, and is only looked at when a record comes. Where a restart does not
+/// know it, changes may wait until there is a later one.
 pub(crate) struct Suppress<K, V> {
     spec: SuppressSpec<K, V>,
     index: usize,
@@ -83,7 +84,7 @@ impl<K: 'static, V: 'static> Suppress<K, V> {
         init.task.stores.set_forwards(index);
         let mut logged_headers = Headers::new();
         logged_headers.add("v", VERSION);
-        let (spec, time, key_bytes) = (spec.clone(), ObservedTime::new(), Vec::new());
+        let (spec, time, key_bytes) = (spec.clone(), ObservedTime::resume_or(init, -1), Vec::new());
         Ok(Suppress { spec, index, buffer, time, logged_headers, key_bytes })
     }
 

@@ -147,6 +147,12 @@ impl Store {
         windows.or(self.history.as_ref().map(History::observed)).unwrap_or(-1)
     }
 
+    /// Goes on from the time of an earlier life.
+    pub(super) fn resume_time(&mut self, time: i64) {
+        self.retention.iter_mut().for_each(|retention| retention.resume(time));
+        self.history.iter_mut().for_each(|history| history.resume(time));
+    }
+
     /// Rows were applied: says so to those that read them, if anything has changed for them.
     pub(super) fn tell_readers(&self, has_rows: bool) {
         let stream_time = self.stream_time();

@@ -140,6 +140,12 @@ impl Retention {
         self.observed
     }
 
+    /// Rows of this time were put before the last commit, and have left nothing.
+    pub(super) fn resume(&mut self, time: i64) {
+        self.committed = self.committed.max(time);
+        self.observed = self.observed.max(time);
+    }
+
     pub(super) fn abort(&mut self) {
         self.observed = self.committed;
         self.cached = NEVER;
@@ -178,6 +184,12 @@ impl History {
     /// The largest time of a version that was put, where another thread puts.
     pub(super) fn follow(&mut self, observed: i64) {
         self.observed = observed;
+    }
+
+    /// Versions of this time were put before the last commit, and have left nothing.
+    pub(super) fn resume(&mut self, time: i64) {
+        self.committed = self.committed.max(time);
+        self.observed = self.observed.max(time);
     }
 
     /// All versions are forgotten.

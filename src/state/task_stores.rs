@@ -294,6 +294,17 @@ impl TaskStores {
         retention.map(|retention| retention.observed()).filter(|time| *time >= 0)
     }
 
+    /// The largest time (ms) that was put into each store whose rows expire by it.
+    pub(crate) fn times(&self) -> impl Iterator<Item = (&Arc<StoreSpec>, i64)> {
+        let own = self.stores.iter().filter(|store| !store.sharing.is_read_only());
+        own.map(|store| (&store.spec, store.stream_time())).filter(|(_, time)| *time >= 0)
+    }
+
+    /// Tells a store the time (ms) that it had at the last commit: what was put may have left nothing to tell it by.
+    pub(crate) fn resume_time(&mut self, index: usize, time: i64) {
+        self.stores.get_mut(index).into_iter().for_each(|store| store.resume_time(time));
+    }
+
     /// Whether a row of one time (ms) would be dropped from a windowed store once a row of another time is put.
     pub(crate) fn would_expire(&self, index: usize, time: i64, put: i64) -> bool {
         let retention = self.stores.get(index).and_then(|store| store.retention.as_ref());

@@ -16,9 +16,10 @@ mod partition_group;
 mod pipeline;
 #[expect(clippy::module_inception, reason = "the module is named for the one thing in it")]
 mod task;
+mod times_entry;
 
 pub(crate) use commit_point::CommitPoint;
 pub(crate) use global_task::GlobalTask;
 pub(crate) use partition_group::MaxTaskIdle;
 pub(crate) use pipeline::try_makers;
-pub(crate) use task::{Task, TaskSpec};
+pub(crate) use task::{OperatorTimes, Task, TaskSpec};

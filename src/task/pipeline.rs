@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, Position};
 use crate::state::{GlobalStores, RecordContext, TaskStores};
 use crate::topology::{
-    Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, SourceRecord, TaskContext,
-    TaskEnvironment, TopicPattern, Topology,
+    CommittedTimes, Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, SourceRecord,
+    TaskContext, TaskEnvironment, TopicPattern, Topology,
 };
 
 /// Sources, nodes and what they share. Stays on its thread; its stores do not have to.
@@ -43,6 +43,8 @@ pub(crate) struct Blueprint<'a> {
     pub stream_time: Option<i64>,
     /// What operators have committed with the offsets.
     pub processor_metadata: &'a ProcessorMetadata,
+    /// The times of operators at the last commit.
+    pub times: &'a CommittedTimes,
     pub wall_clock_ms: i64,
 }
 
@@ -58,6 +60,7 @@ impl Pipeline {
         (task.stream_time, task.wall_clock_ms) = (stream_time, wall_clock_ms);
         task.stores.set_time(stream_time);
         task.processor_metadata.clone_from(blueprint.processor_metadata);
+        task.resume_times(blueprint.times);
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         let mut source_of: HashMap<&Arc<str>, usize> = HashMap::new();
         let mut patterns: Vec<(TopicPattern, usize)> = Vec::new();
@@ -316,9 +319,10 @@ pub(crate) fn try_makers(topology: &Topology, environment: &TaskEnvironment) -> 
         let mut stores = TaskStores::in_memory(&topology.stores(&nodes), 0);
         globals.attach(&mut stores);
         let (nodes, topics) = (&*nodes, &*topics);
-        let processor_metadata = &ProcessorMetadata::new();
+        let (processor_metadata, times) = (&ProcessorMetadata::new(), &CommittedTimes::new());
+        let (stream_time, wall_clock_ms) = (None, 0);
         let blueprint =
-            Blueprint { topology, nodes, topics, environment, stream_time: None, processor_metadata, wall_clock_ms: 0 };
+            Blueprint { topology, nodes, topics, environment, stream_time, processor_metadata, times, wall_clock_ms };
         let made = catch_unwind(AssertUnwindSafe(|| Pipeline::make(&blueprint, stores).map(|_| ())));
         made.unwrap_or_else(|_| {
             let context = format!("a maker of sub-topology {sub_topology} panicked: return its error instead");

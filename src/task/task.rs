@@ -1,14 +1,19 @@
 //! The task itself: inputs, pipeline, and what a commit needs of them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::commit_point::CommitPoint;
 use super::partition_group::{MaxTaskIdle, PartitionGroup};
 use super::pipeline::{Blueprint, Pipeline};
+use super::times_entry;
+use crate::config::Guarantee;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{OffsetAndMetadata, RecordBatch, TopicPartition};
 use crate::state::TaskStores;
-use crate::topology::{NodeId, Output, ProcessorMetadata, TaskEnvironment, TaskId, Topology};
+use crate::topology::{
+    CommittedTimes, NodeId, Output, ProcessorMetadata, TaskContext, TaskEnvironment, TaskId, Topology,
+};
 
 /// What a task is made from; stays the same through every re-make of its pipeline.
 #[derive(Clone)]
@@ -22,6 +27,26 @@ pub(crate) struct TaskSpec {
     /// Full names.
     pub inputs: Vec<TopicPartition>,
     pub idle: MaxTaskIdle,
+    pub times: OperatorTimes,
+}
+
+/// How operators know after a restart what their time was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OperatorTimes {
+    /// It is committed with the offsets of all inputs.
+    Committed,
+    /// They derive it from their stores and the task's time. What is committed is what Java commits.
+    Guessed,
+}
+
+impl From<Guarantee> for OperatorTimes {
+    /// At least once, stores may be ahead of the offsets, and a time would promise what nothing else keeps.
+    fn from(guarantee: Guarantee) -> OperatorTimes {
+        match guarantee {
+            Guarantee::ExactlyOnce => OperatorTimes::Committed,
+            Guarantee::AtLeastOnce => OperatorTimes::Guessed,
+        }
+    }
 }
 
 pub(crate) struct Task {
@@ -36,6 +61,10 @@ pub(crate) struct Task {
     commit_needed: bool,
     /// What operators have committed with the offsets.
     processor_metadata: ProcessorMetadata,
+    /// The times of operators at the last commit; nothing is known of those that are not there.
+    times: CommittedTimes,
+    /// There was no room for them in the metadata, and it has been said.
+    times_left_out: Cell<bool>,
 }
 
 impl Task {
@@ -46,13 +75,29 @@ impl Task {
     pub(crate) fn new(spec: TaskSpec, stores: TaskStores, committed: Vec<CommitPoint>, now: i64) -> Result<Task> {
         let mut processor_metadata = ProcessorMetadata::new();
         for (store, time) in committed.iter().flat_map(|point| &point.processor_metadata) {
+            if times_entry::is_entry(store) {
+                continue;
+            }
             let known = processor_metadata.entry(Arc::clone(store)).or_insert(*time);
             *known = (*known).max(*time);
         }
-        let pipeline = Some(make(&spec, stores, &committed, &processor_metadata, now)?);
+        let found = || times_entry::find(&spec.inputs, &committed);
+        let times = Some(spec.times).filter(|times| *times == OperatorTimes::Committed).and_then(|_| found());
         let group = group(&spec, &committed);
         let consumed = vec![false; spec.inputs.len()];
-        Ok(Task { spec, group, pipeline, committed, consumed, commit_needed: false, processor_metadata })
+        let mut task = Task {
+            spec,
+            group,
+            pipeline: None,
+            committed,
+            consumed,
+            commit_needed: false,
+            processor_metadata,
+            times: times.unwrap_or_default(),
+            times_left_out: Cell::new(false),
+        };
+        task.pipeline = Some(task.make(stores, now)?);
+        Ok(task)
     }
 
     pub(crate) fn id(&self) -> TaskId {
@@ -225,7 +270,8 @@ impl Task {
         &self,
         position: impl Fn(&TopicPartition) -> Option<i64>,
     ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
-        self.commit_points(&position).map(|(input, point)| (self.input(input), point.encode())).collect()
+        let points = self.commit_points(&position).into_iter();
+        points.map(|(input, point)| (self.input(input), point.encode())).collect()
     }
 
     /// The transaction has committed with [`offsets`](Task::offsets): stores and positions follow. `changelogs` holds the
@@ -238,8 +284,7 @@ impl Task {
         changelogs: &[Option<i64>],
         position: impl Fn(&TopicPartition) -> Option<i64>,
     ) -> Result<()> {
-        let points: Vec<_> = self.commit_points(&position).collect();
-        for (input, point) in points {
+        for (input, point) in self.commit_points(&position) {
             if let Some(committed) = self.committed.get_mut(input) {
                 *committed = point;
             }
@@ -251,6 +296,7 @@ impl Task {
         if std::mem::take(&mut context.processor_metadata_changed) {
             self.processor_metadata.clone_from(&context.processor_metadata);
         }
+        self.times = context.times();
         context.stores.apply(changelogs)
     }
 
@@ -265,7 +311,7 @@ impl Task {
         self.group = group(&self.spec, &self.committed);
         self.consumed.fill(false);
         self.commit_needed = false;
-        self.pipeline = Some(make(&self.spec, stores, &self.committed, &self.processor_metadata, now)?);
+        self.pipeline = Some(self.make(stores, now)?);
         Ok(())
     }
 
@@ -296,21 +342,38 @@ impl Task {
     }
 
     /// Those of inputs of which something was taken; of all, when operators have something to keep with the offsets.
-    fn commit_points(
-        &self,
-        position: &impl Fn(&TopicPartition) -> Option<i64>,
-    ) -> impl Iterator<Item = (usize, CommitPoint)> {
+    fn commit_points(&self, position: &impl Fn(&TopicPartition) -> Option<i64>) -> Vec<(usize, CommitPoint)> {
         let context = self.pipeline.as_ref().map(Pipeline::task);
-        let all = context.is_some_and(|context| context.processor_metadata_changed);
+        let has_times = self.commit_needed && self.spec.times == OperatorTimes::Committed;
+        let times = context.filter(|_| has_times).map(TaskContext::times).unwrap_or_default();
+        let all = !times.is_empty() || context.is_some_and(|context| context.processor_metadata_changed);
         let metadata = context.map(|context| &context.processor_metadata);
         let consumed = self.consumed.iter().enumerate().filter(move |(_, consumed)| all || **consumed);
-        consumed.filter_map(move |(input, _)| {
+        let points = consumed.filter_map(|(input, _)| {
             let position = || position(self.spec.inputs.get(input)?);
             let committed = || self.committed.get(input).filter(|_| all).map(|point| point.offset);
             let offset = self.group.head_offset(input).or_else(position).or_else(committed)?;
             let processor_metadata = metadata.cloned().unwrap_or_default();
             Some((input, CommitPoint { offset, partition_time: self.group.partition_time(input), processor_metadata }))
-        })
+        });
+        let mut points: Vec<_> = points.collect();
+        if !times.is_empty()
+            && !times_entry::add(&times, &self.spec.inputs, &mut points)
+            && !self.times_left_out.replace(true)
+        {
+            let (task, times) = (self.id(), times.len());
+            tracing::warn!(%task, times, "the times of operators do not fit into the commit metadata: a restart guesses them");
+        }
+        points
+    }
+
+    fn make(&self, stores: TaskStores, wall_clock_ms: i64) -> Result<Pipeline> {
+        let stream_time = self.committed.iter().map(|point| point.partition_time).max().filter(|time| *time >= 0);
+        let TaskSpec { topology, nodes, environment, topics, .. } = &self.spec;
+        let (processor_metadata, times) = (&self.processor_metadata, &self.times);
+        let blueprint =
+            Blueprint { topology, nodes, topics, environment, stream_time, processor_metadata, times, wall_clock_ms };
+        Pipeline::make(&blueprint, stores)
     }
 
     #[expect(clippy::indexing_slicing, reason = "only called with places that `consumed` has, one for each input")]
@@ -322,19 +385,6 @@ impl Task {
 fn group(spec: &TaskSpec, committed: &[CommitPoint]) -> PartitionGroup {
     let times = committed.iter().map(|point| point.partition_time);
     PartitionGroup::new(spec.inputs.iter().map(|input| input.partition).zip(times), spec.idle)
-}
-
-fn make(
-    spec: &TaskSpec,
-    stores: TaskStores,
-    committed: &[CommitPoint],
-    processor_metadata: &ProcessorMetadata,
-    wall_clock_ms: i64,
-) -> Result<Pipeline> {
-    let stream_time = committed.iter().map(|point| point.partition_time).max().filter(|time| *time >= 0);
-    let TaskSpec { topology, nodes, environment, topics, .. } = spec;
-    let blueprint = Blueprint { topology, nodes, topics, environment, stream_time, processor_metadata, wall_clock_ms };
-    Pipeline::make(&blueprint, stores)
 }
 
 #[cold]

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::record::{Headers, RecordBatch, TopicPartition};
 use crate::runtime::CallsInTurn;
 use crate::state::{GlobalStores, TaskStores};
-use crate::task::{CommitPoint, MaxTaskIdle, Task, TaskSpec};
+use crate::task::{CommitPoint, MaxTaskIdle, OperatorTimes, Task, TaskSpec};
 use crate::topology::{Handlers, TaskEnvironment, TaskId, Topology};
 
 /// A task of one sub-topology with its stores in memory, and global ones that are empty. What it writes is thrown away.
@@ -41,7 +41,8 @@ impl SingleTask {
         let inputs: Vec<_> = topics.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect();
         let committed = inputs.iter().map(|_| CommitPoint::starting_at(0)).collect();
         let topology = topology.clone();
-        let spec = TaskSpec { topology, nodes, environment, topics, inputs, idle: MaxTaskIdle::Never };
+        let (idle, times) = (MaxTaskIdle::Never, OperatorTimes::Guessed);
+        let spec = TaskSpec { topology, nodes, environment, topics, inputs, idle, times };
         Ok(SingleTask { task: Task::new(spec, stores, committed, 0)?, offset: 0 })
     }
 

@@ -2,13 +2,15 @@ use std::time::Duration;
 
 use super::TopologyTestDriver;
 use crate::config::Config;
+use crate::dsl::{Grouped, Materialized, StreamsBuilder};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Record;
+use crate::record::{Headers, Record};
 use crate::serdes::{I64, Utf8};
 use crate::state::{KeyValueStore, Stores};
 use crate::topology::{
     Consumed, Processor, ProcessorContext, Produced, Punctuation, PunctuationType, Topology, TopologyBuilder,
 };
+use crate::window::TimeWindows;
 
 /// Counts per key; forwards the counts each ten milliseconds of the clock, and every time the count is even.
 struct Count(KeyValueStore<String, i64>);
@@ -156,4 +158,32 @@ fn generated_names_are_refused_where_the_application_would() {
     let config = Config::new("app", "embedded://").require_names(true);
     let error = TopologyTestDriver::with_config(&builder.build().unwrap(), &config).unwrap_err();
     assert!(error.to_string().contains("KSTREAM-REDUCE-STATE-STORE-0000000002"), "{error}");
+}
+
+/// The window at 90 is open until 105 for the operator, which does not see the record at 107. The one at 300 was given up.
+#[test]
+fn after_an_abort_operators_have_the_times_of_the_last_commit() {
+    let builder = StreamsBuilder::new();
+    builder
+        .stream("in", Consumed::with(Utf8, Utf8))
+        .filter(|_, value| value != "0")
+        .group_by_key(Grouped::with(Utf8, Utf8))
+        .windowed_by(TimeWindows::of_size_and_grace(Duration::from_millis(10), Duration::from_millis(5)))
+        .count(Materialized::named("counts"));
+    let topology = builder.build().unwrap();
+    for guarantee in [Config::exactly_once, Config::at_least_once] {
+        let config = guarantee(Config::new("app", "embedded://").cache_bytes(0));
+        let mut driver = TopologyTestDriver::with_config(&topology, &config).unwrap();
+        let input = driver.create_input_topic("in", Utf8, Utf8);
+        input.pipe_at(&mut driver, "k", "1", 100).unwrap();
+        input.pipe_at(&mut driver, "k", "0", 107).unwrap();
+        driver.enqueue("in", Some(b"k"), Some(b"1"), 300, Headers::new()).unwrap();
+        driver.process_without_commit().unwrap();
+        driver.task.rewind(0).unwrap();
+        input.pipe_at(&mut driver, "k", "1", 95).unwrap();
+        assert_eq!(driver.dropped_records(), 0);
+        let mut counts = driver.timestamped_window_store("counts", Utf8, I64).unwrap();
+        let row = counts.fetch(&mut driver, &"k".to_owned(), 90).unwrap();
+        assert_eq!(row.map(|row| row.value), Some(1));
+    }
 }

@@ -10,6 +10,7 @@ use super::calls::{CallLevels, CallRunner};
 use super::handlers::{ErrorContext, HandlerResponse, Handlers, dead_letter_headers};
 use super::output::Output;
 use super::schedules::{Punctuation, PunctuationType, Schedules};
+use super::times::{CommittedTimes, RememberedTimes, time_hash};
 use super::{NodeId, TaskId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, RecordMetadata};
@@ -68,6 +69,8 @@ pub struct TaskContext {
     /// What operators have committed with the offsets of every input, by store (Java's processor metadata).
     pub(crate) processor_metadata: ProcessorMetadata,
     pub(crate) processor_metadata_changed: bool,
+    /// What operators remember of time.
+    pub(crate) times: RememberedTimes,
 }
 
 /// A record as it was read.
@@ -97,6 +100,7 @@ impl TaskContext {
         TaskContext {
             processor_metadata: ProcessorMetadata::new(),
             processor_metadata_changed: false,
+            times: RememberedTimes::default(),
             stores,
             output: Output::default(),
             schedules: Schedules::default(),
@@ -169,6 +173,23 @@ impl TaskContext {
     pub(crate) fn set_processor_metadata(&mut self, store: &Arc<str>, time: i64) {
         self.processor_metadata.insert(Arc::clone(store), time);
         self.processor_metadata_changed = true;
+    }
+
+    /// Takes up what was remembered at the last commit, before any operator is made.
+    pub(crate) fn resume_times(&mut self, committed: &CommittedTimes) {
+        self.times = RememberedTimes::new(committed);
+        let times = self.stores.specs().map(|spec| committed.get(&store_time(&spec.name)).copied());
+        for (store, time) in times.collect::<Vec<_>>().into_iter().enumerate() {
+            if let Some(time) = time {
+                self.stores.resume_time(store, time);
+            }
+        }
+    }
+
+    /// What is to be remembered: the times of operators and of stores whose rows expire.
+    pub(crate) fn times(&self) -> CommittedTimes {
+        let stores = self.stores.times().map(|(spec, time)| (store_time(&spec.name), time));
+        self.times.iter().chain(stores).collect()
     }
 
     pub(crate) fn schedule(&mut self, node: NodeId, kind: PunctuationType, interval_ms: i64) -> Punctuation {
@@ -285,6 +306,11 @@ impl TaskContext {
         let topic = self.record_metadata().map(|at| at.topic);
         ErrorContext { task: self.environment.task, node, topic, record: None }
     }
+}
+
+/// What the time of a store is remembered by. A node may have the same name.
+fn store_time(store: &str) -> u32 {
+    time_hash(&format!("store/{store}"))
 }
 
 impl StoreContext for TaskContext {

@@ -33,6 +33,7 @@ mod shape;
 mod sink;
 mod source;
 mod sub_topology;
+mod times;
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +52,7 @@ pub use shape::{CreatedTopic, SubTopology};
 
 pub(crate) use calls::{Call, CallRunner, RunningCall};
 pub(crate) use context::{PartitionCounts, ProcessorMetadata, SourceRecord, TaskEnvironment};
-pub(crate) use fingerprint::TopologyFingerprint;
+pub(crate) use fingerprint::{TopologyFingerprint, fnv1a};
 pub(crate) use handlers::{Handlers, dead_letter_headers};
 pub(crate) use interceptor::Interceptor;
 pub(crate) use internal_topics::{RepartitionTopic, changelog_topic, changelog_topic_config, repartition_topic_config};
@@ -63,6 +64,7 @@ pub(crate) use output::Output;
 pub(crate) use pattern::TopicPattern;
 pub(crate) use processor::millis;
 pub(crate) use self_joins::StreamJoinNodes;
+pub(crate) use times::CommittedTimes;
 
 use crate::error::{Error, Result};
 use crate::record::Record;

@@ -1,7 +1,7 @@
 //! The one trait behind every node between a source and a sink, the library's own and the user's.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -232,6 +232,11 @@ impl ProcessorInit<'_> {
     /// What this node and others of its pipeline have in common under a name.
     pub(crate) fn shared<T: Default + 'static>(&mut self, name: &Arc<str>) -> Result<Rc<T>> {
         self.task.shared(name)
+    }
+
+    /// The time of the operator: as of the last commit, or else a guess.
+    pub(crate) fn remembered_time(&mut self, guess: i64) -> Rc<Cell<i64>> {
+        self.task.times.named(&self.topology.node(self.id).name, guess)
     }
 
     /// The node has calls in flight, and wants to be asked for results.

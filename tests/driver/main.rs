@@ -22,6 +22,7 @@ mod interceptors;
 mod joins;
 mod mistakes;
 mod names;
+mod operator_times;
 mod optimisations;
 mod order_of_emission;
 mod processors;

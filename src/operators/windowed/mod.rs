@@ -3,10 +3,12 @@
 //! An operator's time is the highest timestamp that it has seen: neither the task's time nor any clock. The store below has
 //! a time of its own.
 //!
-//! Differs from Kafka Streams: there the time begins anew with a restart or a rebalance, and records that were late before
-//! are taken, so that results depend on when a process was stopped. Here it goes on: it is not later than the time of the
-//! task, which is committed with the offsets, nor than the windows that the store has rows of. Where the two do not tell it
-//! to the millisecond, as behind a filter, it is taken for later, by less than a window's advance.
+//! Differs from Kafka Streams: there both times begin anew with a restart or a rebalance, and records that were late before
+//! are taken, so that results depend on when a process was stopped. Here they go on. Exactly once they are committed with the
+//! offsets (`task/times_entry.rs`), and a restart changes nothing. At least once, and where Java has run the task meanwhile,
+//! an operator's time is derived: it is not later than the time of the task, which is committed in Java's format, nor than
+//! the windows that the store has rows of. Where the two do not tell it to the millisecond, as behind a filter, it is taken
+//! for later, by less than a window's advance.
 
 pub(crate) mod changes;
 pub(crate) mod closing;
@@ -16,32 +18,38 @@ pub(crate) mod session;
 pub(crate) mod sliding;
 pub(crate) mod time;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use crate::topology::{ProcessorInit, TaskContext};
 use crate::window::Window;
 
-/// The highest timestamp that an operator has seen.
+/// The highest timestamp that an operator has seen; -1: none.
 #[derive(Debug)]
-pub(crate) struct ObservedTime(i64);
+pub(crate) struct ObservedTime(Rc<Cell<i64>>);
 
 impl ObservedTime {
-    pub(crate) fn new() -> ObservedTime {
-        ObservedTime(-1)
+    /// Goes on where the operator was at the last commit. Where that does not tell it, its store's rows are of so much time
+    /// (ms) at most before it; of rows that others write, too, nobody knows whose they are.
+    pub(crate) fn resume(init: &mut ProcessorInit<'_>, store: &str, span_ms: i64) -> ObservedTime {
+        let index = init.task.stores.index(store).filter(|_| !init.is_shared(store));
+        let guess = index.map_or(-1, |index| last_time(init.task, index, span_ms));
+        ObservedTime::resume_or(init, guess)
     }
 
-    /// Goes on where the operator was when its task ended: its store's rows are of so much time (ms) at most before it. Of
-    /// rows that others write, too, nobody knows whose they are.
-    pub(crate) fn resume(init: &ProcessorInit<'_>, store: &str, span_ms: i64) -> ObservedTime {
-        let index = init.task.stores.index(store).filter(|_| !init.is_shared(store));
-        ObservedTime(index.map_or(-1, |index| last_time(init.task, index, span_ms)))
+    /// Goes on where the operator was at the last commit, or else from a guess.
+    pub(crate) fn resume_or(init: &mut ProcessorInit<'_>, guess: i64) -> ObservedTime {
+        ObservedTime(init.remembered_time(guess))
     }
 
     pub(crate) fn observe(&mut self, timestamp: i64) -> i64 {
-        self.0 = self.0.max(timestamp);
-        self.0
+        let time = self.0.get().max(timestamp);
+        self.0.set(time);
+        time
     }
 
     pub(crate) fn get(&self) -> i64 {
-        self.0
+        self.0.get()
     }
 }
 

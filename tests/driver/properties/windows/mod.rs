@@ -283,9 +283,6 @@ impl Setup {
         run: Run,
         model: impl Fn(&Outcome) -> TestCaseResult,
     ) -> TestCaseResult {
-        // The streams of a cogroup share a store: after a restart nobody knows how far each of them was, and no record may
-        // be late.
-        let punctual = if matches!(self.fold, Fold::Cogroup) { Setup { grace: 1_000, ..self } } else { self };
         let property = Property {
             build: &|| self.build(),
             topics: &["in", "other"],
@@ -298,23 +295,29 @@ impl Setup {
                 _ => Output::Rows,
             },
         };
-        model(&property.plain())?;
-        // What is dropped as a null moves the time of the task, and a row that comes and goes behind a cache moves nothing:
-        // after a restart the operator's time is known by the window only.
-        let has_null_rows = matches!((self.windows, self.fold), (Windows::Sliding { .. }, _) | (_, Fold::Reduce));
-        let mut inputs = inputs.to_vec();
-        inputs.retain(|input| input.key.is_some() && !(has_null_rows && input.value.is_none()));
-        let property = Property { inputs: &inputs, build: &|| punctual.build(), ..property };
         let plain = property.plain();
+        model(&plain)?;
         // A store behind a cache is told of a time later, and not at all where a row comes and goes. It matters where rows
-        // are looked for that expire as early as windows close.
+        // are looked for that expire as early as windows close. And it shows what has expired below as long as it holds it,
+        // as in Java: a crash empties it.
         let is_exact = match self.windows {
             Windows::Time { .. } => matches!(self.fold, Fold::Count | Fold::Aggregate),
             Windows::Unlimited { .. } => true,
             Windows::Sliding { .. } | Windows::Session { .. } => false,
         };
         let cache_bytes = if self.keeps_long || is_exact { run.cache_bytes } else { 0 };
-        property.ends_the_same(Run { cache_bytes, ..run }, &plain)
+        property.ends_as_without_a_cache(Run { cache_bytes, ..run }, &plain)?;
+        property.outlives_a_crash(Run { cache_bytes, ..run })?;
+        // At least once, the streams of a cogroup share a store: after a restart nobody knows how far each of them was, and
+        // no record may be late.
+        let punctual = if matches!(self.fold, Fold::Cogroup) { Setup { grace: 1_000, ..self } } else { self };
+        // And what is dropped as a null moves the time of the task, and a row that comes and goes behind a cache moves
+        // nothing: the operator's time is known by the window only.
+        let has_null_rows = matches!((self.windows, self.fold), (Windows::Sliding { .. }, _) | (_, Fold::Reduce));
+        let mut inputs = inputs.to_vec();
+        inputs.retain(|input| input.key.is_some() && !(has_null_rows && input.value.is_none()));
+        let property = Property { inputs: &inputs, build: &|| punctual.build(), ..property };
+        property.outlives_a_crash_at_least_once(run, &property.plain())
     }
 }
 
