@@ -47,10 +47,8 @@ impl Setup {
             let records = of_key.entry(key).or_default();
             records.push((number, input.at));
             let windows = (0..records.len()).step_by(advance).map(|first| (first, &records[first..]));
-            let is_shown = |length: usize| match emit {
-                EmitStrategy::OnWindowClose => length == size,
-                _ => length <= size,
-            };
+            let waits = emit == EmitStrategy::OnWindowClose;
+            let is_shown = |length: usize| length == size || (length < size && !waits);
             let line = |(first, window): (usize, &[(usize, i64)])| {
                 let numbers: Vec<_> = window.iter().map(|(number, _)| number.to_string()).collect();
                 let at = window.iter().map(|(_, at)| *at).max().unwrap();
