@@ -35,6 +35,7 @@
 //! | write an operator of one's own | [`Processor`], [`Stores`] |
 //! | read and write other types | [`Serde`], [`Json`], [`serde_fn`] |
 //! | run it | [`KafkaStreams`], [`Config`] |
+//! | let it begin anew | [`ApplicationReset`] |
 //! | test it without a broker | [`TopologyTestDriver`], [`EmbeddedCluster`] |
 //! | decide about bad records | [`ErrorHandler`], [`ErrorKind`] |
 //!
@@ -53,6 +54,7 @@ mod operators;
 mod partition;
 mod query;
 mod record;
+mod reset;
 mod runtime;
 mod serdes;
 mod state;
@@ -83,6 +85,7 @@ pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,
 };
+pub use reset::{ApplicationReset, ResetOffset, ResetPlan, ResetTo, SparedTopic};
 pub use runtime::{
     CloseOptions, KafkaStreams, KeyMetadata, RestoreEvent, RestoreProgress, StandbyEnd, State, StoreLag,
     StreamsMetadata, TaskMetadata, ThreadMetadata, UncaughtErrorResponse,

@@ -6,6 +6,7 @@
 //!               \ ── Producer   ── records, transactions
 //!   restore ──────── Consumer
 //!   start ────────── Admin      ── topics: partition counts, creation, watermarks, purging
+//!   reset ────────── GroupAdmin ── a group from outside: its members, its offsets while it has none
 //! ```
 //!
 //! Two clusters stand behind it: [`kafka`] (librdkafka) and [`embedded`] (in this process). `tests/broker/client.rs` and
@@ -55,6 +56,14 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// As [`coordinator`](Cluster::coordinator).
     fn group_offsets(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupOffsets>> {
+        Err(Error::invalid(format!("this cluster has no coordinator to speak to for group {group}")))
+    }
+
+    /// A group, looked at and changed by who is no member of it.
+    ///
+    /// # Errors
+    /// As [`coordinator`](Cluster::coordinator).
+    fn group_admin(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupAdmin>> {
         Err(Error::invalid(format!("this cluster has no coordinator to speak to for group {group}")))
     }
 }
@@ -195,13 +204,60 @@ pub(crate) struct DeliveryFailure {
 
 /// Who commits: the broker refuses a commit of a member that has lost its place (KIP-447).
 ///
-/// Never built without a member: a commit that names only the group is fenced by nothing.
+/// Never built without a member but by [`from_outside`](GroupMetadata::from_outside): in a transaction, a commit that names
+/// only the group is fenced by nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GroupMetadata {
     pub group: String,
     pub generation: i32,
     pub member: String,
     pub instance: Option<String>,
+}
+
+impl GroupMetadata {
+    /// Nobody: without a transaction, the broker takes that while the group has no members, and only then.
+    pub(crate) fn from_outside(group: &str) -> GroupMetadata {
+        GroupMetadata { group: group.to_owned(), generation: -1, member: String::new(), instance: None }
+    }
+}
+
+/// What a tool does to a group. Every call blocks up to the request timeout.
+pub(crate) trait GroupAdmin: Send {
+    fn members(&mut self) -> Result<GroupMembers>;
+
+    /// Takes a member out; one that is gone already is no error. A client that still runs joins again.
+    fn remove_member(&mut self, id: &str) -> Result<()>;
+
+    /// Everything that the group has committed, once no transaction may change it any more.
+    ///
+    /// # Errors
+    /// `Unavailable`: nobody answers, or a transaction stays open for longer than the request timeout.
+    fn committed(&mut self) -> Result<Vec<(TopicPartition, OffsetAndMetadata)>>;
+
+    /// Sets positions of the group, all or none of them.
+    ///
+    /// # Errors
+    /// `Fenced`: the group has members, who alone commit.
+    fn set_committed(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()>;
+
+    /// The names of all groups of the cluster, as far as this client may see them.
+    fn groups(&mut self) -> Result<Vec<String>>;
+}
+
+/// Who is in a group, as its coordinator tells somebody outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GroupMembers {
+    Listed(Vec<ListedMember>),
+    /// It has some, and speaks a newer protocol, of this name, in which they are not taken out from outside.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the embedded cluster has none"))]
+    OfProtocol(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedMember {
+    pub id: String,
+    /// Where it runs, in the coordinator's words.
+    pub host: String,
 }
 
 /// Topics and watermarks. Every call blocks up to the request timeout.
@@ -215,7 +271,7 @@ pub(crate) trait Admin: Send {
     /// Creates topics; one that exists already is left alone.
     fn create_topics(&mut self, topics: &[NewTopic]) -> Result<()>;
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the suite; a running application deletes no topic"))]
+    /// Deletes topics; one that does not exist is no error. They may be listed a little longer.
     fn delete_topics(&mut self, names: &[Arc<str>]) -> Result<()>;
 
     /// Log start and high watermark (read uncommitted) of each partition.

@@ -54,7 +54,6 @@ pub use metadata::{KeyMetadata, StreamsMetadata, TaskMetadata, ThreadMetadata};
 #[cfg(feature = "testing")]
 pub(crate) use partition_counts::copartition_of;
 pub use restore_event::{RestoreEvent, RestoreProgress, StandbyEnd};
-#[cfg(feature = "testing")]
 pub(crate) use start::cluster;
 pub use state::State;
 pub use supervisor::UncaughtErrorResponse;

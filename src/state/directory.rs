@@ -43,6 +43,7 @@ impl Drop for Inner {
     }
 }
 
+pub(super) const LOCK: &str = ".lock";
 /// Java's file, so that a Java application that is moved over keeps its identity.
 const PROCESS_METADATA: &str = "kafka-streams-process-metadata";
 const DAMAGED: &str = "damaged";
@@ -62,21 +63,7 @@ impl StateDirectory {
     pub(crate) fn open(state_dir: &Path, application_id: &str) -> Result<StateDirectory> {
         let path = state_dir.join(application_id);
         fs::create_dir_all(&path).map_err(|error| unavailable("create", &path, error))?;
-        let lock_path = path.join(".lock");
-        let options = File::options().create(true).truncate(false).write(true).clone();
-        let lock = options.open(&lock_path).map_err(|error| unavailable("open", &lock_path, error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(error)) => return Err(unavailable("lock", &lock_path, error)),
-            Err(TryLockError::WouldBlock) => {
-                let context = format!(
-                    "could not lock the state directory {}: another process of application {application_id} uses it; stop \
-                     that one, or give each instance a state directory of its own",
-                    path.display()
-                );
-                return Err(Error::new(ErrorKind::Unavailable, context));
-            }
-        }
+        let lock = lock(&path, application_id)?;
         let process_id = process_id(&path)?;
         Ok(StateDirectory(Arc::new(Inner { path, process_id, open: Mutex::default(), lock })))
     }
@@ -204,6 +191,28 @@ fn last_written(path: &Path) -> Option<SystemTime> {
     Some(inside.fold(modified, SystemTime::max))
 }
 
+/// Takes the lock of an application's folder, which must be there; it is free again when the file is unlocked.
+///
+/// # Errors
+/// `Unavailable` when another process holds it, or when it cannot be written.
+pub(super) fn lock(path: &Path, application_id: &str) -> Result<File> {
+    let lock_path = path.join(LOCK);
+    let options = File::options().create(true).truncate(false).write(true).clone();
+    let lock = options.open(&lock_path).map_err(|error| unavailable("open", &lock_path, error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::Error(error)) => Err(unavailable("lock", &lock_path, error)),
+        Err(TryLockError::WouldBlock) => {
+            let context = format!(
+                "could not lock the state directory {}: another process of application {application_id} uses it; stop \
+                 that one, or give each instance a state directory of its own",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::Unavailable, context))
+        }
+    }
+}
+
 fn process_id(directory: &Path) -> Result<Uuid> {
     let path = directory.join(PROCESS_METADATA);
     if let Ok(text) = fs::read(&path) {
@@ -234,7 +243,7 @@ fn write_durably(path: &Path, metadata: &ProcessMetadata) -> io::Result<()> {
 }
 
 #[cold]
-fn unavailable(doing: &str, path: &Path, error: io::Error) -> Error {
+pub(super) fn unavailable(doing: &str, path: &Path, error: io::Error) -> Error {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the list is the standard library's, and long")]
     let remedy = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk",

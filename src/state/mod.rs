@@ -41,6 +41,7 @@ mod model_tests;
 mod one_store;
 mod open;
 mod readers;
+mod removal;
 mod restore;
 #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "asked for by stores on disk only"))]
 mod restore_plan;
@@ -82,6 +83,7 @@ pub(crate) use list_store::ByteLists;
 pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
 pub(crate) use readers::{NotRead, TaskReaders};
+pub(crate) use removal::IdleState;
 pub(crate) use restore::{Pace, Reach};
 pub(crate) use restore_plan::LogState;
 pub(crate) use row_values::{timestamped_values, values};

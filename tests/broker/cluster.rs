@@ -101,6 +101,13 @@ impl TestKafka {
         self.script(&[&["topics", "--bootstrap-server", &bootstrap], arguments].concat())
     }
 
+    /// Runs Kafka's own reset tool for an application.
+    pub(crate) fn reset_tool(&self, application: &str, arguments: &[&str]) -> Result<String, String> {
+        let bootstrap = self.bootstrap();
+        let fixed = ["run", "org.apache.kafka.tools.StreamsResetter", "--bootstrap-server", &bootstrap];
+        self.script(&[&fixed[..], &["--application-id", application], arguments].concat())
+    }
+
     /// Writes `key:value` lines to a topic with Kafka's own console producer.
     pub(crate) fn produce(&self, topic: &str, lines: &[String]) -> Result<(), String> {
         let class = "org.apache.kafka.tools.ConsoleProducer";

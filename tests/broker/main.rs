@@ -15,6 +15,7 @@ mod exactly_once;
 mod faults;
 mod globals;
 mod process;
+mod reset;
 mod sharing;
 mod takeover;
 mod word_count;

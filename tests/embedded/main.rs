@@ -22,6 +22,7 @@ mod metadata;
 mod patterns;
 mod queries;
 mod recorder;
+mod reset;
 mod restoring;
 mod sharing;
 mod sight;

@@ -6,6 +6,7 @@
 
 mod coordinator;
 mod groups;
+mod outside;
 pub(crate) mod party;
 mod reading;
 mod steps;
@@ -14,6 +15,7 @@ mod transactions;
 
 pub(crate) use coordinator::*;
 pub(crate) use groups::*;
+pub(crate) use outside::*;
 pub(crate) use reading::*;
 pub(crate) use topics::*;
 pub(crate) use transactions::*;
@@ -48,6 +50,9 @@ macro_rules! coordinator_tests {
             fencing_ends_what_a_producer_has_left_open,
             committed_offsets_wait_for_a_transaction_that_is_open,
             a_waker_ends_a_wait,
+            positions_are_set_from_outside_while_a_group_is_empty,
+            a_member_is_taken_out_from_outside,
+            positions_seen_from_outside_wait_for_an_open_transaction,
         }
     };
 }

@@ -411,7 +411,6 @@ impl ClassicGroup {
         !(self.members.is_empty() && self.pending.is_empty())
     }
 
-    #[cfg(test)]
     pub(super) fn member_ids(&self) -> impl Iterator<Item = &String> {
         self.members.keys()
     }

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use crate::client::embedded::admin::EmbeddedAdmin;
 use crate::client::embedded::consumer::EmbeddedConsumer;
 use crate::client::embedded::coordinator::{EmbeddedCoordinator, EmbeddedOffsets};
+use crate::client::embedded::group_admin::EmbeddedGroupAdmin;
 use crate::client::embedded::membership::EmbeddedMembership;
 use crate::client::embedded::producer::EmbeddedProducer;
 use crate::client::embedded::state::Shared;
-use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupSpec, Producer, ProducerSpec};
+use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupAdmin, GroupSpec, Producer, ProducerSpec};
 use crate::error::Result;
 use crate::membership::Membership;
 use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
@@ -34,6 +35,7 @@ mod cluster;
 mod codec;
 mod consumer;
 mod coordinator;
+mod group_admin;
 mod groups;
 mod log;
 mod membership;
@@ -107,5 +109,9 @@ impl Cluster for EmbeddedCluster {
 
     fn group_offsets(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupOffsets>> {
         Ok(Box::new(EmbeddedOffsets::new(Arc::clone(&self.shared), group)))
+    }
+
+    fn group_admin(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupAdmin>> {
+        Ok(Box::new(EmbeddedGroupAdmin::new(Arc::clone(&self.shared), group)))
     }
 }

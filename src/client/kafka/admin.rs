@@ -37,6 +37,10 @@ impl KafkaAdmin {
         Ok(KafkaAdmin { client })
     }
 
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
+    }
+
     fn failed(&self, failure: Failure, doing: impl std::fmt::Display) -> Error {
         explain(Some(&self.client), failure).while_doing(doing)
     }

@@ -19,12 +19,13 @@ use self::admin::KafkaAdmin;
 use self::consumer::KafkaConsumer;
 use self::failure::Failure;
 use self::group::KafkaMembership;
+use self::group_admin::KafkaGroupAdmin;
 use self::producer::KafkaProducer;
 use self::settings::{ClientKind, Settings, fix};
 use self::side::{SideCoordinator, SideOffsets, SideSettings};
 use self::sys::Client;
 use self::wake::Waker;
-use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupSpec, Producer, ProducerSpec};
+use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupAdmin, GroupSpec, Producer, ProducerSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::Membership;
 use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
@@ -33,6 +34,7 @@ mod admin;
 mod consumer;
 mod failure;
 mod group;
+mod group_admin;
 mod producer;
 mod settings;
 mod side;
@@ -110,9 +112,7 @@ impl Cluster for KafkaCluster {
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>> {
-        let client_id = format!("{}-admin", self.group);
-        let conf = self.settings.conf(ClientKind::Admin, &client_id)?;
-        Ok(Box::new(KafkaAdmin::new(conf, &client_id, self.settings.bootstrap(), CONNECT_TIMEOUT)?))
+        Ok(Box::new(self.kafka_admin()?))
     }
 
     fn coordinator(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
@@ -122,9 +122,20 @@ impl Cluster for KafkaCluster {
     fn group_offsets(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupOffsets>> {
         Ok(Box::new(SideOffsets::new(self.side(client_id)?, group, client_id)?))
     }
+
+    fn group_admin(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupAdmin>> {
+        let side = SideOffsets::new(self.side(client_id)?, group, client_id)?;
+        Ok(Box::new(KafkaGroupAdmin::new(side, self.kafka_admin()?.client())))
+    }
 }
 
 impl KafkaCluster {
+    fn kafka_admin(&self) -> Result<KafkaAdmin> {
+        let client_id = format!("{}-admin", self.group);
+        let conf = self.settings.conf(ClientKind::Admin, &client_id)?;
+        KafkaAdmin::new(conf, &client_id, self.settings.bootstrap(), CONNECT_TIMEOUT)
+    }
+
     /// What the side connections take over from librdkafka's consumer.
     fn side(&self, client_id: &str) -> Result<SideSettings> {
         let conf = self.settings.conf(ClientKind::Consumer, client_id)?;

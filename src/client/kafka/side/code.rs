@@ -40,6 +40,7 @@ impl Code {
     pub(super) const CONCURRENT_TRANSACTIONS: Code = Code(51);
     pub(super) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Code = Code(53);
     pub(super) const SASL_AUTHENTICATION_FAILED: Code = Code(58);
+    pub(super) const GROUP_ID_NOT_FOUND: Code = Code(69);
     pub(super) const MEMBER_ID_REQUIRED: Code = Code(79);
     pub(super) const GROUP_MAX_SIZE_REACHED: Code = Code(81);
     pub(super) const FENCED_INSTANCE_ID: Code = Code(82);
@@ -151,6 +152,7 @@ impl Code {
             Code::CONCURRENT_TRANSACTIONS => "concurrent transactions",
             Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => "transactional id authorization failed",
             Code::SASL_AUTHENTICATION_FAILED => "sasl authentication failed",
+            Code::GROUP_ID_NOT_FOUND => "group id not found",
             Code::MEMBER_ID_REQUIRED => "member id required",
             Code::GROUP_MAX_SIZE_REACHED => "group max size reached",
             Code::FENCED_INSTANCE_ID => "fenced instance id",

@@ -209,6 +209,10 @@ impl Writer {
         }
     }
 
+    pub(super) fn null_list(&mut self) {
+        self.varint(0);
+    }
+
     pub(super) fn no_tags(&mut self) {
         self.varint(0);
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   SideCoordinator ──┬── Lane: join, sync          each lane one request at a time, on a connection of its own:
 //!                     └── Lane: heartbeat, leave    it finds the coordinator, connects, proves who it is, asks again
-//!   SideOffsets ───────── Lane: offsets, fencing
+//!   SideOffsets ───────── Lane: offsets, fencing, a group from outside
 //!                           └── Link: one socket ── Handshake (ApiVersions, SASL) ── Tls
 //! ```
 //!
@@ -29,6 +29,7 @@ mod handshake;
 mod lane;
 mod link;
 mod offsets;
+mod outside;
 mod requests;
 mod responses;
 mod sasl;

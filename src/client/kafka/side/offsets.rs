@@ -20,12 +20,12 @@ use crate::membership::classic::protocol::GroupOffsets;
 use crate::record::{OffsetAndMetadata, TopicPartition};
 
 /// Between two looks at what a transaction is about to decide: 5 to 10 ms after its end, an abort by fencing 2 to 4 ms.
-const UNDECIDED_PAUSE: Duration = Duration::from_millis(5);
+pub(super) const UNDECIDED_PAUSE: Duration = Duration::from_millis(5);
 const FENCING_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(in crate::client::kafka) struct SideOffsets {
-    group: Arc<str>,
+    pub(super) group: Arc<str>,
     lane: Lane,
     poll: Poll,
     events: Events,
@@ -35,7 +35,7 @@ pub(in crate::client::kafka) struct SideOffsets {
 }
 
 /// What a caller makes of an answer.
-enum Verdict<T> {
+pub(super) enum Verdict<T> {
     Is(T),
     /// The same request, after the pause that fits; why it has to be asked again.
     Again(Code, Option<Duration>),
@@ -69,7 +69,7 @@ impl SideOffsets {
     }
 
     /// Asks until there is an answer that says something, or the time of the whole call is over.
-    fn call<T>(
+    pub(super) fn call<T>(
         &mut self,
         request: Request,
         doing: &str,
@@ -194,7 +194,7 @@ impl GroupOffsets for SideOffsets {
     }
 }
 
-fn judged<T>(code: Code, on: String) -> Verdict<T> {
+pub(super) fn judged<T>(code: Code, on: String) -> Verdict<T> {
     if code.passes() { Verdict::Again(code, None) } else { Verdict::Refused(code, on) }
 }
 

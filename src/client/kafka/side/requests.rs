@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::codec::{Reader, Result, Writer};
+use super::outside::Inquiry;
 use crate::client::GroupMetadata;
 use crate::membership::classic::protocol::{GroupRequest, MemberAssignment, PROTOCOL_NAME, PROTOCOL_TYPE, RequestKind};
 use crate::record::{OffsetAndMetadata, TopicPartition};
@@ -29,6 +30,8 @@ pub(super) enum Api {
     Heartbeat,
     LeaveGroup,
     SyncGroup,
+    DescribeGroups,
+    ListGroups,
     SaslHandshake,
     ApiVersions,
     InitProducerId,
@@ -46,6 +49,8 @@ impl Api {
             Api::Heartbeat => 12,
             Api::LeaveGroup => 13,
             Api::SyncGroup => 14,
+            Api::DescribeGroups => 15,
+            Api::ListGroups => 16,
             Api::SaslHandshake => 17,
             Api::ApiVersions => 18,
             Api::InitProducerId => 22,
@@ -66,6 +71,9 @@ impl Api {
             Api::Heartbeat => 4..=4,
             Api::LeaveGroup => 4..=5,
             Api::SyncGroup => 5..=5,
+            Api::DescribeGroups => 5..=5,
+            // 4 brought states, 5 the kind of a group.
+            Api::ListGroups => 3..=5,
             Api::SaslHandshake => 1..=1,
             Api::ApiVersions => 3..=3,
             Api::InitProducerId => 3..=4,
@@ -83,6 +91,8 @@ impl Api {
             Api::Heartbeat => "Heartbeat",
             Api::LeaveGroup => "LeaveGroup",
             Api::SyncGroup => "SyncGroup",
+            Api::DescribeGroups => "DescribeGroups",
+            Api::ListGroups => "ListGroups",
             Api::SaslHandshake => "SaslHandshake",
             Api::ApiVersions => "ApiVersions",
             Api::InitProducerId => "InitProducerId",
@@ -124,6 +134,8 @@ pub(super) enum Request {
     OffsetFetch(Vec<TopicPartition>),
     OffsetCommit(Vec<(TopicPartition, OffsetAndMetadata)>, GroupMetadata),
     InitProducerId(String),
+    /// Of somebody who is no member.
+    Outside(Inquiry),
 }
 
 impl Request {
@@ -136,6 +148,7 @@ impl Request {
             Request::OffsetFetch(_) => Api::OffsetFetch,
             Request::OffsetCommit(..) => Api::OffsetCommit,
             Request::InitProducerId(_) => Api::InitProducerId,
+            Request::Outside(inquiry) => inquiry.api(),
         }
     }
 
@@ -144,7 +157,7 @@ impl Request {
         let mut out = Writer::default();
         match self {
             Request::Group(request) => encode_group(request, group, version, &mut out),
-            Request::OffsetFetch(partitions) => encode_offset_fetch(partitions, group, version, &mut out),
+            Request::OffsetFetch(partitions) => encode_offset_fetch(Some(partitions), group, version, &mut out),
             Request::OffsetCommit(offsets, member) => encode_offset_commit(offsets, member, &mut out),
             Request::InitProducerId(id) => {
                 out.text(id);
@@ -153,6 +166,7 @@ impl Request {
                 out.i64(-1);
                 out.i16(-1);
             }
+            Request::Outside(inquiry) => inquiry.encode(group, version, &mut out),
         }
         out.no_tags();
         out.0
@@ -253,8 +267,10 @@ fn by_topic<'a, T>(items: impl Iterator<Item = (&'a TopicPartition, T)>) -> BTre
     topics
 }
 
-fn encode_offset_fetch(partitions: &[TopicPartition], group: &str, version: i16, out: &mut Writer) {
+/// None: every partition that the group has committed.
+pub(super) fn encode_offset_fetch(partitions: Option<&[TopicPartition]>, group: &str, version: i16, out: &mut Writer) {
     let topics = |out: &mut Writer| {
+        let Some(partitions) = partitions else { return out.null_list() };
         out.list(by_topic(partitions.iter().map(|p| (p, ()))).into_iter(), |out, (topic, partitions)| {
             out.text(topic);
             out.list(partitions.into_iter(), |out, (partition, ())| out.i32(partition));
@@ -307,7 +323,7 @@ pub(super) fn find_coordinator(request: &Request, group: &str) -> Vec<u8> {
             out.text(id);
             out.i8(1);
         }
-        Request::Group(_) | Request::OffsetFetch(_) | Request::OffsetCommit(..) => {
+        Request::Group(_) | Request::OffsetFetch(_) | Request::OffsetCommit(..) | Request::Outside(_) => {
             out.text(group);
             out.i8(0);
         }

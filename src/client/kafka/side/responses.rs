@@ -139,21 +139,30 @@ pub(super) fn group(request: RequestKind, version: i16, body: &[u8]) -> Result<G
             Ok(Ok(GroupAnswer::Synced { partitions, user_data }))
         }
         RequestKind::Heartbeat if error == Code::NONE => Ok(Ok(GroupAnswer::Alive)),
-        RequestKind::Leave if error == Code::NONE => {
-            let errors = reader.list(|reader| {
-                reader.text()?;
-                reader.optional_text()?;
-                let error = code(reader)?;
-                reader.tags()?;
-                Ok(error)
-            })?;
-            Ok(match errors.into_iter().find(|error| *error != Code::NONE) {
-                Some(error) => Err((error, String::new())),
-                None => Ok(GroupAnswer::Left),
-            })
-        }
+        RequestKind::Leave if error == Code::NONE => Ok(match removed(body)? {
+            Code::NONE => Ok(GroupAnswer::Left),
+            error => Err((error, String::new())),
+        }),
         RequestKind::Sync | RequestKind::Heartbeat | RequestKind::Leave => refused(String::new()),
     }
+}
+
+/// What became of the members that should leave: the first error.
+pub(super) fn removed(body: &[u8]) -> Result<Code> {
+    let mut reader = Reader::new(body);
+    reader.i32()?;
+    let error = code(&mut reader)?;
+    if error != Code::NONE {
+        return Ok(error);
+    }
+    let errors = reader.list(|reader| {
+        reader.text()?;
+        reader.optional_text()?;
+        let error = code(reader)?;
+        reader.tags()?;
+        Ok(error)
+    })?;
+    Ok(errors.into_iter().find(|error| *error != Code::NONE).unwrap_or(Code::NONE))
 }
 
 /// The topics and the user data of a `ConsumerProtocolSubscription`; what later fields hold is nobody's business here.

@@ -1,12 +1,13 @@
 //! Administration: each request is sent to a queue of its own, which is waited for.
 
 use std::ffi::{CString, c_char, c_int};
+use std::ptr;
 use std::time::Duration;
 
 use rdkafka_sys::{self as rd, RDKafkaErrorCode as Code, rd_kafka_admin_op_t as Request};
 
 use super::partition_list::entries;
-use super::{Client, Failure, PartitionList, Result, c_string, describe, millis, string, text_of};
+use super::{Client, Failure, PartitionList, Result, c_string, describe, millis, slice, string, text_of};
 use crate::client::{NewTopic, TopicInfo};
 
 /// How long the result may be late behind the request's own timeout.
@@ -149,6 +150,22 @@ impl Client {
                 outcomes.collect()
             }
         })
+    }
+
+    /// The names of all groups, those of every broker.
+    pub(in crate::client::kafka) fn group_names(&self, timeout: Duration) -> Result<Vec<String>> {
+        let mut list: *const rd::rd_kafka_group_list = ptr::null();
+        // NOTE: `ListConsumerGroups`, the newer call, leaves out the groups of Kafka Streams' own protocol.
+        // SAFETY: a live handle; the list is owned if it is given, and destroyed after the last use. Names are C strings.
+        unsafe {
+            // Not the whole list is an error: who asks wants to know of every group.
+            let outcome = self.check(rd::rd_kafka_list_groups(self.rk, ptr::null(), &mut list, millis(timeout)));
+            let Some(found) = list.as_ref() else { return outcome.map(|()| Vec::new()) };
+            let names = slice(found.groups.cast_const(), found.group_cnt).iter().map(|group| string(group.group));
+            let names = names.collect();
+            rd::rd_kafka_group_list_destroy(list);
+            outcome.map(|()| names)
+        }
     }
 
     fn request<T>(
