@@ -80,7 +80,7 @@ pub use operators::{
     AsyncOrder, EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext,
     ValueTransformerWithKey,
 };
-pub use query::{Position, QueryIter, QueryableStore, QueryableStoreType, QueryableStoreTypes};
+pub use query::{Position, QueryContext, QueryIter, QueryableStore, QueryableStoreType, QueryableStoreTypes};
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::store::Reading;
+use super::store::QueryContext;
 use super::tasks::LocalTask;
 use crate::error::Result;
 use crate::state::{Rows, WindowRows, WindowValues};
@@ -29,24 +29,24 @@ type ReadPage<T> = dyn Fn(&LocalTask, &mut dyn Cursor<T>) -> Result<Vec<T>>;
 
 /// Rows of one store, read while the store is at hand.
 pub(super) trait Cursor<T> {
-    fn next(&mut self, reading: &mut Reading<'_>) -> Result<Option<T>>;
+    fn next(&mut self, ctx: &mut QueryContext<'_>) -> Result<Option<T>>;
 }
 
 impl<K: 'static, V: 'static> Cursor<(K, V)> for Rows<K, V> {
-    fn next(&mut self, reading: &mut Reading<'_>) -> Result<Option<(K, V)>> {
-        Rows::next(self, reading)
+    fn next(&mut self, ctx: &mut QueryContext<'_>) -> Result<Option<(K, V)>> {
+        Rows::next(self, ctx)
     }
 }
 
 impl<K: 'static, V: 'static> Cursor<(Windowed<K>, V)> for WindowRows<K, V> {
-    fn next(&mut self, reading: &mut Reading<'_>) -> Result<Option<(Windowed<K>, V)>> {
-        WindowRows::next(self, reading)
+    fn next(&mut self, ctx: &mut QueryContext<'_>) -> Result<Option<(Windowed<K>, V)>> {
+        WindowRows::next(self, ctx)
     }
 }
 
 impl<V: 'static> Cursor<(i64, V)> for WindowValues<V> {
-    fn next(&mut self, reading: &mut Reading<'_>) -> Result<Option<(i64, V)>> {
-        WindowValues::next(self, reading)
+    fn next(&mut self, ctx: &mut QueryContext<'_>) -> Result<Option<(i64, V)>> {
+        WindowValues::next(self, ctx)
     }
 }
 

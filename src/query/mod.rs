@@ -9,14 +9,16 @@
 //! A query sees what has been committed, and so nothing that an abort takes back. It never waits for a stream thread and no
 //! stream thread for it, but to close a task: then for reads that are under way, of some hundred rows at most.
 
+mod inbox;
 mod iter;
 mod position;
 mod store;
 mod store_type;
 mod tasks;
 
+pub(crate) use inbox::Inbox;
 pub use iter::QueryIter;
 pub use position::Position;
-pub use store::QueryableStore;
+pub use store::{QueryContext, QueryableStore};
 pub use store_type::{QueryableStoreType, QueryableStoreTypes};
 pub(crate) use tasks::{LocalTasks, Role};

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::ops::RangeBounds;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use super::iter::{Cursor, PAGE, QueryIter};
@@ -39,15 +41,21 @@ pub struct QueryableStore<S> {
     patience: Duration,
 }
 
-/// Stores while they are read.
-pub(super) struct Reading<'a> {
+/// Stores while they are read: what the methods of a store in a query ask for. Writes are refused.
+pub struct QueryContext<'a> {
     stores: &'a mut TaskStores,
     context: RecordContext,
 }
 
-impl StoreContext for Reading<'_> {
+impl StoreContext for QueryContext<'_> {
     fn stores(&mut self) -> (&mut TaskStores, &RecordContext) {
         (self.stores, &self.context)
+    }
+}
+
+impl fmt::Debug for QueryContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryContext").finish_non_exhaustive()
     }
 }
 
@@ -99,12 +107,63 @@ impl<S: 'static> QueryableStore<S> {
         Ok(self.partitions()?.0.iter().fold(Position::new(), |position, task| position.merge(&task.position)))
     }
 
+    /// Reads a partition as its task sees it: with what is processed and not committed yet, which an abort may take back.
+    /// The stream thread itself answers, between two batches of records, so keep it short. The state that is read has what
+    /// [`with_position_bound`](QueryableStore::with_position_bound) asks for as far as that is committed.
+    ///
+    /// # Errors
+    /// `Unavailable`: the partition is not at work here, the thread has not answered in time, or 1,024 reads wait for it: ask
+    /// again. `User`: the function has panicked, or has tried to write. What the function returns.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use kstreams::*;
+    /// # use std::time::Duration;
+    /// # fn total(sums: QueryableStore<KeyValueStore<String, i64>>) -> Result<Option<i64>> {
+    /// let customer = "ada".to_owned();
+    /// sums.read_uncommitted(3, Duration::from_secs(1), move |store, ctx| store.get(ctx, &customer))
+    /// # }
+    /// ```
+    pub fn read_uncommitted<T: Send + 'static>(
+        &self,
+        partition: i32,
+        timeout: Duration,
+        read: impl FnOnce(&mut S, &mut QueryContext<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.with_partition(partition);
+        let (tasks, _) = store.partitions()?;
+        let task = tasks.iter().find(|task| task.role == Role::Active).ok_or_else(|| store.not_here())?;
+        let inbox = task.inbox.as_ref().ok_or_else(|| store.not_here())?;
+        let (index, kind) = task.place(&self.name).ok_or_else(|| store.not_here())?;
+        let open = self.store_type.clone();
+        let name = Arc::clone(&self.name);
+        let (answer, answered) = sync_channel(1);
+        let read = move |stores: &mut TaskStores| {
+            let read = || {
+                let mut facade = open.open(index, kind).ok_or_else(|| of_another_kind(&name, open.name()))?;
+                read(&mut facade, &mut QueryContext { stores, context: RecordContext::default() })
+            };
+            let read = catch_unwind(AssertUnwindSafe(read));
+            // Nobody may wait any more.
+            let _ = answer.send(
+                read.unwrap_or_else(|_| Err(Error::new(ErrorKind::User, format!("a query of store {name} panicked")))),
+            );
+        };
+        if !inbox.leave(task.id, Box::new(read)) {
+            return Err(store.not_answered());
+        }
+        answered.recv_timeout(timeout).unwrap_or_else(|error| match error {
+            RecvTimeoutError::Timeout => Err(store.not_answered()),
+            RecvTimeoutError::Disconnected => Err(store.not_here()),
+        })
+    }
+
     /// Tries one task after the other; the first row counts.
-    fn find<T>(&self, get: impl Fn(&mut S, &mut Reading<'_>) -> Result<Option<T>>) -> Result<Option<T>> {
+    fn find<T>(&self, get: impl Fn(&mut S, &mut QueryContext<'_>) -> Result<Option<T>>) -> Result<Option<T>> {
         let (tasks, is_whole) = self.partitions()?;
         for task in &tasks {
             let mut facade = self.facade(task)?;
-            if let Some(row) = self.read(task, |reading| get(&mut facade, reading))? {
+            if let Some(row) = self.read(task, |ctx| get(&mut facade, ctx))? {
                 return Ok(Some(row));
             }
         }
@@ -121,10 +180,10 @@ impl<S: 'static> QueryableStore<S> {
         let cursors = tasks.into_iter().map(begin).collect::<Result<Vec<_>>>()?;
         let store = self.clone();
         let read = move |task: &LocalTask, cursor: &mut dyn Cursor<T>| {
-            store.read(task, |reading| {
+            store.read(task, |ctx| {
                 let mut page = Vec::new();
                 while page.len() < PAGE
-                    && let Some(row) = cursor.next(reading)?
+                    && let Some(row) = cursor.next(ctx)?
                 {
                     page.push(row);
                 }
@@ -161,12 +220,12 @@ impl<S: 'static> QueryableStore<S> {
         self.store_type.open(index, kind).ok_or_else(|| of_another_kind(&self.name, self.store_type.name()))
     }
 
-    fn read<T>(&self, task: &LocalTask, mut with: impl FnMut(&mut Reading<'_>) -> Result<T>) -> Result<T> {
+    fn read<T>(&self, task: &LocalTask, mut with: impl FnMut(&mut QueryContext<'_>) -> Result<T>) -> Result<T> {
         let mut waited = Duration::ZERO;
         loop {
             let read = task
                 .readers
-                .read(&self.name, |stores| with(&mut Reading { stores, context: RecordContext::default() }));
+                .read(&self.name, |stores| with(&mut QueryContext { stores, context: RecordContext::default() }));
             match read {
                 Ok(read) => return Ok(read),
                 Err(NotRead::Failed(error)) => return Err(error),
@@ -195,6 +254,12 @@ impl<S: 'static> QueryableStore<S> {
     }
 
     #[cold]
+    fn not_answered(&self) -> Error {
+        let context = format!("the thread of store {} has not answered in time", self.name);
+        Error::new(ErrorKind::Unavailable, context + ": ask again, or what is committed")
+    }
+
+    #[cold]
     fn not_up_to_bound(&self, task: &LocalTask) -> Error {
         let context = format!("task {} of store {} is not up to the position that was asked for", task.id, self.name);
         Error::new(ErrorKind::Unavailable, context + ": ask again")
@@ -220,7 +285,7 @@ impl<K: 'static, V: 'static> QueryableStore<KeyValueStore<K, V>> {
     /// # Errors
     /// `Unavailable`: the store is not here, or not ready: ask again. A key or row that the serde refuses.
     pub fn get(&self, key: &K) -> Result<Option<V>> {
-        self.find(|store, reading| store.get(reading, key))
+        self.find(|store, ctx| store.get(ctx, key))
     }
 
     /// The rows from one key to another, in the byte order of their keys within a partition.
@@ -271,7 +336,7 @@ impl<K: 'static, V: 'static> QueryableStore<KeyValueStore<K, V>> {
         let (tasks, _) = self.partitions()?;
         tasks.iter().try_fold(0, |sum, task| {
             let facade = self.facade(task)?;
-            Ok(sum + self.read(task, |reading| Ok(facade.approximate_num_entries(reading)))?)
+            Ok(sum + self.read(task, |ctx| Ok(facade.approximate_num_entries(ctx)))?)
         })
     }
 }
@@ -283,7 +348,7 @@ impl<K: 'static, V: 'static> QueryableStore<WindowStore<K, V>> {
     /// # Errors
     /// `Unavailable`: the store is not here, or not ready: ask again. A key or row that the serde refuses.
     pub fn fetch(&self, key: &K, start: i64) -> Result<Option<V>> {
-        self.find(|store, reading| store.fetch(reading, key, start))
+        self.find(|store, ctx| store.fetch(ctx, key, start))
     }
 
     /// The rows of a key whose windows begin from `from` to `to`, earliest first: start and value.
@@ -334,7 +399,7 @@ impl<K: 'static, A: 'static> QueryableStore<SessionStore<K, A>> {
     /// # Errors
     /// `Unavailable`: the store is not here, or not ready: ask again. A key or row that the serde refuses.
     pub fn fetch_session(&self, key: &K, start: i64, end: i64) -> Result<Option<A>> {
-        self.find(|store, reading| store.fetch_session(reading, key, start, end))
+        self.find(|store, ctx| store.fetch_session(ctx, key, start, end))
     }
 
     /// All sessions of a key, by their ends.
@@ -368,7 +433,7 @@ impl<K: 'static, V: 'static> QueryableStore<VersionedKeyValueStore<K, V>> {
     /// # Errors
     /// `Unavailable`: the store is not here, or not ready: ask again. A key or row that the serde refuses.
     pub fn get(&self, key: &K) -> Result<Option<VersionedRecord<V>>> {
-        self.find(|store, reading| store.get(reading, key))
+        self.find(|store, ctx| store.get(ctx, key))
     }
 
     /// The version of a key that is valid at a time (ms), as far as the history goes.
@@ -376,7 +441,7 @@ impl<K: 'static, V: 'static> QueryableStore<VersionedKeyValueStore<K, V>> {
     /// # Errors
     /// As [`get`](QueryableStore::get).
     pub fn get_as_of(&self, key: &K, as_of: i64) -> Result<Option<VersionedRecord<V>>> {
-        self.find(|store, reading| store.get_as_of(reading, key, as_of))
+        self.find(|store, ctx| store.get_as_of(ctx, key, as_of))
     }
 }
 

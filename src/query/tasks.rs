@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::inbox::Inbox;
 use super::position::Position;
 use crate::record::TopicPartition;
 use crate::state::{StoreKind, TaskReaders, TaskStores};
@@ -25,6 +26,8 @@ pub(super) struct LocalTask {
     pub(super) role: Role,
     /// Where its state is in its inputs; of a copy nobody knows.
     pub(super) position: Position,
+    /// Of the thread that it runs on; none: what is read of it is committed at once.
+    pub(super) inbox: Option<Arc<Inbox>>,
     stores: Arc<[(Arc<str>, StoreKind)]>,
 }
 
@@ -65,18 +68,18 @@ impl Role {
 
 impl LocalTasks {
     /// The stores of a task are open, and may lack something.
-    pub(crate) fn opened(&self, id: TaskId, stores: &mut TaskStores) {
-        self.insert(id, Role::Restoring(None), stores);
+    pub(crate) fn opened(&self, id: TaskId, stores: &mut TaskStores, inbox: &Arc<Inbox>) {
+        self.insert(id, Role::Restoring(None), stores, Some(Arc::clone(inbox)));
     }
 
     /// A global store is as its topic.
     pub(crate) fn global(&self, id: TaskId, stores: &mut TaskStores) {
-        self.insert(id, Role::Global, stores);
+        self.insert(id, Role::Global, stores, None);
     }
 
-    fn insert(&self, id: TaskId, role: Role, stores: &mut TaskStores) {
+    fn insert(&self, id: TaskId, role: Role, stores: &mut TaskStores, inbox: Option<Arc<Inbox>>) {
         let names = stores.specs().map(|spec| (Arc::clone(&spec.name), spec.kind)).collect();
-        let task = LocalTask { id, readers: stores.readers(), role, position: Position::new(), stores: names };
+        let task = LocalTask { id, readers: stores.readers(), role, position: Position::new(), inbox, stores: names };
         self.tasks().insert(id, task);
         self.changed.notify_all();
     }

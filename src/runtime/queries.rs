@@ -55,8 +55,14 @@ impl KafkaStreams {
 }
 
 impl StreamThread {
-    /// Rows in memory that somebody has asked for can be read by others from now on.
-    pub(super) fn share_rows(&mut self) -> Result<()> {
+    /// Answers reads of what is not committed, and lets others read rows in memory that they have asked for.
+    pub(super) fn serve_queries(&mut self) -> Result<()> {
+        for (task, read) in self.inbox.take() {
+            // Unread, it tells by its end that the task is not here.
+            if let Some(running) = self.tasks.iter_mut().find(|running| running.task.id() == task) {
+                running.task.stores()?.only_read(read);
+            }
+        }
         let mut is_shared = false;
         for running in &mut self.tasks {
             is_shared |= running.task.stores()?.share_if_wanted();

@@ -117,7 +117,7 @@ impl StreamThread {
     /// The stores of a task: those that are open, or as they are on disk.
     pub(super) fn open_stores(&self, task: TaskId, open: Option<TaskStores>, now: Now) -> Result<(TaskStores, Found)> {
         if let Some(mut stores) = open {
-            self.app.lags.local.opened(task, &mut stores);
+            self.app.lags.local.opened(task, &mut stores, &self.inbox);
             return Ok((stores, Found::Open));
         }
         let specs = self.app.stores_of(task);
@@ -125,7 +125,7 @@ impl StreamThread {
         if let Some(globals) = self.app.globals() {
             globals.attach(&mut stores);
         }
-        self.app.lags.local.opened(task, &mut stores);
+        self.app.lags.local.opened(task, &mut stores, &self.inbox);
         Ok((stores, Found::OnDisk))
     }
 

@@ -23,6 +23,7 @@ use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::{LeaveMode, Membership};
 use crate::metrics::ThreadMetrics;
+use crate::query::Inbox;
 use crate::record::{RecordBatch, TopicPartition};
 use crate::state::{StateHome, TaskStores};
 use crate::topology::TaskId;
@@ -63,6 +64,8 @@ pub(super) struct StreamThread {
     pub opening: BTreeMap<TaskId, Option<TaskStores>>,
     pub standbys: Standbys,
     pub home: StateHome,
+    /// Reads of what is not committed.
+    pub inbox: Arc<Inbox>,
     pub restore_consumer: Option<Box<dyn Consumer>>,
     pub restore_batch: RecordBatch,
     /// Positions that were called out of range.
@@ -179,6 +182,7 @@ impl StreamThread {
         };
         let (membership, consumer) = joined;
         let home = app.state_home();
+        let inbox = Arc::new(Inbox::new(consumer.waker()));
         let now = Now::read();
         let metrics = ThreadMetrics::new(&app.thread_name(index), &app.client_id(index, "consumer"));
         Ok(Some(StreamThread {
@@ -192,6 +196,7 @@ impl StreamThread {
             opening: BTreeMap::new(),
             standbys: Standbys::default(),
             home,
+            inbox,
             restore_consumer: None,
             restore_batch: RecordBatch::default(),
             astray: BTreeMap::new(),
@@ -254,6 +259,7 @@ impl StreamThread {
         if self.app.board.is_paused() {
             // What was done before it was told to pause.
             self.commit_if_due()?;
+            self.serve_queries().map_err(Failure::Fatal)?;
             self.read_levels();
             return Ok(worked);
         }
@@ -265,7 +271,7 @@ impl StreamThread {
         worked |= self.process()?;
         self.punctuate()?;
         self.commit_if_due()?;
-        self.share_rows().map_err(Failure::Fatal)?;
+        self.serve_queries().map_err(Failure::Fatal)?;
         self.read_levels();
         Ok(worked)
     }

@@ -40,6 +40,8 @@ pub struct TaskStores {
     pub(super) expiring: Vec<usize>,
     pub(super) time: i64,
     pub(super) expired_max: usize,
+    /// Whoever has the stores now must not write.
+    is_only_read: bool,
     pub(super) backing: Backing,
 }
 
@@ -162,6 +164,15 @@ impl TaskStores {
         store.get_below(key)
     }
 
+    /// Lets somebody read who must not write, and whose reads are not uses.
+    pub(crate) fn only_read(&mut self, read: impl FnOnce(&mut TaskStores)) {
+        let uses: Vec<_> = self.stores.iter_mut().map(|store| store.last_uses.take()).collect();
+        self.is_only_read = true;
+        read(self);
+        self.is_only_read = false;
+        self.stores.iter_mut().zip(uses).for_each(|(store, uses)| store.last_uses = uses);
+    }
+
     /// Writes or, with none, deletes a row.
     pub(crate) fn put(
         &mut self,
@@ -170,6 +181,9 @@ impl TaskStores {
         value: Option<&[u8]>,
         context: &RecordContext,
     ) -> Result<()> {
+        if self.is_only_read {
+            return Err(only_read());
+        }
         if self.expires(index) {
             return self.put_expiring(index, key, value, context);
         }
@@ -229,6 +243,9 @@ impl TaskStores {
         if store.sharing.is_read_only() {
             return Err(read_only(&store.spec.name));
         }
+        if self.is_only_read {
+            return Err(only_read());
+        }
         let put = if store.history.as_mut().is_none_or(|history| history.admit(timestamp)) {
             store.put_version(key, value, timestamp)?
         } else {
@@ -256,7 +273,7 @@ impl TaskStores {
     /// The number that keeps the next row apart from others with the same key and time. A row without a value is only
     /// logged.
     pub(crate) fn next_sequence(&mut self, index: usize, has_value: bool) -> u32 {
-        let Some(store) = self.stores.get_mut(index) else { return 0 };
+        let Some(store) = self.stores.get_mut(index).filter(|_| !self.is_only_read) else { return 0 };
         // IMPORTANT: not from 0 again after a restart, as in Java, or a row would overwrite one of the last run. Each number
         // is in a changelog record of its own, so all that were ever given are below the changelog's offset.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "Java's mask")]
@@ -530,6 +547,11 @@ pub(super) fn bad_key(spec: &StoreSpec, offset: i64) -> Error {
 #[cold]
 pub(super) fn no_store() -> Error {
     Error::new(ErrorKind::Internal, "a facade knows a store that its task does not have")
+}
+
+#[cold]
+fn only_read() -> Error {
+    Error::new(ErrorKind::User, "a store that is asked by a query can only be read: write in a processor")
 }
 
 #[cold]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kstreams::{
-    CloseOptions, Config, Consumed, EmbeddedCluster, ErrorKind, Grouped, I64, KafkaStreams, KeyValueStore,
+    CloseOptions, Config, Consumed, EmbeddedCluster, Error, ErrorKind, Grouped, I64, KafkaStreams, KeyValueStore,
     Materialized, Position, QueryableStore, QueryableStoreTypes, SessionWindows, State, StreamsBuilder, TimeWindows,
     Topology, Utf8, ValueAndTimestamp, Window,
 };
@@ -127,6 +127,16 @@ fn only_what_is_committed_is_seen() {
     wait_until("the record is processed", || streams.processed_total() == 1);
     let counts = counts(&streams);
     assert_eq!(counts.get(&text("ann")).unwrap(), None);
+    let ann = text("ann");
+    let partition = (0..PARTITIONS).find(|partition| first.offset("clicks", *partition).is_some()).unwrap();
+    let seen = counts.read_uncommitted(partition, PATIENCE, move |store, ctx| store.get(ctx, &ann));
+    assert_eq!(seen.unwrap(), Some(1));
+    let refused = counts.read_uncommitted(partition, PATIENCE, |store, ctx| store.put(ctx, &text("ann"), &7));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::User);
+    let panicked = counts.read_uncommitted(partition, PATIENCE, |_, _| -> Result<(), Error> { panic!("of a query") });
+    assert_eq!(panicked.unwrap_err().kind(), ErrorKind::User);
+    let elsewhere = counts.read_uncommitted(PARTITIONS, PATIENCE, |_, _| Ok(()));
+    assert_eq!(elsewhere.unwrap_err().kind(), ErrorKind::Unavailable);
     let refused = counts.with_position_bound(&first, Duration::ZERO).get(&text("ann")).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert!(!counts.position().unwrap().covers(&first));
