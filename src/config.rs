@@ -258,8 +258,8 @@ impl Config {
         Config { repartition_purge_interval: interval, ..self }
     }
 
-    /// How often it is looked for topics that have come to match the pattern of a source (`metadata.max.age.ms`, 5 min). It
-    /// is looked at once a second.
+    /// How often it is looked for topics that have come to match the pattern of a source, and whether the others are still
+    /// what they were (`metadata.max.age.ms`, 5 min). It is looked at once a second.
     pub fn metadata_max_age(self, age: Duration) -> Config {
         Config { metadata_max_age: age, ..self }
     }

@@ -17,6 +17,7 @@ pub(super) struct Board {
     workers: AtomicU32,
     is_paused: AtomicBool,
     is_impaired: AtomicBool,
+    shuts_down: AtomicBool,
 }
 
 // Relaxed everywhere: each is a figure by itself, which orders nothing.
@@ -53,6 +54,15 @@ impl Board {
 
     pub(super) fn set_impaired(&self, is_impaired: bool) {
         self.is_impaired.store(is_impaired, Ordering::Relaxed);
+    }
+
+    /// Whether all instances are to end.
+    pub(super) fn shuts_down(&self) -> bool {
+        self.shuts_down.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_shuts_down(&self) {
+        self.shuts_down.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn threads(&self) -> MutexGuard<'_, BTreeMap<usize, ThreadMetadata>> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::clock::Now;
 use super::kafka_streams::KafkaStreams;
+use super::state::State;
 use super::status::is_own_thread;
 use super::stream_thread::Order;
 use super::supervisor::{Event, PAUSE_MIN, Supervised, Supervisor};
@@ -20,6 +21,9 @@ pub(super) struct Farewell {
     begun: Now,
     patience: Duration,
 }
+
+/// How long an instance waits for the others to be told to shut down: a rebalance, and a session that may have to end.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(20);
 
 /// How often it is looked whether everything has been handed over.
 pub(super) const FAREWELL_INTERVAL: Duration = Duration::from_millis(20);
@@ -131,12 +135,26 @@ impl Supervisor {
         }
     }
 
+    /// Tells the group, which tells everybody; this client ends when it has heard so itself.
+    pub(super) fn shut_down_application(&mut self, error: Error) {
+        let Some(group) = &self.group else {
+            tracing::warn!("with group_protocol Range the other instances cannot be told to shut down");
+            return self.give_up(error, Order::Leave);
+        };
+        self.app.board.set_shuts_down();
+        group.tell();
+        self.status.fail(error);
+        self.status.advance(State::Rebalancing);
+        self.status.advance(State::PendingError);
+        self.farewell = Some(Farewell { order: Order::Leave, begun: Now::read(), patience: SHUTDOWN_MAX });
+    }
+
     /// Closes the client when everything has been handed over, or it has taken long enough.
     pub(super) fn end_farewell(&mut self) {
         let Some(Farewell { order, begun, patience }) = &self.farewell else { return };
         let is_over = Now::read().since(*begun) >= *patience;
         if is_over {
-            tracing::warn!("not everything was handed over within {patience:?}: the rest is restored elsewhere");
+            tracing::warn!("the group has not taken over what is here, or heard of it, within {patience:?}");
         }
         if is_over || self.group.as_ref().is_none_or(|group| group.has_handed_over()) {
             let order = *order;

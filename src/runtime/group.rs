@@ -85,7 +85,12 @@ pub(super) fn assignor(app: &Application) -> Box<dyn Assignor> {
         rack_tags: app.config.rack_tags.clone(),
     };
     let (board, told) = (Arc::clone(&app.board), Arc::clone(&app.board));
-    let look = move || LocalState { workers: board.workers(), is_impaired: board.is_impaired(), ..board.lags.look() };
+    let look = move || LocalState {
+        workers: board.workers(),
+        is_impaired: board.is_impaired(),
+        shuts_down: board.shuts_down(),
+        ..board.lags.look()
+    };
     Box::new(
         TaskAssignor::new(instance, settings, Box::new(look)).telling(move |hosts| told.whereabouts.set_hosts(hosts)),
     )

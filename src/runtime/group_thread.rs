@@ -298,6 +298,12 @@ impl Driver {
             MemberOutput::Lost { tasks } => state.seats.taken(&tasks, Manner::Lose),
             MemberOutput::Settled => state.seats.settled(),
             MemberOutput::HandedOver => state.has_handed_over = true,
+            MemberOutput::ShutDown => {
+                drop(state);
+                let reason = "an instance of the application has asked all of them to end, see its log".to_owned();
+                self.shared.fail(ErrorKind::Invalid, reason);
+                return Next::Tell;
+            }
             MemberOutput::Failed(kind, reason) => {
                 drop(state);
                 self.shared.fail(kind, reason);
@@ -493,6 +499,7 @@ mod tests {
                 warmup,
                 fence: vec!["dead-1".to_owned()],
                 is_alone: false,
+                shuts_down: false,
                 fit: Fit::Current,
             })
         }

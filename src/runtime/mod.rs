@@ -45,6 +45,7 @@ mod supervisor;
 mod task_layout;
 #[cfg(test)]
 mod tests;
+mod topic_watch;
 
 #[cfg(feature = "testing")]
 pub(crate) use calls::CallsInTurn;

@@ -18,6 +18,7 @@ use super::start;
 use super::state::State;
 use super::status::{Status, enter_own_thread};
 use super::stream_thread::{Order, Orders, Phase, StreamThread};
+use super::topic_watch::TopicWatch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::LeaveMode;
 use crate::metrics::ClientMetrics;
@@ -52,6 +53,9 @@ pub enum UncaughtErrorResponse {
     ReplaceThread,
     /// Close the client, which ends in the state `ERROR`. The default.
     ShutdownClient,
+    /// Close every instance of the application: all end in the state `ERROR`. For what no instance could go on after. With
+    /// [`GroupProtocol::Range`](crate::GroupProtocol::Range), which has no word for it, this one alone.
+    ShutdownApplication,
 }
 
 pub(super) type ErrorPolicy = Arc<dyn Fn(&Error) -> UncaughtErrorResponse + Send + Sync>;
@@ -70,7 +74,7 @@ const PAUSE_FORGOTTEN: Duration = Duration::from_secs(60);
 
 pub(super) struct Supervisor {
     pub app: Arc<Application>,
-    status: Arc<Status>,
+    pub status: Arc<Status>,
     policy: ErrorPolicy,
     events: SyncSender<Event>,
     pub threads: Vec<Supervised>,
@@ -91,6 +95,7 @@ pub(super) struct Supervisor {
     last_flush: Now,
     last_cleanup: Now,
     last_look: Now,
+    pub topics: TopicWatch,
     metrics: ClientMetrics,
 }
 
@@ -143,6 +148,7 @@ impl Supervisor {
             last_flush: now,
             last_cleanup: now,
             last_look: now,
+            topics: TopicWatch::new(now),
             metrics,
         }
     }
@@ -256,7 +262,7 @@ impl Supervisor {
     pub(super) fn run(mut self, events: &Receiver<Event>) {
         enter_own_thread();
         let waits = |own: &Supervisor| own.waits_for_topics() || own.waits_for_threads();
-        while !self.threads.is_empty() || self.global.is_some() || waits(&self) {
+        while !self.threads.is_empty() || self.global.is_some() || self.farewell.is_some() || waits(&self) {
             let interval = if self.farewell.is_some() { FAREWELL_INTERVAL } else { HOUSEKEEPING_INTERVAL };
             match events.recv_timeout(interval) {
                 Ok(Event::Phase { thread, phase }) => self.phase_changed(thread, phase),
@@ -381,6 +387,7 @@ impl Supervisor {
         };
         match response {
             UncaughtErrorResponse::ShutdownClient => self.give_up(error, Order::Leave),
+            UncaughtErrorResponse::ShutdownApplication => self.shut_down_application(error),
             UncaughtErrorResponse::ReplaceThread => {
                 let lived = Now::read().since(ended.started);
                 let pause = if lived > PAUSE_FORGOTTEN { PAUSE_MIN } else { ended.pause };
@@ -443,6 +450,7 @@ impl Supervisor {
         self.feel_pulses(now);
         self.purge_if_due(now);
         self.look_for_topics(now);
+        self.watch_topics(now);
         if now.since(self.last_flush) >= HOUSEKEEPING_INTERVAL {
             self.last_flush = now;
             if let Err(error) = self.app.memory.flush_if_due(now.wall_ms) {

@@ -75,6 +75,12 @@ impl TaskLayout {
         self.readers.keys().map(Arc::clone).collect()
     }
 
+    /// Every source topic with its partitions.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = (Arc<str>, i32)> + '_ {
+        let sources = self.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.sources);
+        sources.map(|source| (Arc::clone(&source.full_name), source.partitions))
+    }
+
     pub(super) fn task_count(&self) -> i32 {
         self.sub_topologies.iter().map(|sub_topology| sub_topology.tasks).sum()
     }

@@ -1,11 +1,12 @@
 //! What the user of a running client can do with it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use kstreams::{
     CloseOptions, Config, Consumed, EmbeddedCluster, Grouped, I64, KafkaStreams, Materialized, Produced, State,
-    StreamsBuilder, Utf8,
+    StreamsBuilder, UncaughtErrorResponse, Utf8,
 };
 
 use crate::application::{
@@ -184,4 +185,39 @@ fn a_thread_that_hangs_where_there_is_nobody_else_gets_its_tasks_again() {
     wait_for(&streams, State::Running);
     streams.close(Duration::from_secs(30)).unwrap();
     assert_gapless(&cluster);
+}
+
+#[test]
+fn one_instance_ends_all_of_them_and_all_can_start_again() {
+    let (cluster, is_broken) = (cluster(), Arc::new(AtomicBool::new(true)));
+    let start = |config: Config| {
+        let (builder, is_broken) = (StreamsBuilder::new(), Arc::clone(&is_broken));
+        builder
+            .stream("lines", Consumed::with(Utf8, Utf8))
+            .map_values(move |line: String| {
+                assert!(line != "poison" || !is_broken.load(Ordering::SeqCst), "poisoned");
+                1_i64
+            })
+            .to("counts", Produced::with(Utf8, I64));
+        let streams = KafkaStreams::new(builder.build().unwrap(), config)
+            .unwrap()
+            .on_uncaught_error(|_| UncaughtErrorResponse::ShutdownApplication);
+        streams.start().unwrap();
+        streams
+    };
+    let configs = [config(&cluster), config(&cluster)];
+    let instances = configs.clone().map(start);
+    wait_until("each has half of the tasks", || instances.iter().all(|instance| loads(instance) == [2]));
+    write(&cluster, &["poison"]);
+    instances.iter().for_each(|instance| wait_for(instance, State::Error));
+    let reasons: Vec<_> = instances.iter().map(|instance| instance.take_error().unwrap().report()).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("poisoned")), "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.contains("asked all of them to end")), "{reasons:?}");
+    drop(instances);
+
+    is_broken.store(false, Ordering::SeqCst);
+    let instances = configs.map(start);
+    wait_until("the record is processed", || cluster.read_committed("counts").unwrap().len() == 1);
+    instances.iter().for_each(|instance| wait_for(instance, State::Running));
+    instances.iter().for_each(|instance| instance.close(Duration::from_secs(30)).unwrap());
 }

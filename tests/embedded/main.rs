@@ -31,4 +31,5 @@ mod standbys;
 mod state_directory;
 mod table_joins;
 mod time_to_live;
+mod topic_changes;
 mod windows;

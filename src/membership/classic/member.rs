@@ -71,6 +71,8 @@ pub(crate) struct Decision {
     pub fence: Vec<String>,
     /// Nobody stays in the group to whom it could hand over what it has.
     pub is_alone: bool,
+    /// Every instance of the application is to end.
+    pub shuts_down: bool,
     pub fit: Fit,
 }
 
@@ -139,6 +141,8 @@ pub(crate) enum MemberOutput {
     Settled,
     /// What others can take they have taken.
     HandedOver,
+    /// Somebody has said that every instance is to end.
+    ShutDown,
     /// Nothing can be done here, for this reason; nothing follows.
     Failed(ErrorKind, String),
     /// The membership has ended; nothing follows.

@@ -73,6 +73,7 @@ pub(crate) fn plan(members: &[GroupMember], catalog: &TaskCatalog, settings: &Pl
     let understood = told.iter().flatten().map(|told| told.understands).min().unwrap_or(VERSION).min(VERSION);
     let stateful: FxHashSet<TaskId> =
         catalog.tasks.iter().filter(|task| task.is_stateful).map(|task| task.id).collect();
+    let shuts_down = told.iter().flatten().any(|told| told.shuts_down);
     let nobody_stays = told.iter().flatten().all(|told| told.is_leaving || told.topology != catalog.topology);
     let assignment = |((standing, tasks), told): (&(Standing, MemberTasks), &Option<Subscription>)| {
         let mut claims = told.iter().flat_map(|told| &told.active);
@@ -82,6 +83,7 @@ pub(crate) fn plan(members: &[GroupMember], catalog: &TaskCatalog, settings: &Pl
         Assignment {
             common_version: understood,
             is_alone: nobody_stays && told.as_ref().is_some_and(|told| told.is_leaving),
+            shuts_down,
             follow_up: is_asked_back || !tasks.warmup.is_empty(),
             active: tasks.active.clone(),
             awaiting: tasks.awaiting.clone(),

@@ -37,6 +37,8 @@ pub(crate) struct LocalState {
     pub workers: u32,
     /// One of them does not come back.
     pub is_impaired: bool,
+    /// All instances are to end.
+    pub shuts_down: bool,
     pub standby: Vec<TaskId>,
     /// Of standbys, and of tasks that are being restored.
     pub lags: Vec<(TaskId, Lag)>,
@@ -83,7 +85,7 @@ impl TaskAssignor {
 impl Assignor for TaskAssignor {
     fn subscribe(&mut self, claim: &Claim<'_>) -> Vec<u8> {
         let Instance { process, started_ms, endpoint, tags, catalog, transactional_id_prefix, .. } = &self.instance;
-        let LocalState { workers, is_impaired, standby, lags, sizes } = (self.look)();
+        let LocalState { workers, is_impaired, shuts_down, standby, lags, sizes } = (self.look)();
         let subscription = Subscription {
             understands: VERSION,
             assignor_version: ASSIGNOR_VERSION,
@@ -94,6 +96,7 @@ impl Assignor for TaskAssignor {
             // Without threads it can run nothing.
             is_leaving: claim.is_leaving || workers == 0,
             is_impaired,
+            shuts_down,
             workers,
             topology: catalog.topology.clone(),
             endpoint: endpoint.clone(),
@@ -148,6 +151,7 @@ impl Assignor for TaskAssignor {
             warmup,
             fence: assignment.fence.iter().flat_map(Fence::transactional_ids).collect(),
             is_alone: assignment.is_alone,
+            shuts_down: assignment.shuts_down,
             fit: if is_current { Fit::Current } else { Fit::Outdated },
         })
     }

@@ -27,7 +27,7 @@ pub(crate) const ASSIGNOR_VERSION: u8 = 1;
 ///
 /// ```text
 ///   version 1 | readable from 1 | understands 1 | assignor version 1
-///   process 16 | started (ms) v | joins v | generation 4 | flags 1: 1 = leaving, 2 = impaired
+///   process 16 | started (ms) v | joins v | generation 4 | flags 1: 1 = leaving, 2 = impaired, 4 = all shall end
 ///   workers v | topology 8, parts { hash 4 }* | endpoint text | transactional id prefix text | tags { key, value text }*
 ///   active tasks | promised tasks | standby tasks | lags | sizes as lags
 ///
@@ -54,6 +54,8 @@ pub(crate) struct Subscription {
     /// A thread of it does not come back: it keeps what it claims, and gets nothing new as long as anybody else can. A
     /// leader of an earlier build does not know.
     pub is_impaired: bool,
+    /// Every instance of the application is to end.
+    pub shuts_down: bool,
     /// Its stream threads.
     pub workers: u32,
     pub topology: TopologyFingerprint,
@@ -82,7 +84,7 @@ impl Subscription {
         put_varint(self.started_ms, &mut out);
         put_varint(self.joins, &mut out);
         out.extend_from_slice(&self.generation.to_be_bytes());
-        out.push(u8::from(self.is_leaving) | u8::from(self.is_impaired) << 1);
+        out.push(u8::from(self.is_leaving) | u8::from(self.is_impaired) << 1 | u8::from(self.shuts_down) << 2);
         put_varint(self.workers.into(), &mut out);
         out.extend_from_slice(&self.topology.whole.to_be_bytes());
         put_short_count(self.topology.parts.len(), &mut out);
@@ -115,6 +117,7 @@ impl Subscription {
                 flags & 1 != 0
             },
             is_impaired: flags & 2 != 0,
+            shuts_down: flags & 4 != 0,
             workers: number(&mut reader)?,
             topology: TopologyFingerprint {
                 whole: reader.array().map(u64::from_be_bytes)?,
@@ -137,7 +140,7 @@ impl Subscription {
 /// What the leader tells a member.
 ///
 /// ```text
-///   version 1 | readable from 1 | common version 1 | standing 1 | flags 1: 1 = follow up, 2 = alone | generation 4 | topology 8
+///   version 1 | readable from 1 | common version 1 | standing 1 | flags 1: 1 = follow up, 2 = alone, 4 = end | generation 4 | topology 8
 ///   active tasks | awaiting tasks | standby tasks | warm-up tasks
 ///   detail 1 | hosts { process 16, workers v, prefix, endpoint text, active tasks, standby tasks }*
 ///   fence { transactional id prefix text, workers v }*
@@ -155,6 +158,8 @@ pub(crate) struct Assignment {
     pub follow_up: bool,
     /// It leaves, and nobody stays who could take over. A leader of an earlier build never says so.
     pub is_alone: bool,
+    /// Somebody has said that every instance is to end.
+    pub shuts_down: bool,
     pub generation: i32,
     /// The leader's.
     pub topology: u64,
@@ -291,6 +296,7 @@ impl Assignment {
             standing,
             follow_up: false,
             is_alone: false,
+            shuts_down: false,
             generation,
             topology,
             active: Vec::new(),
@@ -304,7 +310,7 @@ impl Assignment {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let flags = u8::from(self.follow_up) | u8::from(self.is_alone) << 1;
+        let flags = u8::from(self.follow_up) | u8::from(self.is_alone) << 1 | u8::from(self.shuts_down) << 2;
         let mut out = vec![VERSION, READABLE_FROM, self.common_version, self.standing.code(), flags];
         out.extend_from_slice(&self.generation.to_be_bytes());
         out.extend_from_slice(&self.topology.to_be_bytes());
@@ -334,6 +340,7 @@ impl Assignment {
             standing: Standing::of(standing),
             follow_up: flags & 1 != 0,
             is_alone: flags & 2 != 0,
+            shuts_down: flags & 4 != 0,
             generation: reader.i32()?,
             topology: reader.array().map(u64::from_be_bytes)?,
             active: tasks(&mut reader)?,

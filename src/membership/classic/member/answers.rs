@@ -86,12 +86,17 @@ impl Member {
                 return self.rejoin_at(at);
             }
         };
-        if decision.fit == Fit::Outdated && !self.has_synced {
+        // NOTE: a process that is started again finds the word that ended its last run.
+        let is_outdated = decision.fit == Fit::Outdated || decision.shuts_down;
+        if is_outdated && !self.has_synced {
             // After a restart in place the leader was told nothing. Once, so that two that disagree do not go on for ever.
             self.has_synced = true;
             return self.join_again(now);
         }
         self.has_synced = true;
+        if decision.shuts_down {
+            self.outputs.push_back(MemberOutput::ShutDown);
+        }
         self.is_settled = false;
         self.backoff = super::BACKOFF_MIN;
         self.sync = None;

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::membership::classic::protocol::GroupError;
 
 /// Tasks as text: `generation:0_1,0_2;!` with `!` for an assignment made for another program,
-/// and `.` for one that says that nobody else stays.
+/// `.` for one that says that nobody else stays, and `$` for one that ends everybody.
 struct Spoken;
 
 fn spoken(generation: i32, tasks: &[i32]) -> Vec<u8> {
@@ -16,7 +16,7 @@ fn spoken(generation: i32, tasks: &[i32]) -> Vec<u8> {
 fn heard(user_data: &[u8]) -> (i32, BTreeSet<TaskId>) {
     let text = String::from_utf8(user_data.to_vec()).unwrap();
     let text = text.split('+').next().unwrap_or_default();
-    let (generation, tasks) = text.trim_end_matches(['!', '.']).split_once(':').unwrap();
+    let (generation, tasks) = text.trim_end_matches(['!', '.', '$']).split_once(':').unwrap();
     let tasks =
         tasks.split(',').filter(|task| !task.is_empty()).map(|task| task.parse().unwrap()).collect::<Vec<i32>>();
     (generation.parse().unwrap(), numbered(&tasks))
@@ -54,8 +54,8 @@ impl Assignor for Spoken {
         let text = String::from_utf8(user_data.to_vec()).unwrap();
         let warmup: BTreeSet<_> = text.split('+').skip(1).flat_map(|task| numbered(&[task.parse().unwrap()])).collect();
         let (standby, fence) = (warmup.clone(), vec!["gone-1".to_owned()]);
-        let is_alone = text.ends_with('.');
-        Ok(Decision { generation, active, standby, warmup, fence, is_alone, fit })
+        let (is_alone, shuts_down) = (text.ends_with('.'), text.ends_with('$'));
+        Ok(Decision { generation, active, standby, warmup, fence, is_alone, shuts_down, fit })
     }
 }
 
@@ -540,4 +540,19 @@ fn who_is_alone_hands_nothing_over() {
     let user_data = [&spoken(6, &[0, 1])[..], b"."].concat();
     let outputs = scene.answer(GroupAnswer::Synced { partitions: Vec::new(), user_data });
     assert_eq!(outputs, [MemberOutput::Settled, MemberOutput::HandedOver]);
+}
+
+#[test]
+fn a_process_that_is_started_again_is_not_ended_by_the_word_that_ended_its_last_run() {
+    let end = |generation| {
+        let user_data = [&spoken(generation, &[0])[..], b"$"].concat();
+        GroupAnswer::Synced { partitions: Vec::new(), user_data }
+    };
+    let mut scene = Scene::new(Some("a"));
+    scene.on(MemberInput::Tick);
+    scene.answer(joined(5));
+    let outputs = scene.answer(end(5));
+    assert_eq!(requests(&outputs), [RequestKind::Join], "it asks once more");
+    scene.answer(joined(6));
+    assert!(scene.answer(end(6)).contains(&MemberOutput::ShutDown));
 }

@@ -37,6 +37,7 @@ fn told(number: u8, catalog: &TaskCatalog) -> Subscription {
         generation: -1,
         is_leaving: false,
         is_impaired: false,
+        shuts_down: false,
         workers: 2,
         topology: catalog.topology.clone(),
         endpoint: None,
@@ -240,7 +241,7 @@ fn who_is_impaired_keeps_what_it_has_and_gets_more_only_where_nobody_else_can() 
     let members = [member(0, impaired.encode()), member(1, told(1, &catalog).encode())];
     let given = read(&planned(&members, &catalog, &[], &AssignorSettings::default()));
     assert_eq!((&given[0].active[..], given[1].active.len()), (&[task(0, 0)][..], 3));
-    assert_eq!(given[0].standing, Standing::Member);
+    assert_eq!((given[0].standing, given[0].shuts_down), (Standing::Member, false));
     let given = read(&planned(&members[..1], &catalog, &[], &AssignorSettings::default()));
     assert_eq!(given[0].active.len(), 4);
 }

@@ -18,6 +18,7 @@ fn subscription() -> Subscription {
         generation: 7,
         is_leaving: false,
         is_impaired: false,
+        shuts_down: false,
         workers: 4,
         topology: TopologyFingerprint { whole: 0x0102_0304_0506_0708, parts: vec![9, 10] },
         endpoint: Some("host:80".to_owned()),
@@ -49,6 +50,7 @@ fn assignment() -> Assignment {
         standing: Standing::OtherTopology,
         follow_up: true,
         is_alone: false,
+        shuts_down: false,
         generation: 7,
         topology: 0x0102_0304_0506_0708,
         active: vec![task(0, 0)],
@@ -192,6 +194,7 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
             generation,
             is_leaving,
             is_impaired: !is_leaving,
+            shuts_down: is_leaving,
             workers,
             topology: TopologyFingerprint { whole, parts },
             endpoint,
@@ -227,6 +230,7 @@ fn assignments() -> impl Strategy<Value = Assignment> {
             standing: Standing::of(standing),
             follow_up,
             is_alone,
+            shuts_down: !is_alone,
             generation,
             topology,
             active,
@@ -283,7 +287,7 @@ proptest! {
 
 #[test]
 fn flags_that_came_later_are_bits_that_older_builds_leave_alone() {
-    let leaving = Subscription { is_leaving: true, is_impaired: true, ..subscription() }.encode();
+    let leaving = Subscription { is_leaving: true, is_impaired: true, shuts_down: true, ..subscription() }.encode();
     let flags = subscription()
         .encode()
         .iter()
@@ -291,7 +295,7 @@ fn flags_that_came_later_are_bits_that_older_builds_leave_alone() {
         .filter(|(a, b)| a != b)
         .map(|(_, flags)| *flags)
         .collect::<Vec<_>>();
-    assert_eq!(flags, [3]);
-    let alone = Assignment { is_alone: true, ..assignment() }.encode();
-    assert_eq!(alone[4], 3);
+    assert_eq!(flags, [7]);
+    let alone = Assignment { is_alone: true, shuts_down: true, ..assignment() }.encode();
+    assert_eq!(alone[4], 7);
 }
