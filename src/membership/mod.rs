@@ -38,6 +38,12 @@ pub(crate) trait Membership: Send {
     /// The committed positions, waiting for pending transactional ones to be decided (`require_stable`).
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>>;
 
+    /// The committed offsets as they are, without waiting for pending transactions; none where nobody can say, as in a
+    /// membership without standbys.
+    fn committed_so_far(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>> {
+        Ok(vec![None; partitions.len()])
+    }
+
     /// Commits positions without a transaction, as this member.
     fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()>;
 

@@ -374,6 +374,11 @@ impl Membership for SeatMembership {
         self.offsets.committed(partitions)
     }
 
+    fn committed_so_far(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>> {
+        let committed = self.offsets.committed_so_far(partitions)?;
+        Ok(committed.into_iter().map(|committed| committed.map(|at| at.offset)).collect())
+    }
+
     fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::Counter;
 
@@ -21,6 +22,7 @@ use super::restore_event::{RestoreEvent, StandbyEnd};
 use super::stream_thread::{RETRY_PAUSE, StreamThread, later};
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
+use crate::membership::Membership;
 use crate::metrics::standby_update_total;
 use crate::record::{RecordBatch, TopicPartition};
 use crate::state::{Pace, Reach, TaskStores};
@@ -32,6 +34,9 @@ const TURN_RECORDS: usize = 1024;
 /// The same where nothing runs.
 const TURN_RECORDS_ALONE: usize = 8192;
 
+/// How often the group is asked how far a source topic may be read.
+const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The standbys of a thread.
 #[derive(Default)]
 pub(super) struct Standbys {
@@ -42,6 +47,8 @@ pub(super) struct Standbys {
     open: Vec<Standby>,
     /// When one could not be opened.
     failed: Option<Now>,
+    /// When the group was last asked for limits.
+    limits_asked: Option<Now>,
 }
 
 struct Standby {
@@ -59,9 +66,94 @@ struct Job {
     /// Where reading began.
     start: i64,
     lag: StoreLag,
+    limit: Limit,
+}
+
+/// How far a changelog may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// To its end.
+    End,
+    /// It is an input of the task. What is behind its committed offset is yet to be processed, by a task that has to find its
+    /// rows as they were before. None: the offset is not known yet.
+    Committed(Option<i64>),
+}
+
+impl Job {
+    /// Records that may be asked for. Each takes an offset at least.
+    fn room(&self, room: usize) -> usize {
+        match self.limit {
+            Limit::End => room,
+            Limit::Committed(None) => 0,
+            Limit::Committed(Some(limit)) => {
+                usize::try_from(limit.saturating_sub(self.lag.position)).map_or(0, |offsets| offsets.min(room))
+            }
+        }
+    }
+
+    /// Takes records, and says up to which offset they are all there are. What is behind the limit is left for later.
+    fn take(&self, consumer: &mut dyn Consumer, room: usize, batch: &mut RecordBatch) -> Result<i64> {
+        batch.clear();
+        let Job { changelog, lag, .. } = self;
+        let room = self.room(room);
+        if room == 0 {
+            return Ok(lag.position);
+        }
+        if consumer.fetch(changelog, room, batch)? == Fetch::OutOfRange {
+            let context = format!("offset {} of changelog {changelog} is not there any more", lag.position);
+            return Err(Error::new(ErrorKind::Corrupted, context));
+        }
+        let next = consumer.position(changelog).unwrap_or(lag.position);
+        let Limit::Committed(Some(limit)) = self.limit else { return Ok(next) };
+        let taken = batch.len();
+        batch.truncate(limit);
+        if batch.len() < taken {
+            // Offsets without records stood in between.
+            consumer.assign(&[(changelog.clone(), limit)])?;
+        }
+        Ok(next.min(limit))
+    }
+
+    /// The end of what is to be read, as far as it is known.
+    fn end(&self, consumer: &dyn Consumer, next: i64) -> i64 {
+        match (self.limit, consumer.lag(&self.changelog)) {
+            (Limit::Committed(Some(limit)), _) => limit.max(next),
+            (Limit::Committed(None), _) => self.lag.end,
+            (Limit::End, Lag::CaughtUp) => next,
+            (Limit::End, Lag::Behind | Lag::Unknown) => consumer.end(&self.changelog).unwrap_or(self.lag.end).max(next),
+        }
+    }
 }
 
 impl Standbys {
+    /// Asks how far inputs that stand in for changelogs are processed, now and then.
+    fn look_at_limits(&mut self, membership: &mut dyn Membership, now: Now) {
+        let has_no_limit = |job: &Job| job.limit == Limit::Committed(None);
+        let is_new = self.open.iter().flat_map(|standby| &standby.jobs).any(has_no_limit);
+        let pause = if is_new { RETRY_PAUSE } else { LIMIT_INTERVAL };
+        if self.limits_asked.is_some_and(|at| now.since(at) < pause) {
+            return;
+        }
+        let limited = |job: &&mut Job| job.limit != Limit::End;
+        let jobs = self.open.iter_mut().flat_map(|standby| &mut standby.jobs).filter(limited);
+        let jobs: Vec<&mut Job> = jobs.collect();
+        if jobs.is_empty() {
+            return;
+        }
+        self.limits_asked = Some(now);
+        let inputs: Vec<_> = jobs.iter().map(|job| job.changelog.clone()).collect();
+        match membership.committed_so_far(&inputs) {
+            Ok(committed) => {
+                for (job, committed) in jobs.into_iter().zip(committed) {
+                    // What has never been committed has not been processed. A group whose offsets were set back goes on
+                    // from there, and its task begins the store anew.
+                    job.limit = Limit::Committed(Some(committed.unwrap_or(job.start)));
+                }
+            }
+            Err(error) => tracing::debug!("could not ask how far inputs are processed: {}", error.report()),
+        }
+    }
+
     fn is_pausing(&mut self, now: Now) -> bool {
         self.failed = self.failed.filter(|at| now.since(*at) < RETRY_PAUSE);
         self.failed.is_some()
@@ -129,15 +221,12 @@ impl Standby {
             let Some(changelog) = changelog else { continue };
             let Some(marks) = marks.next() else { continue };
             let position = first_offset(app, &mut stores, store, &changelog, (marks.start, marks.end), found, now_ms)?;
-            // NOTE: of a source topic only what its task has committed may be read, which changes all the time. What is
-            // here of such a store is kept, and what it lacks is read when the task comes.
-            if !inputs.contains(&changelog) {
-                let partition = changelog.partition;
-                let store_name = Arc::clone(&name);
-                app.restored(&RestoreEvent::StandbyStarted { store: store_name, partition, from: position });
-                let lag = StoreLag { store: name, partition, position, end: marks.end.max(position) };
-                jobs.push(Job { store, changelog, start: position, lag });
-            }
+            let limit = if inputs.contains(&changelog) { Limit::Committed(None) } else { Limit::End };
+            let partition = changelog.partition;
+            let store_name = Arc::clone(&name);
+            app.restored(&RestoreEvent::StandbyStarted { store: store_name, partition, from: position });
+            let lag = StoreLag { store: name, partition, position, end: marks.end.max(position) };
+            jobs.push(Job { store, changelog, start: position, lag, limit });
         }
         let assigned: Vec<_> = jobs.iter().map(|job| (job.changelog.clone(), job.lag.position)).collect();
         if !assigned.is_empty() {
@@ -164,18 +253,10 @@ impl Standby {
         pace: Pace,
     ) -> Result<usize> {
         let mut taken = 0;
-        for Job { store, changelog, start, lag } in &mut self.jobs {
-            let room = records_max.saturating_sub(taken);
-            batch.clear();
-            if room > 0 && consumer.fetch(changelog, room, batch)? == Fetch::OutOfRange {
-                let context = format!("offset {} of changelog {changelog} is not there any more", lag.position);
-                return Err(Error::new(ErrorKind::Corrupted, context));
-            }
-            let next = consumer.position(changelog).unwrap_or(lag.position);
-            lag.end = match consumer.lag(changelog) {
-                Lag::CaughtUp => next,
-                Lag::Behind | Lag::Unknown => consumer.end(changelog).unwrap_or(lag.end).max(next),
-            };
+        for job in &mut self.jobs {
+            let next = job.take(consumer, records_max.saturating_sub(taken), batch)?;
+            job.lag.end = job.end(consumer, next);
+            let Job { store, changelog, start, lag, .. } = job;
             let mut written = Ok(());
             if next > lag.position {
                 let reach = Reach { next_offset: next, end: lag.end, pace };
@@ -279,6 +360,7 @@ impl StreamThread {
             }
         }
         let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(0) };
+        self.standbys.look_at_limits(&mut *self.membership, now);
         let (mut taken, mut warm) = (0, BTreeSet::new());
         let (pace, records_max) = match self.tasks.is_empty() {
             true => (Pace::Alone, TURN_RECORDS_ALONE),

@@ -1,13 +1,13 @@
 //! What restoring and standbys tell of themselves, and what goes on beside them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kstreams::{
-    CloseOptions, Config, Consumed, EmbeddedCluster, Grouped, Headers, KafkaStreams, Materialized, ProducerRecord,
-    RestoreEvent, StandbyEnd, State, StreamsBuilder, Topology, Utf8,
+    CloseOptions, Config, Consumed, EmbeddedCluster, Grouped, Headers, KafkaStreams, Materialized, Optimization,
+    Produced, ProducerRecord, RestoreEvent, StandbyEnd, State, StreamsBuilder, Topology, Utf8,
 };
 
 use crate::application::{PARTITIONS, cluster, config, counts, wait_for, wait_until, word_count, write};
@@ -151,5 +151,68 @@ fn standbys_tell_where_they_begin_what_they_read_and_how_they_end() {
         assert_eq!(read, logged, "partition {partition} was read once and as a standby");
         assert_eq!(ended[0].1, StandbyEnd::Promoted);
     }
+    second.close(Duration::from_secs(30)).unwrap();
+}
+
+/// A table that reads its source topic as its changelog, and a stream that finds its rows.
+fn source_table(config: &Config) -> Topology {
+    let builder = StreamsBuilder::new();
+    let rows = builder.table("lines", Consumed::with(Utf8, Utf8), Materialized::named("rows"));
+    rows.to_stream().to("counts", Produced::with(Utf8, Utf8));
+    builder.build_with(config).unwrap()
+}
+
+#[test]
+fn a_standby_reads_a_source_topic_ahead_as_far_as_it_is_committed() {
+    let cluster = cluster();
+    let settings = || with_a_standby(&cluster).optimization(Optimization::all());
+    let config = settings();
+    let first = KafkaStreams::new(source_table(&config), config).unwrap();
+    first.start().unwrap();
+    let write_round = |round: usize| {
+        let lines: Vec<String> = (0..100).map(|number| format!("round {round}, line {number}")).collect();
+        write(&cluster, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+        wait_until("the round is in the table", || cluster.read_committed("counts").unwrap().len() == 100 * round);
+    };
+    write_round(1);
+
+    let config = settings();
+    let (of_group, begun) = (cluster.clone(), Arc::new(Mutex::new(BTreeMap::new())));
+    let heard = Arc::clone(&begun);
+    let second = KafkaStreams::new(source_table(&config), config).unwrap().on_restore(move |event| match event {
+        RestoreEvent::StandbyBatch { partition, position, .. } => {
+            let committed = of_group.committed_offset("word-count", "lines", *partition).unwrap();
+            assert!(committed.is_some_and(|committed| *position <= committed), "{position} of {committed:?}");
+        }
+        RestoreEvent::Started { partition, from, .. } => {
+            heard.lock().unwrap().insert(*partition, *from);
+        }
+        RestoreEvent::Batch { .. } | _ => {}
+    });
+    second.start().unwrap();
+    let committed = |partition| cluster.committed_offset("word-count", "lines", partition).unwrap().unwrap_or(0);
+    let has_all = |streams: &KafkaStreams| -> BTreeSet<i32> {
+        let lags = streams.lags();
+        let caught_up = lags.iter().filter(|store| store.lag() == 0 && store.position == committed(store.partition));
+        caught_up.map(|store| store.partition).collect()
+    };
+    let is_shared = || {
+        let (one, other) = (has_all(&first), has_all(&second));
+        one.len() == 2 && other.len() == 2 && one.is_disjoint(&other)
+    };
+    wait_until("each has two tasks and two standbys", is_shared);
+    write_round(2);
+    wait_until("the standbys have what was committed meanwhile", is_shared);
+
+    let standbys = has_all(&second);
+    let read: BTreeMap<i32, i64> = standbys.iter().map(|partition| (*partition, committed(*partition))).collect();
+    begun.lock().unwrap().clear();
+    first.crash();
+    let has_begun = || standbys.iter().all(|partition| begun.lock().unwrap().contains_key(partition));
+    wait_until("the standbys take over", has_begun);
+    for (partition, read) in read {
+        assert_eq!(begun.lock().unwrap()[&partition], read, "partition {partition} goes on where its standby was");
+    }
+    write_round(3);
     second.close(Duration::from_secs(30)).unwrap();
 }

@@ -193,6 +193,10 @@ impl GroupOffsets for EmbeddedOffsets {
         self.shared.committed(&self.group, partitions)
     }
 
+    fn committed_so_far(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
+        Ok(self.shared.state()?.committed_so_far(&self.group, partitions))
+    }
+
     fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)], as_member: &GroupMetadata) -> Result<()> {
         self.shared.state()?.commit(as_member, offsets)
     }

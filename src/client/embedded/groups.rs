@@ -333,8 +333,17 @@ impl State {
                 format!("the committed offset of {pending} in group {group} waits for a transaction to end"),
             ));
         }
+        Ok(self.committed_so_far(group, partitions))
+    }
+
+    /// Those of pending transactions are not among them.
+    pub(super) fn committed_so_far(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Vec<Option<OffsetAndMetadata>> {
         let known = self.groups.get(group);
-        Ok(partitions.iter().map(|partition| known?.committed.get(partition).cloned()).collect())
+        partitions.iter().map(|partition| known?.committed.get(partition).cloned()).collect()
     }
 
     /// Commits without a transaction.

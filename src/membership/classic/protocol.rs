@@ -172,6 +172,14 @@ pub(crate) trait GroupOffsets: Send {
     /// `Unavailable`: nobody answers, or a transaction is pending for longer than the request timeout. `Invalid`: denied.
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>>;
 
+    /// The committed positions as they are: those of pending transactions are not among them, and are not waited for.
+    ///
+    /// # Errors
+    /// `Unavailable`: nobody answers. `Invalid`: denied.
+    fn committed_so_far(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
+        self.committed(partitions)
+    }
+
     /// Commits positions without a transaction, as a member.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use mio::{Events, Poll, Token};
 use super::Failure;
 use super::code::Code;
 use super::lane::{Lane, Outcome};
-use super::requests::Request;
+use super::requests::{Pending, Request};
 use super::responses;
 use super::security::SideSettings;
 use crate::client::GroupMetadata;
@@ -143,8 +143,8 @@ fn refused(code: Code, doing: &str) -> Error {
     Error::new(code.kind(), context).with_source(Failure::Denied(code.to_string()))
 }
 
-impl GroupOffsets for SideOffsets {
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
+impl SideOffsets {
+    fn fetch(&mut self, partitions: &[TopicPartition], pending: Pending) -> Result<Vec<Option<OffsetAndMetadata>>> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -155,7 +155,17 @@ impl GroupOffsets for SideOffsets {
             }
             Ok(committed_of(partitions, &mut fetched))
         };
-        self.call(Request::OffsetFetch(partitions.to_vec()), "ask for committed offsets", judge)
+        self.call(Request::OffsetFetch(partitions.to_vec(), pending), "ask for committed offsets", judge)
+    }
+}
+
+impl GroupOffsets for SideOffsets {
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
+        self.fetch(partitions, Pending::Refused)
+    }
+
+    fn committed_so_far(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
+        self.fetch(partitions, Pending::PassedOver)
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)], as_member: &GroupMetadata) -> Result<()> {

@@ -11,7 +11,7 @@ use super::SideOffsets;
 use super::code::Code;
 use super::codec::{Reader, Result, Writer};
 use super::offsets::{UNDECIDED_PAUSE, Verdict, judged};
-use super::requests::{Api, Request, encode_offset_fetch};
+use super::requests::{Api, Pending, Request, encode_offset_fetch};
 use super::responses;
 use crate::client::{GroupMembers, GroupMetadata, ListedMember};
 use crate::error;
@@ -52,7 +52,7 @@ impl Inquiry {
                     out.list([(); 0].into_iter(), |_, ()| {});
                 }
             }
-            Inquiry::Committed => encode_offset_fetch(None, group, version, out),
+            Inquiry::Committed => encode_offset_fetch(None, Pending::Refused, group, version, out),
             Inquiry::Remove(member) => {
                 out.text(group);
                 out.list([member].into_iter(), |out, member| {

@@ -127,11 +127,20 @@ impl Api {
     }
 }
 
+/// What is answered for an offset that an open transaction may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// That it is not decided.
+    Refused,
+    /// The one before.
+    PassedOver,
+}
+
 /// A request to a coordinator.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     Group(GroupRequest),
-    OffsetFetch(Vec<TopicPartition>),
+    OffsetFetch(Vec<TopicPartition>, Pending),
     OffsetCommit(Vec<(TopicPartition, OffsetAndMetadata)>, GroupMetadata),
     InitProducerId(String),
     /// Of somebody who is no member.
@@ -145,7 +154,7 @@ impl Request {
             Request::Group(GroupRequest::Sync { .. }) => Api::SyncGroup,
             Request::Group(GroupRequest::Heartbeat { .. }) => Api::Heartbeat,
             Request::Group(GroupRequest::Leave { .. }) => Api::LeaveGroup,
-            Request::OffsetFetch(_) => Api::OffsetFetch,
+            Request::OffsetFetch(..) => Api::OffsetFetch,
             Request::OffsetCommit(..) => Api::OffsetCommit,
             Request::InitProducerId(_) => Api::InitProducerId,
             Request::Outside(inquiry) => inquiry.api(),
@@ -157,7 +166,9 @@ impl Request {
         let mut out = Writer::default();
         match self {
             Request::Group(request) => encode_group(request, group, version, &mut out),
-            Request::OffsetFetch(partitions) => encode_offset_fetch(Some(partitions), group, version, &mut out),
+            Request::OffsetFetch(partitions, pending) => {
+                encode_offset_fetch(Some(partitions), *pending, group, version, &mut out);
+            }
             Request::OffsetCommit(offsets, member) => encode_offset_commit(offsets, member, &mut out),
             Request::InitProducerId(id) => {
                 out.text(id);
@@ -268,7 +279,13 @@ fn by_topic<'a, T>(items: impl Iterator<Item = (&'a TopicPartition, T)>) -> BTre
 }
 
 /// None: every partition that the group has committed.
-pub(super) fn encode_offset_fetch(partitions: Option<&[TopicPartition]>, group: &str, version: i16, out: &mut Writer) {
+pub(super) fn encode_offset_fetch(
+    partitions: Option<&[TopicPartition]>,
+    pending: Pending,
+    group: &str,
+    version: i16,
+    out: &mut Writer,
+) {
     let topics = |out: &mut Writer| {
         let Some(partitions) = partitions else { return out.null_list() };
         out.list(by_topic(partitions.iter().map(|p| (p, ()))).into_iter(), |out, (topic, partitions)| {
@@ -292,8 +309,8 @@ pub(super) fn encode_offset_fetch(partitions: Option<&[TopicPartition]>, group: 
             out.no_tags();
         });
     }
-    // Only what no open transaction may still change.
-    out.bool(true);
+    // `require_stable`.
+    out.bool(pending == Pending::Refused);
 }
 
 fn encode_offset_commit(offsets: &[(TopicPartition, OffsetAndMetadata)], member: &GroupMetadata, out: &mut Writer) {
@@ -323,7 +340,7 @@ pub(super) fn find_coordinator(request: &Request, group: &str) -> Vec<u8> {
             out.text(id);
             out.i8(1);
         }
-        Request::Group(_) | Request::OffsetFetch(_) | Request::OffsetCommit(..) | Request::Outside(_) => {
+        Request::Group(_) | Request::OffsetFetch(..) | Request::OffsetCommit(..) | Request::Outside(_) => {
             out.text(group);
             out.i8(0);
         }
@@ -407,11 +424,14 @@ mod tests {
 
     #[test]
     fn offsets_are_asked_for_in_the_layout_of_the_version() {
-        let request = Request::OffsetFetch(vec![TopicPartition::new("t", 1), TopicPartition::new("t", 0)]);
+        let partitions = vec![TopicPartition::new("t", 1), TopicPartition::new("t", 0)];
+        let request = Request::OffsetFetch(partitions.clone(), Pending::Refused);
         let topics = b"\x02\x02t\x03\0\0\0\x01\0\0\0\0\0";
         assert_eq!(request.encode("g", 7), [&b"\x02g"[..], topics, b"\x01\0"].concat());
         assert_eq!(request.encode("g", 8), [&b"\x02\x02g"[..], topics, b"\0\x01\0"].concat());
         let member = b"\x02\x02g\0\xff\xff\xff\xff";
         assert_eq!(request.encode("g", 9), [&member[..], topics, b"\0\x01\0"].concat());
+        let request = Request::OffsetFetch(partitions, Pending::PassedOver);
+        assert_eq!(request.encode("g", 9), [&member[..], topics, b"\0\0\0"].concat());
     }
 }
