@@ -119,19 +119,36 @@ impl<K: 'static, A: 'static> Closable<K, A> {
 /// it is its turn.
 #[derive(Debug)]
 pub(crate) struct Upcoming {
-    /// By end, start and key.
-    windows: BTreeSet<(i64, i64, Box<[u8]>)>,
+    windows: BTreeSet<Place>,
+    same_end: SameEnd,
     /// Windows that end here or later may be missing.
     complete_before: i64,
 }
+
+/// In which order windows that end at the same time come: that of the rows of Java's store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SameEnd {
+    /// By start, then by key.
+    ByStart,
+    /// By key, as the sessions of a store in memory.
+    ByKey,
+}
+
+/// End, start where it comes before the key, key, start.
+type Place = (i64, i64, Box<[u8]>, i64);
 
 /// Windows in memory, for each operator.
 const WINDOWS_MAX: usize = 100_000;
 
 impl Upcoming {
     /// Nothing is known yet: the store may have rows.
-    pub(crate) fn unknown() -> Upcoming {
-        Upcoming { windows: BTreeSet::new(), complete_before: i64::MIN }
+    pub(crate) fn unknown(same_end: SameEnd) -> Upcoming {
+        Upcoming { windows: BTreeSet::new(), same_end, complete_before: i64::MIN }
+    }
+
+    fn place(&self, window: Window, key: &[u8]) -> Place {
+        let start = if self.same_end == SameEnd::ByStart { window.start } else { 0 };
+        (window.end, start, key.into(), window.start)
     }
 
     /// Whether all windows that end by this time are known.
@@ -149,7 +166,7 @@ impl Upcoming {
         if window.end >= self.complete_before {
             return;
         }
-        self.windows.insert((window.end, window.start, key.into()));
+        self.windows.insert(self.place(window, key));
         if self.windows.len() <= WINDOWS_MAX {
             return;
         }
@@ -157,7 +174,7 @@ impl Upcoming {
         let (first, last) = (self.windows.first().map(|first| first.0), self.windows.last().map(|last| last.0));
         if let Some(end) = last.filter(|_| first < last) {
             self.complete_before = end;
-            self.windows.split_off(&(end, i64::MIN, Box::default()));
+            self.windows.split_off(&(end, i64::MIN, Box::default(), i64::MIN));
         }
     }
 
@@ -167,7 +184,7 @@ impl Upcoming {
     }
 
     pub(crate) fn remove(&mut self, window: Window, key: &[u8]) {
-        self.windows.remove(&(window.end, window.start, key.into()));
+        self.windows.remove(&self.place(window, key));
     }
 
     /// Takes the next window that ends by this time, if it is known.
@@ -175,7 +192,7 @@ impl Upcoming {
         if self.windows.first().is_none_or(|first| first.0 > end) {
             return None;
         }
-        self.windows.pop_first().map(|(end, start, key)| (Window { start, end }, key))
+        self.windows.pop_first().map(|(end, _, key, start)| (Window { start, end }, key))
     }
 }
 
@@ -189,7 +206,15 @@ mod tests {
 
     #[test]
     fn windows_are_taken_in_the_order_in_which_they_close() {
-        let mut upcoming = Upcoming::unknown();
+        let by_start = [(1, 5, "z"), (3, 5, "a"), (0, 9, "a"), (0, 9, "b")];
+        let by_key = [(3, 5, "a"), (1, 5, "z"), (0, 9, "a"), (0, 9, "b")];
+        for (same_end, expected) in [(SameEnd::ByStart, by_start), (SameEnd::ByKey, by_key)] {
+            assert_eq!(taken(same_end), expected.map(|(start, end, key)| (start, end, key.to_owned())));
+        }
+    }
+
+    fn taken(same_end: SameEnd) -> Vec<(i64, i64, String)> {
+        let mut upcoming = Upcoming::unknown(same_end);
         assert!(!upcoming.knows(i64::MIN));
         upcoming.begin();
         for (start, end, key) in [(0, 9, "b"), (3, 5, "a"), (0, 9, "a"), (1, 5, "z"), (7, 20, "a"), (2, 4, "c")] {
@@ -200,13 +225,12 @@ mod tests {
         while let Some((window, key)) = upcoming.take(9) {
             taken.push((window.start, window.end, String::from_utf8(key.to_vec()).unwrap()));
         }
-        let expected = [(1, 5, "z"), (3, 5, "a"), (0, 9, "a"), (0, 9, "b")];
-        assert_eq!(taken, expected.map(|(start, end, key)| (start, end, key.to_owned())));
+        taken
     }
 
     #[test]
     fn what_does_not_fit_is_not_taken_for_known() {
-        let mut upcoming = Upcoming::unknown();
+        let mut upcoming = Upcoming::unknown(SameEnd::ByStart);
         upcoming.begin();
         let count = i64::try_from(WINDOWS_MAX).unwrap() + 10;
         (0..count).rev().for_each(|end| upcoming.add(window(0, end / 2), &end.to_be_bytes()));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::changes::{EmitStrategy, RowForm, WindowedChanges};
-use super::closing::{Closable, Closed, Closing, Upcoming};
+use super::closing::{Closable, Closed, Closing, SameEnd, Upcoming};
 use super::late::LateRecords;
 use super::{ObservedTime, drop_late};
 use crate::error::Result;
@@ -11,7 +11,7 @@ use crate::operators::table::View;
 use crate::operators::{Aggregator, Initializer};
 use crate::record::{Change, Headers, Record, ValueAndTimestamp};
 use crate::serdes::{Bytes, DynSerde};
-use crate::state::{SessionKind, SessionStore, StoreBuilder};
+use crate::state::{EngineKind, SessionKind, SessionStore, StoreBuilder};
 use crate::topology::{Processor, ProcessorContext, ProcessorInit, TaskContext};
 use crate::window::{SessionWindows, Window, Windowed};
 
@@ -87,6 +87,10 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SessionAggregate<K, V, 
         let rows = SessionStore::new(index, spec.kind, Arc::clone(&spec.key), Arc::new(Bytes));
         let form = RowForm::Session(Arc::clone(&spec.value));
         let changes = WindowedChanges::new(init, index, store.row_keys(), form, spec.emit);
+        let same_end = match spec.store.spec.engine {
+            EngineKind::Memory => SameEnd::ByKey,
+            EngineKind::Persistent | EngineKind::Lru(_) => SameEnd::ByStart,
+        };
         let closing = (!changes.emits_updates()).then(|| Closing::new(init, &spec.store.spec.name, index));
         let (key, value, time) =
             (Arc::clone(&spec.key), Arc::clone(&spec.value), ObservedTime::resume(init, &spec.store.spec.name, 0));
@@ -98,7 +102,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SessionAggregate<K, V, 
             rows,
             changes,
             closing,
-            upcoming: Upcoming::unknown(),
+            upcoming: Upcoming::unknown(same_end),
             key_bytes: Vec::new(),
             key,
             value,

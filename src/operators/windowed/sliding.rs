@@ -14,7 +14,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::closing::{Closable, Closed, Upcoming};
+use super::closing::{Closable, Closed, SameEnd, Upcoming};
 use super::late::LateRecords;
 use super::time::{OpenedWindows, WindowStoreSpec};
 use super::{ObservedTime, drop_late};
@@ -99,7 +99,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
         );
         let SlidingFunctions { value, initializer, aggregator, late } = functions;
         let late = LateRecords::open(init, late.as_ref())?;
-        let (upcoming, key_bytes) = (Upcoming::unknown(), Vec::new());
+        let (upcoming, key_bytes) = (Upcoming::unknown(SameEnd::ByStart), Vec::new());
         Ok(SlidingAggregate {
             name,
             opened,
@@ -357,7 +357,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> Processor<K, V> for Sli
             return Ok(());
         }
         if difference == 0 {
-            return Err(Error::invalid("sliding windows of 0 ms hold nothing: take a time difference of 1 ms or more"));
+            return Err(Error::user("sliding windows of 0 ms hold nothing: take a time difference of 1 ms or more"));
         }
         self.emit_closed(at, close_time, &record.headers, ctx)?;
         if at < difference {

@@ -17,8 +17,10 @@ impl SessionModel {
     fn of(setup: Setup, inputs: &[Input]) -> SessionModel {
         let Windows::Session { gap } = setup.windows else { panic!("sessions") };
         let mut sessions: Vec<(&'static str, Window, i64)> = Vec::new();
-        // By end, start and key: sessions that have not been emitted, some of which no record can reach any more.
-        let mut open: BTreeMap<(i64, i64, &'static str), i64> = BTreeMap::new();
+        // Sessions that have not been emitted, some of which no record can reach any more: by end, start and key, or in
+        // memory by end, key and start.
+        let place = |key, Window { start, end }| (end, if setup.in_memory { 0 } else { start }, key, start);
+        let mut open: BTreeMap<(i64, i64, &'static str, i64), i64> = BTreeMap::new();
         let (mut updates, mut closed) = (vec![Vec::new(); inputs.len()], vec![Vec::new(); inputs.len()]);
         let (mut times, mut last_end) = ([-1; 2], -1);
         for fed in fed(inputs) {
@@ -26,7 +28,7 @@ impl SessionModel {
             times[topic] = at.max(times[topic]);
             let close_time = times[topic] - setup.grace - gap;
             while let Some(first) = open.first_entry().filter(|first| first.key().0 < close_time) {
-                let ((end, start, key), row) = first.remove_entry();
+                let ((end, _, key, start), row) = first.remove_entry();
                 closed[number].push((key, Window { start, end }, Some(row), end));
             }
             // The store has a time of its own, that of the last session.
@@ -45,7 +47,7 @@ impl SessionModel {
             last_end = last_end.max(end);
             let window = Window { start, end };
             for (key, window, _) in &merged {
-                open.remove(&(window.end, window.start, *key));
+                open.remove(&place(*key, *window));
                 if start != end {
                     updates[number].push((*key, *window, None, window.end));
                 }
@@ -55,8 +57,8 @@ impl SessionModel {
             sessions.extend(row.map(|row| (key, window, row)));
             // As in Java, one in memory takes nothing that has expired; one on disk looks at a whole segment.
             if !setup.in_memory || end > last_end - setup.retention() {
-                open.remove(&(end, start, key));
-                open.extend(row.map(|row| ((end, start, key), row)));
+                open.remove(&place(key, window));
+                open.extend(row.map(|row| (place(key, window), row)));
             }
             updates[number].push((key, window, row, end));
         }
