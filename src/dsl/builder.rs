@@ -62,14 +62,21 @@ impl StreamsBuilder {
         self.stream_of(&[topic], consumed)
     }
 
-    /// The records of several topics, those of one task in the order of their timestamps.
+    /// The records of several topics, those of one task in the order of their timestamps. Neither their order nor how often
+    /// one is named matters.
     pub fn stream_of<K, V>(&self, topics: &[&str], consumed: Consumed<K, V>) -> KStream<K, V>
     where
         K: Clone + 'static,
         V: Clone + 'static,
     {
-        let known = self.graph.borrow().stream_source(topics);
-        self.stream_from(&format!("topic {}", topics.join(", ")), known, topics, consumed).1
+        let mut distinct: Vec<&str> = Vec::with_capacity(topics.len());
+        for topic in topics {
+            if !distinct.contains(topic) {
+                distinct.push(topic);
+            }
+        }
+        let known = self.graph.borrow().stream_source(&distinct);
+        self.stream_from(&format!("topic {}", distinct.join(", ")), known, &distinct, consumed).1
     }
 
     /// The records of every topic whose whole name matches a regular expression (of the crate

@@ -110,9 +110,6 @@ impl<K: 'static, V: 'static> Repartition<'_, K, V> {
         if let Some(remedy) = self.remedy {
             graph.generated(format!("repartition topic {topic} (name it with {remedy})"));
         }
-        if self.partitions.is_some_and(|partitions| partitions < 1) {
-            graph.mistake(format!("repartition topic {topic} needs at least one partition"));
-        }
         graph.add_repartition_topic(&topic, self.partitions);
 
         let filter = graph.append(filter_node(&filter), &[parent]);

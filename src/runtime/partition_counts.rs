@@ -14,7 +14,7 @@ pub(super) type Counts = BTreeMap<Arc<str>, i32>;
 ///
 /// # Errors
 /// `Invalid`, naming topics and counts: a source topic that does not exist, topics that are joined and have different
-/// numbers of partitions, a repartition topic whose number cannot be known.
+/// numbers of partitions, a repartition topic whose number cannot be known or is none.
 pub(super) fn partition_counts(topology: &Topology, known: &Counts) -> Result<Counts> {
     let repartition = topology.repartition_topics();
     let mut counts = known.clone();
@@ -23,7 +23,16 @@ pub(super) fn partition_counts(topology: &Topology, known: &Counts) -> Result<Co
             return Err(missing_source(&topic));
         }
     }
-    counts.extend(repartition.iter().filter_map(|(name, topic)| Some((Arc::clone(name), topic.partitions?))));
+    for (name, topic) in repartition {
+        let Some(partitions) = topic.partitions else { continue };
+        // Only here, as in Java: a topology with such a topic can be built, described and tested.
+        if partitions < 1 {
+            return Err(Error::invalid(format!(
+                "repartition topic {name} was given {partitions} partitions: it needs at least one"
+            )));
+        }
+        counts.insert(Arc::clone(name), partitions);
+    }
     derive_from_upstream(topology, &mut counts)?;
     for group in topology.copartitions() {
         let member = |topic: &Arc<str>| {
@@ -259,6 +268,16 @@ mod tests {
         let counts = partition_counts(&builder.build().unwrap(), &known).unwrap();
         assert_eq!(counts.get("join-subscription-registration-topic"), Some(&8));
         assert_eq!(counts.get("join-subscription-response-topic"), Some(&3));
+    }
+
+    #[test]
+    fn a_repartition_topic_has_at_least_one_partition() {
+        for partitions in [0, -1] {
+            let known = Counts::from([("in".into(), 4)]);
+            let error = partition_counts(&chain(Some(partitions)), &known).unwrap_err();
+            let expected = format!("second-repartition was given {partitions} partitions: it needs at least one");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
     }
 
     #[test]

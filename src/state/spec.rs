@@ -198,7 +198,6 @@ impl StoreSpec {
             ));
         }
         match self.engine {
-            EngineKind::Lru(0) => mistakes.push(format!("store {name} may hold no row: its size must be at least one")),
             EngineKind::Lru(_) if self.kind.windowed().is_some() => mistakes.push(format!(
                 "store {name} is windowed and cannot be bounded by rows: its rows expire, so bound its retention"
             )),

@@ -111,6 +111,17 @@ fn duplicates_are_kept_beside_each_other() {
     assert_eq!(keys[4], b"a\0\0\0\0\0\0\0\x05\0\0\0\x05", "a deletion takes a number too");
 }
 
+/// As in Java, where the row goes before it is logged.
+#[test]
+fn a_store_for_no_rows_forgets_each_at_once() {
+    let (mut task, mut store) = task(&Stores::lru_map("l", 0, Utf8, Utf8), 0);
+    store.put(&mut task, &"a".to_owned(), &"1".to_owned()).unwrap();
+    assert_eq!(store.get(&mut task, &"a".to_owned()).unwrap(), None);
+    assert_eq!(store.all().collect(&mut task).unwrap(), []);
+    let logged: Vec<_> = task.0.changelog().map(|record| record.value.map(<[u8]>::to_vec)).collect();
+    assert_eq!(logged, [None, Some(b"1".to_vec())]);
+}
+
 #[test]
 fn a_bounded_store_deletes_the_row_that_was_not_used_for_the_longest_time() {
     let (mut task, mut store) = task(&Stores::lru_map("l", 2, Utf8, Utf8), 0);

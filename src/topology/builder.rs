@@ -402,11 +402,11 @@ impl TopologyBuilder {
         self.nodes.get(id.0).map_or_else(String::new, |node| node.name.to_string())
     }
 
-    /// The source of a stream that reads exactly these topics, if there is one, with what it forwards and its reset.
+    /// The source of a stream that reads exactly these topics, in whatever order, with what it forwards and its reset.
     pub(crate) fn stream_source(&self, topics: &[&str]) -> Option<(NodeId, RecordType, Option<OffsetReset>)> {
         self.nodes.iter().enumerate().find_map(|(id, node)| match (&node.kind, node.output) {
             (NodeKind::Source { topics: known, pattern: None, reset }, Some(output))
-                if known.iter().map(|topic| &**topic).eq(topics.iter().copied()) =>
+                if known.len() == topics.len() && known.iter().all(|topic| topics.contains(&&**topic)) =>
             {
                 Some((NodeId(id), output, *reset))
             }

@@ -64,6 +64,33 @@ fn two_streams_of_one_topic_agree_about_types_and_resets() {
     assert!(build_error(builder).contains("read as two types"));
 }
 
+/// Java compares sets, and so do we: one source.
+#[test]
+fn several_topics_are_the_same_in_whatever_order_they_are_named() {
+    let builder = StreamsBuilder::new();
+    builder.stream_of(&["a", "b"], text()).to("one", to_text());
+    builder.stream_of(&["b", "a", "b"], text()).to("two", to_text());
+    let mut driver = Driver::new(builder);
+    assert_eq!(driver.pipe("a", "k", "v", 1), ["one k v @1", "two k v @1"]);
+    assert_eq!(driver.pipe("b", "k", "v", 2), ["one k v @2", "two k v @2"]);
+    let builder = StreamsBuilder::new();
+    builder.stream_of(&["a", "a"], text()).to("out", to_text());
+    assert_eq!(Driver::new(builder).pipe("a", "k", "v", 1), ["out k v @1"]);
+    let builder = StreamsBuilder::new();
+    builder.stream_of(&["a", "b"], text()).to("one", to_text());
+    builder.stream("a", text()).to("two", to_text());
+    assert!(build_error(builder).contains("topic a is read by"));
+}
+
+/// Refused where internal topics are resolved, which the test driver does not do.
+#[test]
+fn a_repartition_topic_without_partitions_is_built_and_tested_as_in_java() {
+    let builder = StreamsBuilder::new();
+    let repartitioned = Repartitioned::with(Utf8, Utf8).named("r").with_partitions(0);
+    builder.stream("in", text()).repartition(repartitioned).to("out", to_text());
+    assert_eq!(Driver::new(builder).pipe("in", "k", "v", 1), ["out k v @1"]);
+}
+
 #[test]
 fn a_store_must_be_added() {
     struct Nothing;
