@@ -47,6 +47,25 @@ impl<K, V> Record<K, V> {
     }
 }
 
+/// A record as it was read: for the dead letters of what it leads to when it is no longer at hand.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SourceRecord {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+}
+
+impl SourceRecord {
+    pub(crate) fn of(record: &ConsumerRecord<'_>) -> SourceRecord {
+        let own = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+        SourceRecord { key: own(record.key), value: own(record.value) }
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn len(&self) -> usize {
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
 /// The headers of a record, in order; a key may come more than once, and a value may be null.
 ///
 /// One pointer, null without headers: a record is moved at every hop, and few records have any.

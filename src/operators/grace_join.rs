@@ -42,7 +42,7 @@ impl<K: 'static, V: 'static, VT: 'static, VR: 'static> GraceJoin<K, V, VT, VR> {
     /// Joins the records whose time has come, each as if it were in hand again.
     fn join_due(&mut self, ctx: &mut ProcessorContext<'_, K, VR>) -> Result<()> {
         while let Some(Due { row_key, record, context }) = self.buffer.next_due(ctx.task)? {
-            let outer = ctx.task.take_up(context, None);
+            let outer = ctx.task.take_up(context);
             let joined = self.join.process(record, ctx);
             ctx.task.put_back(outer);
             joined?;
@@ -160,7 +160,7 @@ impl<K: 'static, V: 'static> GraceBuffer<K, V> {
         let topic = task.topics.iter().position(|topic| **topic == *buffered.topic);
         let BufferValue { timestamp, offset, partition, headers, .. } = buffered;
         let position = topic.map(|topic| Position { topic, partition, offset });
-        let context = RecordContext { timestamp, headers: headers.clone(), position };
+        let context = RecordContext { timestamp, headers: headers.clone(), position, source: None };
         Ok(Some(Due { row_key, record: Record { key, value, timestamp, headers }, context }))
     }
 

@@ -9,7 +9,6 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
@@ -17,7 +16,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::state::RecordContext;
-use crate::topology::{CallRunner, Processor, ProcessorContext, RunningCall, SourceRecord};
+use crate::topology::{CallRunner, Processor, ProcessorContext, RunningCall};
 
 /// The user's function.
 pub(crate) type AsyncMapper<K, V, V2> =
@@ -60,8 +59,6 @@ pub(crate) struct InFlight<K, V, V2> {
     number: u64,
     record: Record<K, V>,
     context: RecordContext,
-    /// As it was read: for a dead letter.
-    source: Option<Rc<SourceRecord>>,
     retries_left: u32,
     /// The call that runs is dropped with the record.
     state: CallState<V2>,
@@ -107,10 +104,10 @@ impl<K: PartialEq + 'static, V: 'static, V2: Send + 'static> Processor<K, V> for
             self.wait()?;
             self.forward_done(ctx)?;
         }
-        let (number, context, source) = (self.next, ctx.task.record.clone(), ctx.task.source.clone());
+        let (number, context) = (self.next, ctx.task.record.clone());
         self.next += 1;
         let state = CallState::Running(self.start(number, &record));
-        self.in_flight.push_back(InFlight { number, record, context, source, retries_left: self.plan.retries, state });
+        self.in_flight.push_back(InFlight { number, record, context, retries_left: self.plan.retries, state });
         ctx.task.calls.in_flight += 1;
         self.report_full(ctx);
         self.finish(ctx)
@@ -174,13 +171,13 @@ impl<K: PartialEq + 'static, V: 'static, V2: Send + 'static> MapValuesAsync<K, V
         while let Some(done) = self.next_done().and_then(|place| self.in_flight.remove(place)) {
             ctx.task.calls.in_flight = ctx.task.calls.in_flight.saturating_sub(1);
             ctx.task.calls.ended += 1;
-            let InFlight { record, context, source, state, .. } = done;
+            let InFlight { record, context, state, .. } = done;
             let CallState::Done(result) = state else { continue };
-            let outer = ctx.task.take_up(context, source);
+            let outer = ctx.task.take_up(context);
             forwarded = match result {
                 Ok(value) => ctx.forward(record.with_value(value)),
                 // Decided here, where the record is in hand again: others are not to be lost with it.
-                Err(error) => ctx.task.processing_failed(&self.name, &ctx.task.source_headers.clone(), error),
+                Err(error) => ctx.task.processing_failed(&self.name, &record.headers, error),
             };
             ctx.task.put_back(outer);
             if forwarded.is_err() {

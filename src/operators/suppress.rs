@@ -103,7 +103,8 @@ impl<K: 'static, V: 'static> Suppress<K, V> {
         let (topic, partition, offset) = place.unwrap_or((String::new(), -1, -1));
         // What is known of a key that waits stays.
         let prior = if self.buffer.borrow().waits(&self.key_bytes) { None } else { old.clone() };
-        let update = Waiting { timestamp, topic, partition, offset, headers, prior, old, new };
+        let source = task.record.source.clone();
+        let update = Waiting { timestamp, topic, partition, offset, headers, prior, old, new, source };
         self.buffer.borrow_mut().put(&self.key_bytes, time, update);
         Ok(())
     }
@@ -116,7 +117,7 @@ impl<K: 'static, V: 'static> Suppress<K, V> {
     /// Forwards the update that waits first, as if its record were in hand again.
     fn emit_first(&mut self, ctx: &mut ProcessorContext<'_, K, Change<V>>) -> Result<()> {
         let Some((key, update)) = self.buffer.borrow_mut().take_first() else { return Ok(()) };
-        let Waiting { timestamp, topic, partition, offset, headers, old, new, .. } = update;
+        let Waiting { timestamp, topic, partition, offset, headers, old, new, source, .. } = update;
         if new.is_none() && self.spec.drops_deletions {
             return Ok(());
         }
@@ -125,8 +126,8 @@ impl<K: 'static, V: 'static> Suppress<K, V> {
         let value = Change::latest(read(old)?, read(new)?);
         let input = ctx.task.topics.iter().position(|known| **known == *topic);
         let position = input.map(|topic| Position { topic, partition, offset });
-        let context = RecordContext { timestamp, headers: headers.clone(), position };
-        let outer = ctx.task.take_up(context, None);
+        let context = RecordContext { timestamp, headers: headers.clone(), position, source };
+        let outer = ctx.task.take_up(context);
         let result = ctx.forward(Record { key, value, timestamp, headers });
         ctx.task.put_back(outer);
         result

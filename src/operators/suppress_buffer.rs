@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::record::Headers;
+use crate::record::{Headers, SourceRecord};
 use crate::state::{BufferValue, TaskStores};
 
 type Bytes = Vec<u8>;
@@ -34,6 +34,8 @@ pub(crate) struct Waiting {
     /// The row before the last update.
     pub old: Option<Bytes>,
     pub new: Option<Bytes>,
+    /// The record that it comes from, for a dead letter. Nothing of it is written, nor does it count, as in Java.
+    pub source: Option<Arc<SourceRecord>>,
 }
 
 /// Rows of one page of the store.
@@ -158,7 +160,7 @@ impl Waiting {
         let BufferValue { timestamp, offset, topic, partition, headers, prior, old, new } = value;
         let own = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
         let (topic, prior, old, new) = (topic.to_owned(), own(prior), own(old), own(new));
-        Ok((Waiting { timestamp, topic, partition, offset, headers, prior, old, new }, time))
+        Ok((Waiting { timestamp, topic, partition, offset, headers, prior, old, new, source: None }, time))
     }
 
     /// Java's estimate: what counts against the buffer's bytes.
@@ -228,6 +230,7 @@ mod tests {
             prior: old.map(bytes),
             old: old.map(bytes),
             new: Some(bytes(new)),
+            source: None,
         }
     }
 

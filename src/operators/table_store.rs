@@ -223,9 +223,11 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
             let (new, old) = (read(row.new)?, read(row.old)?);
             let timestamp = new.as_ref().map_or(row.context.timestamp, |row| row.timestamp);
             let headers = row.context.headers.clone();
-            ctx.task.record = row.context;
             let value = Change::latest(old.map(|row| row.value), new.map(|row| row.value));
-            ctx.forward(Record { key, value, timestamp, headers })?;
+            let outer = ctx.task.take_up(row.context);
+            let forwarded = ctx.forward(Record { key, value, timestamp, headers });
+            ctx.task.put_back(outer);
+            forwarded?;
         }
         Ok(())
     }

@@ -209,7 +209,8 @@ impl RecordCache {
         entry.is_dirty = true;
         entry.context.clone_from(context);
         let headers = context.headers.iter().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len));
-        entry.bytes = key.len() + entry.value.len() + ENTRY_BYTES + headers.sum::<usize>();
+        let source = context.source.as_ref().map_or(0, |source| source.len());
+        entry.bytes = key.len() + entry.value.len() + ENTRY_BYTES + headers.sum::<usize>() + source;
         let bytes = entry.bytes;
         if is_new {
             entry.hash = hash;

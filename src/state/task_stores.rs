@@ -19,7 +19,7 @@ use super::spec::{LoggedHeaders, StoreKind, StoreSpec};
 use super::state_memory::Registration;
 use super::versions::{Version, VersionPut};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Headers, Position};
+use crate::record::{Headers, Position, SourceRecord};
 
 type Bytes = Vec<u8>;
 
@@ -63,6 +63,8 @@ pub struct RecordContext {
     pub(crate) timestamp: i64,
     pub(crate) headers: Headers,
     pub(crate) position: Option<Position>,
+    /// The record it was read from; only kept where there is a dead-letter topic and what it leads to may have to wait.
+    pub(crate) source: Option<Arc<SourceRecord>>,
 }
 
 /// An update that the cache has held back, as it leaves the cache.

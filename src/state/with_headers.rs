@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn task<S>(store: &StoreBuilder<S>, cache_bytes: usize) -> (Task, S) {
-        let context = RecordContext { timestamp: 9, headers: headers("record"), position: None };
+        let context = RecordContext { timestamp: 9, headers: headers("record"), ..RecordContext::default() };
         (Task(TaskStores::in_memory(&[Arc::clone(&store.spec)], cache_bytes), context), store.open(0))
     }
 

@@ -8,11 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{ConsumerRecord, Position};
+use crate::record::{ConsumerRecord, Position, SourceRecord};
 use crate::state::{GlobalStores, RecordContext, TaskStores};
 use crate::topology::{
-    CommittedTimes, Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, SourceRecord,
-    TaskContext, TaskEnvironment, TopicPattern, Topology,
+    CommittedTimes, Live, Made, NodeId, ProcessorInit, ProcessorMetadata, PunctuationType, Source, TaskContext,
+    TaskEnvironment, TopicPattern, Topology,
 };
 
 /// Sources, nodes and what they share. Stays on its thread; its stores do not have to.
@@ -30,6 +30,8 @@ pub(crate) struct Pipeline {
     /// What flushes each store's cache, in the order of the stores; none: the store writes through by itself.
     flushes: Vec<Option<NodeId>>,
     task: TaskContext,
+    /// Whether records are kept as they were read: somebody may hold back what they lead to, and wants dead letters.
+    keeps_sources: bool,
     failed: bool,
 }
 
@@ -96,7 +98,9 @@ impl Pipeline {
         let source = |topic: &Arc<str>| source_of.get(topic).copied().or_else(|| matching(&patterns, topic));
         let inputs = topics.iter().map(|topic| source(topic).unwrap_or(usize::MAX)).collect();
         task.calls.nodes.sort_unstable(); // parents first
-        Ok(Pipeline { inputs, sources, patterns, nodes, flushes, task, failed: false })
+        let holds_back = !task.calls.nodes.is_empty() || flushes.iter().any(Option::is_some);
+        let keeps_sources = holds_back && environment.handlers.dead_letter_topic.is_some();
+        Ok(Pipeline { inputs, sources, patterns, nodes, flushes, task, keeps_sources, failed: false })
     }
 
     /// One more input, of a topic that matches the pattern of a source; whether one does.
@@ -164,21 +168,11 @@ impl Pipeline {
             task.stream_time = Some(stream_time);
             task.record.position = Some(position(input, record));
             task.record.timestamp = timestamp;
-            let keeps_headers = task.environment.handlers.dead_letter_topic.is_some();
-            if keeps_headers {
-                task.source_headers.clone_from(record.headers);
-            }
-            task.source = (keeps_headers && !task.calls.nodes.is_empty()).then(|| {
-                let own = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-                let (key, value, headers) = (own(record.key), own(record.value), record.headers.clone());
-                Rc::new(SourceRecord { key, value, headers })
-            });
+            task.record.source = pipeline.keeps_sources.then(|| Arc::new(SourceRecord::of(record)));
             let source = pipeline.inputs.get(input).and_then(|source| pipeline.sources.get_mut(*source));
             let source = source.ok_or_else(no_source)?;
             let result = source.release(input, timestamp, record.headers, &mut pipeline.task);
-            if keeps_headers {
-                pipeline.task.output.complete_dead_letters(record);
-            }
+            pipeline.task.output.complete_dead_letters(record);
             result?;
             pipeline.punctuate(PunctuationType::StreamTime, stream_time).map(|_| ())
         })
@@ -274,8 +268,8 @@ impl Pipeline {
         let mut punctuated = false;
         while let Some((node, punctuation)) = self.task.schedules.take_due(kind, now) {
             punctuated = true;
-            self.task.record.position = None;
-            self.task.record.timestamp = now;
+            // The last record has nothing to do with it.
+            self.task.record = RecordContext { timestamp: now, ..RecordContext::default() };
             if let Some(node) = self.nodes.get(&node) {
                 node.borrow_mut().punctuate(punctuation, now, &mut self.task)?;
             }

@@ -57,10 +57,8 @@ pub struct TaskContext {
     pub(crate) topics: Vec<Arc<str>>,
     /// Timestamp of the record at the node that works now; headers only where a node holds updates back.
     pub(crate) record: RecordContext,
-    /// Headers of the source record in hand, for dead letters; only kept while there is a dead-letter topic.
-    pub(crate) source_headers: Headers,
-    /// The rest of it, for records that wait for a call; only kept while there are such.
-    pub(crate) source: Option<Rc<SourceRecord>>,
+    /// Headers of the record at the node that works now, for dead letters; only kept while there is a dead-letter topic.
+    pub(crate) headers_in_hand: Headers,
     pub(crate) dropped: u64,
     pub(crate) commit_requested: bool,
     pub(crate) calls: CallLevels,
@@ -73,21 +71,11 @@ pub struct TaskContext {
     pub(crate) times: RememberedTimes,
 }
 
-/// A record as it was read.
-#[derive(Debug)]
-pub(crate) struct SourceRecord {
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
-    pub headers: Headers,
-}
-
 /// The record in hand, while one that has waited is in its place.
 #[derive(Debug)]
 #[must_use = "is to be put back"]
 pub(crate) struct Outer {
     record: RecordContext,
-    source_headers: Headers,
-    source: Option<Rc<SourceRecord>>,
     /// What had been said before.
     output_len: usize,
 }
@@ -109,8 +97,7 @@ impl TaskContext {
             wall_clock_ms: 0,
             topics,
             record: RecordContext::default(),
-            source_headers: Headers::default(),
-            source: None,
+            headers_in_hand: Headers::default(),
             dropped: 0,
             commit_requested: false,
             calls: CallLevels::default(),
@@ -255,23 +242,26 @@ impl TaskContext {
     }
 
     /// Takes a record that has waited in hand, with its bytes if they were kept: what it leads to is told with its place.
-    pub(crate) fn take_up(&mut self, record: RecordContext, source: Option<Rc<SourceRecord>>) -> Outer {
-        let headers = source.as_ref().map_or_else(|| record.headers.clone(), |source| source.headers.clone());
-        Outer {
-            record: std::mem::replace(&mut self.record, record),
-            source_headers: std::mem::replace(&mut self.source_headers, headers),
-            source: std::mem::replace(&mut self.source, source),
-            output_len: self.output.len(),
-        }
+    pub(crate) fn take_up(&mut self, record: RecordContext) -> Outer {
+        Outer { record: std::mem::replace(&mut self.record, record), output_len: self.output.len() }
     }
 
     /// Takes the record in hand again that was there before.
     pub(crate) fn put_back(&mut self, outer: Outer) {
-        let Outer { record, source_headers, source, output_len } = outer;
-        (self.record, self.source_headers) = (record, source_headers);
-        let waited = std::mem::replace(&mut self.source, source);
+        let Outer { record, output_len } = outer;
+        let waited = std::mem::replace(&mut self.record, record).source;
         let bytes = waited.as_ref().map_or((None, None), |waited| (waited.key.as_deref(), waited.value.as_deref()));
         self.output.complete_dead_letters_from(output_len, bytes);
+    }
+
+    /// Keeps the headers of a record that comes to a node, for a dead letter. What was there before, if it was something else:
+    /// to be put back behind the node.
+    #[inline]
+    pub(crate) fn take_headers(&mut self, headers: &Headers) -> Option<Headers> {
+        if self.environment.handlers.dead_letter_topic.is_none() || self.headers_in_hand == *headers {
+            return None;
+        }
+        Some(std::mem::replace(&mut self.headers_in_hand, headers.clone()))
     }
 
     /// The same for a record that a sink cannot encode.

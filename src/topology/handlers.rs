@@ -89,14 +89,18 @@ impl Default for Handlers {
     }
 }
 
-/// The headers of a dead letter: those of the source record, then what went wrong.
-pub(crate) fn dead_letter_headers(source: &Headers, error: &Error, place: Option<(&str, i32, i64)>) -> Headers {
-    let mut headers = source.clone();
+/// The headers of a dead letter: those of the record in hand, then what went wrong. Without a place the topic is null, as in
+/// Java.
+pub(crate) fn dead_letter_headers(record: &Headers, error: &Error, place: Option<(&str, i32, i64)>) -> Headers {
+    let mut headers = record.clone();
     headers.add("__streams.errors.exception", format!("{:?}", error.kind()));
     headers.add("__streams.errors.message", error.to_string());
     headers.add("__streams.errors.stacktrace", error.report());
-    let (topic, partition, offset) = place.unwrap_or(("", -1, -1));
-    headers.add("__streams.errors.topic", topic);
+    match place {
+        Some((topic, ..)) => headers.add("__streams.errors.topic", topic),
+        None => headers.add_null("__streams.errors.topic"),
+    }
+    let (partition, offset) = place.map_or((-1, -1), |(_, partition, offset)| (partition, offset));
     headers.add("__streams.errors.partition", partition.to_string());
     headers.add("__streams.errors.offset", offset.to_string());
     headers

@@ -51,7 +51,7 @@ pub use schedules::{Punctuation, PunctuationType};
 pub use shape::{CreatedTopic, SubTopology};
 
 pub(crate) use calls::{Call, CallRunner, RunningCall};
-pub(crate) use context::{PartitionCounts, ProcessorMetadata, SourceRecord, TaskEnvironment};
+pub(crate) use context::{PartitionCounts, ProcessorMetadata, TaskEnvironment};
 pub(crate) use fingerprint::{TopologyFingerprint, fnv1a};
 pub(crate) use handlers::{Handlers, dead_letter_headers};
 pub(crate) use interceptor::Interceptor;

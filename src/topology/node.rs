@@ -191,9 +191,9 @@ impl<K, V, P: Processor<K, V>> Node<K, V, P> {
 
     #[cold]
     fn failed(&self, error: Error, task: &mut TaskContext) -> Result<()> {
-        let headers = std::mem::take(&mut task.source_headers);
+        let headers = std::mem::take(&mut task.headers_in_hand);
         let result = task.processing_failed(&self.name, &headers, error);
-        task.source_headers = headers;
+        task.headers_in_hand = headers;
         result
     }
 }
@@ -205,7 +205,11 @@ impl<K: 'static, V: 'static, P: Processor<K, V>> Receive<K, V> for Node<K, V, P>
         if self.needs_headers {
             task.record.headers.clone_from(&record.headers);
         }
+        let outer_headers = task.take_headers(&record.headers);
         let result = self.guarded(CallKind::Record, task, |processor, ctx| processor.process(record, ctx));
+        if let Some(headers) = outer_headers {
+            task.headers_in_hand = headers;
+        }
         task.record.timestamp = outer;
         result
     }

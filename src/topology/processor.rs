@@ -113,8 +113,10 @@ impl<K, V> ProcessorContext<'_, K, V> {
     /// Passes the record to every child in the order they were attached, each with all that is behind it.
     ///
     /// # Errors
-    /// What a child could not handle; return it.
+    /// [`User`](crate::ErrorKind::User) when its timestamp is negative; else what a child could not handle. Return it.
+    #[inline]
     pub fn forward(&mut self, record: Record<K, V>) -> Result<()> {
+        check_timestamp(record.timestamp)?;
         self.out.forward(record, self.task)
     }
 
@@ -124,10 +126,11 @@ impl<K, V> ProcessorContext<'_, K, V> {
     /// [`User`](crate::ErrorKind::User) when there is no child of that name; else as [`forward`](ProcessorContext::forward).
     pub fn forward_to(&mut self, child: &str, record: Record<K, V>) -> Result<()> {
         let child = self.out.child(child)?;
-        self.out.forward_to(child, record, self.task)
+        self.forward_to_nth(child, record)
     }
 
     pub(crate) fn forward_to_nth(&mut self, child: usize, record: Record<K, V>) -> Result<()> {
+        check_timestamp(record.timestamp)?;
         self.out.forward_to(child, record, self.task)
     }
 
@@ -270,6 +273,19 @@ impl fmt::Debug for ProcessorInit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProcessorInit").field("node", &self.node_name()).finish_non_exhaustive()
     }
+}
+
+/// Nothing negative goes on: Java's `Record` cannot even be made.
+#[inline]
+fn check_timestamp(timestamp: i64) -> Result<()> {
+    if timestamp < 0 { Err(negative_timestamp(timestamp)) } else { Ok(()) }
+}
+
+#[cold]
+fn negative_timestamp(timestamp: i64) -> Error {
+    Error::user(format!(
+        "forwards a record with the negative timestamp {timestamp}: times are milliseconds since the epoch"
+    ))
 }
 
 pub(crate) fn millis(interval: Duration) -> i64 {

@@ -39,10 +39,6 @@ impl<K: 'static, V: 'static> Processor<K, V> for Sink<K, V> {
 
     fn process(&mut self, record: Record<K, V>, ctx: &mut ProcessorContext<'_, Infallible, Infallible>) -> Result<()> {
         let Record { key, value, timestamp, headers } = record;
-        if timestamp < 0 {
-            let context = format!("a record with the negative timestamp {timestamp} cannot be written");
-            return Err(Error::new(ErrorKind::User, context));
-        }
         let chosen;
         let (number, topic) = match &self.topic {
             Target::Fixed { number, name } => (*number, &**name),

@@ -14,6 +14,7 @@ mod bad_input;
 mod branches;
 mod caching;
 mod count_windows;
+mod dead_letters;
 mod engines;
 mod foreign_key_joins;
 mod globals;

@@ -120,9 +120,11 @@ impl<K: 'static, A: 'static> WindowedChanges<K, A> {
                 (RowForm::Timestamped(_), None) => row.context.timestamp,
             };
             let headers = row.context.headers.clone();
-            ctx.task.record = row.context;
             let value = Change::latest(old.map(|row| row.value), new.map(|row| row.value));
-            ctx.forward(Record { key, value, timestamp, headers })?;
+            let outer = ctx.task.take_up(row.context);
+            let forwarded = ctx.forward(Record { key, value, timestamp, headers });
+            ctx.task.put_back(outer);
+            forwarded?;
         }
         Ok(())
     }
