@@ -36,8 +36,8 @@ fn an_application_is_reset_and_counts_everything_again() {
     }
     assert!(INTERNAL.iter().all(|topic| told.contains(topic)), "{told}");
 
-    // So long that a member which stays is there for the whole test.
-    let config = app.config().session_timeout(Duration::from_secs(600));
+    // So long that a member which stays is there for the whole test; librdkafka takes 300 s at most.
+    let config = app.config().session_timeout(Duration::from_secs(250));
     let streams = app.start(config.clone());
     wait_until("it runs", || streams.state() == State::Running);
     let reset = ApplicationReset::new(config);

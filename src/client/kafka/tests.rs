@@ -28,6 +28,14 @@ mod conformance {
     super::conformance_tests!(super::cluster());
 }
 
+mod from_outside {
+    super::conformance_tests! { @ super::cluster();
+        positions_are_set_from_outside_while_a_group_is_empty,
+        a_member_is_taken_out_from_outside,
+        positions_seen_from_outside_wait_for_an_open_transaction,
+    }
+}
+
 /// Nothing listens on port 1.
 #[test]
 fn no_broker_at_the_address_is_told_with_what_the_connection_said() {

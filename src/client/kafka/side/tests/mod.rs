@@ -3,6 +3,7 @@
 mod broker;
 mod coordinator;
 mod offsets;
+mod outside;
 mod security;
 
 use std::collections::HashMap;
@@ -102,6 +103,8 @@ fn serve(
         Api::Heartbeat,
         Api::LeaveGroup,
         Api::SyncGroup,
+        Api::DescribeGroups,
+        Api::ListGroups,
         Api::SaslHandshake,
         Api::ApiVersions,
         Api::InitProducerId,
@@ -150,7 +153,7 @@ fn usual(api: Api, port: u16) -> Reply {
 fn versions(join_max: i16) -> Vec<u8> {
     let mut out = Writer::default();
     out.i16(0);
-    let keys = [3, 8, 9, 10, 11, 12, 13, 14, 17, 18, 22, 36];
+    let keys = [3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 22, 36];
     out.list(keys.into_iter(), |out, key| {
         out.i16(key);
         out.i16(0);
