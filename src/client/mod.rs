@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 pub(crate) use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
+use crate::membership::streams::protocol::StreamsCoordinator;
 use crate::membership::{Membership, TaskMap};
 pub(crate) use crate::partition::partition_for_key;
 use crate::record::{OffsetAndMetadata, ProducerRecord, RecordBatch, TopicPartition};
@@ -49,6 +50,17 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     /// back on [`join`](Cluster::join). `Unavailable` never: who answers connects by itself.
     fn coordinator(&self, group: &str, _client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
         Err(Error::invalid(format!("this cluster has no coordinator to speak to for group {group}")))
+    }
+
+    /// Speaks the protocol of streams groups with the coordinator of a group.
+    ///
+    /// # Errors
+    /// `Invalid` where that cannot be done here.
+    fn streams_coordinator(&self, group: &str, _client_id: &str) -> Result<Box<StreamsCoordinator>> {
+        Err(Error::invalid(format!(
+            "this cluster has no streams groups, such as {group} was to be: use a Kafka cluster since 4.2, or set \
+             GroupProtocol::Sticky"
+        )))
     }
 
     /// Committed offsets and fencing for the stream threads of a group.

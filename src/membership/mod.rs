@@ -2,6 +2,8 @@
 
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports, reason = "for the group protocol of our own"))]
 pub(crate) mod classic;
+#[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only real brokers coordinate streams groups"))]
+pub(crate) mod streams;
 
 use std::collections::BTreeSet;
 

@@ -22,13 +22,14 @@ use self::group::KafkaMembership;
 use self::group_admin::KafkaGroupAdmin;
 use self::producer::KafkaProducer;
 use self::settings::{ClientKind, Settings, fix};
-use self::side::{SideCoordinator, SideOffsets, SideSettings};
+use self::side::{SideCoordinator, SideOffsets, SideSettings, SideStreams};
 use self::sys::Client;
 use self::wake::Waker;
 use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupAdmin, GroupSpec, Producer, ProducerSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::Membership;
 use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
+use crate::membership::streams::protocol::StreamsCoordinator;
 
 mod admin;
 mod consumer;
@@ -117,6 +118,10 @@ impl Cluster for KafkaCluster {
 
     fn coordinator(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
         Ok(Box::new(SideCoordinator::new(self.side(client_id)?, group, client_id)?))
+    }
+
+    fn streams_coordinator(&self, group: &str, client_id: &str) -> Result<Box<StreamsCoordinator>> {
+        Ok(Box::new(SideStreams::new(self.side(client_id)?, group, client_id)?))
     }
 
     fn group_offsets(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupOffsets>> {

@@ -115,8 +115,8 @@ pub(crate) enum MemberInput {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum MemberOutput {
-    Send(GroupRequest),
+pub(crate) enum MemberOutput<Request = GroupRequest> {
+    Send(Request),
     /// Comes before the event that follows from it.
     Publish(Place),
     /// Tasks in addition to those owned.

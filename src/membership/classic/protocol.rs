@@ -149,13 +149,14 @@ pub(crate) enum GroupError {
 /// A connection to the coordinator of one group: it finds it, connects, and reconnects with backoff inside.
 ///
 /// One join or sync and one heartbeat or leave may be under way at a time, on connections of their own: a broker answers
-/// a connection in order, and a join that waits for others holds back what is behind it.
-pub(crate) trait GroupCoordinator: Send {
+/// a connection in order, and a join that waits for others holds back what is behind it. (In a streams group, one request
+/// of the only kind that there is.)
+pub(crate) trait GroupCoordinator<Request = GroupRequest, Answer = GroupAnswer>: Send {
     /// Never blocks. Every request gets one answer, or [`Disconnected`](GroupAnswer::Disconnected).
-    fn send(&mut self, request: GroupRequest);
+    fn send(&mut self, request: Request);
 
     /// The next answer, if there is one. Never blocks.
-    fn poll(&mut self) -> Option<GroupAnswer>;
+    fn poll(&mut self) -> Option<Answer>;
 
     /// Waits until there may be an answer, or until woken, at most `timeout`. Spurious returns are allowed.
     fn wait(&mut self, timeout: Duration);

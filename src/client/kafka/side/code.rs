@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::ErrorKind;
 use crate::membership::classic::protocol::GroupError;
+use crate::membership::streams::protocol::StreamsError;
 
 /// An error code of a response. 0 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ impl Code {
     pub(super) const FENCED_INSTANCE_ID: Code = Code(82);
     pub(super) const UNSTABLE_OFFSET_COMMIT: Code = Code(88);
     pub(super) const PRODUCER_FENCED: Code = Code(90);
+    pub(super) const FENCED_MEMBER_EPOCH: Code = Code(110);
+    pub(super) const STALE_MEMBER_EPOCH: Code = Code(113);
 
     /// The broker asked does not coordinate (any more): it has to be looked for again.
     pub(super) fn is_elsewhere(self) -> bool {
@@ -91,7 +94,11 @@ impl Code {
     /// What the caller of [`GroupOffsets`](crate::membership::classic::protocol::GroupOffsets) can do.
     pub(super) fn kind(self) -> ErrorKind {
         match self {
-            Code::ILLEGAL_GENERATION | Code::UNKNOWN_MEMBER_ID | Code::FENCED_INSTANCE_ID => ErrorKind::Fenced,
+            Code::ILLEGAL_GENERATION
+            | Code::UNKNOWN_MEMBER_ID
+            | Code::FENCED_INSTANCE_ID
+            | Code::FENCED_MEMBER_EPOCH
+            | Code::STALE_MEMBER_EPOCH => ErrorKind::Fenced,
             Code::UNKNOWN_TOPIC_OR_PARTITION
             | Code::OFFSET_METADATA_TOO_LARGE
             | Code::INVALID_COMMIT_OFFSET_SIZE
@@ -119,6 +126,23 @@ impl Code {
                 Some(text) => GroupError::Denied(text.to_owned()),
                 None => GroupError::Other(code.0, code.name().to_owned()),
             },
+        }
+    }
+
+    /// Why a member of a streams group was refused.
+    pub(super) fn streams_refusal(self) -> StreamsError {
+        match self {
+            Code::UNKNOWN_MEMBER_ID => StreamsError::UnknownMember,
+            Code::FENCED_MEMBER_EPOCH => StreamsError::FencedEpoch,
+            // GROUP_ID_NOT_FOUND: there is a group of this name, of another kind.
+            Code(69) | Code::INCONSISTENT_GROUP_PROTOCOL => StreamsError::OtherGroup,
+            Code::INVALID_REQUEST => StreamsError::InvalidRequest,
+            Code(130..=132) => StreamsError::InvalidTopology,
+            Code::GROUP_MAX_SIZE_REACHED => StreamsError::MaxSizeReached,
+            Code::TOPIC_AUTHORIZATION_FAILED | Code::CLUSTER_AUTHORIZATION_FAILED => StreamsError::TopicsDenied,
+            Code::GROUP_AUTHORIZATION_FAILED | Code::INVALID_GROUP_ID => StreamsError::Denied,
+            Code::UNSUPPORTED_VERSION => StreamsError::Unsupported,
+            other => StreamsError::Other(other.0),
         }
     }
 
@@ -158,6 +182,8 @@ impl Code {
             Code::FENCED_INSTANCE_ID => "fenced instance id",
             Code::UNSTABLE_OFFSET_COMMIT => "unstable offset commit",
             Code::PRODUCER_FENCED => "producer fenced",
+            Code::FENCED_MEMBER_EPOCH => "fenced member epoch",
+            Code::STALE_MEMBER_EPOCH => "stale member epoch",
             _ => "an error of the broker",
         }
     }

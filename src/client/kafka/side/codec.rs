@@ -2,7 +2,7 @@
 //! tagged fields.
 //!
 //! Not the `kafka-protocol` crate: it makes room for as many elements as a response claims to have before it reads one, so
-//! that six bytes of a hostile or confused broker end the process, and it brings 80,000 lines of messages for these ten.
+//! that six bytes of a hostile or confused broker end the process, and it brings 80,000 lines of messages for these eleven.
 
 use std::fmt;
 
@@ -96,10 +96,17 @@ impl<'a> Reader<'a> {
         Ok(self.optional_text()?.unwrap_or_default())
     }
 
+    /// None is null.
+    pub(super) fn optional_list<T>(&mut self, item: impl FnMut(&mut Self) -> Result<T>) -> Result<Option<Vec<T>>> {
+        match self.varint()?.checked_sub(1) {
+            None => Ok(None),
+            Some(count) => self.items(count, item).map(Some),
+        }
+    }
+
     /// Null is read as empty.
     pub(super) fn list<T>(&mut self, item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
-        let count = self.varint()?.saturating_sub(1);
-        self.items(count, item)
+        Ok(self.optional_list(item)?.unwrap_or_default())
     }
 
     /// `count` elements, each of at least one byte.
@@ -165,6 +172,10 @@ impl Writer {
     }
 
     pub(super) fn i16(&mut self, value: i16) {
+        self.0.extend_from_slice(&value.to_be_bytes());
+    }
+
+    pub(super) fn u16(&mut self, value: u16) {
         self.0.extend_from_slice(&value.to_be_bytes());
     }
 

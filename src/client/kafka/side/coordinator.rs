@@ -116,7 +116,11 @@ impl SideCoordinator {
 fn heard(lane: &mut Lane, outcome: Outcome, now: Instant) -> Option<GroupAnswer> {
     let asked = |request: &Request| match request {
         Request::Group(request) => Some(kind(request)),
-        Request::OffsetFetch(..) | Request::OffsetCommit(..) | Request::InitProducerId(_) | Request::Outside(_) => None,
+        Request::Streams(_)
+        | Request::OffsetFetch(..)
+        | Request::OffsetCommit(..)
+        | Request::InitProducerId(_)
+        | Request::Outside(_) => None,
     };
     match outcome {
         Outcome::Answer { errand, version, body } => {

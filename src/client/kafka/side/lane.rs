@@ -141,7 +141,11 @@ impl Lane {
     pub(super) fn start(&mut self, request: Request, deadline: Instant) {
         let coordinates = match &request {
             Request::InitProducerId(id) => Some(id.clone()),
-            Request::Group(_) | Request::OffsetFetch(..) | Request::OffsetCommit(..) | Request::Outside(_) => None,
+            Request::Group(_)
+            | Request::Streams(_)
+            | Request::OffsetFetch(..)
+            | Request::OffsetCommit(..)
+            | Request::Outside(_) => None,
         };
         if self.coordinates != coordinates {
             self.coordinates = coordinates;

@@ -21,6 +21,10 @@ const RESPONSE_BYTES_MAX: usize = 16 << 20;
 
 const READ_BYTES: usize = 16 << 10;
 
+/// Its own text, since the broker may be a new one that was set up without them.
+const NO_STREAMS_GROUPS: &str = "the broker has no streams groups: they need Kafka 4.2 with the feature streams.version 1, \
+     or set GroupProtocol::Sticky";
+
 /// Before the broker stops heeding credentials, a new connection is made: this share of their life is used.
 const LIFETIME_USED: f64 = 0.85;
 
@@ -128,7 +132,10 @@ impl Link {
     }
 
     fn version(&self, api: Api) -> Result<i16, Failure> {
-        self.versions.of(api).ok_or_else(|| too_old(&format!("{} {}", api.name(), api.versions().start())))
+        self.versions.of(api).ok_or_else(|| match api {
+            Api::StreamsGroupHeartbeat => Failure::Denied(NO_STREAMS_GROUPS.to_owned()),
+            _ => too_old(&format!("{} {}", api.name(), api.versions().start())),
+        })
     }
 
     /// Does what can be done without waiting.

@@ -3,6 +3,7 @@
 //! ```text
 //!   SideCoordinator ──┬── Lane: join, sync          each lane one request at a time, on a connection of its own:
 //!                     └── Lane: heartbeat, leave    it finds the coordinator, connects, proves who it is, asks again
+//!   SideStreams ───────── Lane: heartbeat of a streams group
 //!   SideOffsets ───────── Lane: offsets, fencing, a group from outside
 //!                           └── Link: one socket ── Handshake (ApiVersions, SASL) ── Tls
 //! ```
@@ -21,11 +22,13 @@ use std::time::Instant;
 pub(super) use self::coordinator::SideCoordinator;
 pub(super) use self::offsets::SideOffsets;
 pub(super) use self::security::SideSettings;
+pub(super) use self::streams::SideStreams;
 
 mod code;
 mod codec;
 mod coordinator;
 mod handshake;
+mod heartbeat;
 mod lane;
 mod link;
 mod offsets;
@@ -36,6 +39,7 @@ mod sasl;
 #[cfg(feature = "tls")]
 mod scram;
 mod security;
+mod streams;
 #[cfg(test)]
 mod tests;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]

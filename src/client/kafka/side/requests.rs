@@ -1,4 +1,4 @@
-//! The requests of the side connection, in versions that brokers since 2.5 understand.
+//! The requests of the side connection, in versions that brokers since 2.5 understand; that of streams groups, since 4.2.
 //!
 //! Every one of them has the compact encoding, but for `SaslHandshake`, which has none.
 
@@ -7,9 +7,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::codec::{Reader, Result, Writer};
+use super::heartbeat;
 use super::outside::Inquiry;
 use crate::client::GroupMetadata;
 use crate::membership::classic::protocol::{GroupRequest, MemberAssignment, PROTOCOL_NAME, PROTOCOL_TYPE, RequestKind};
+use crate::membership::streams::protocol::Heartbeat;
 use crate::record::{OffsetAndMetadata, TopicPartition};
 
 /// The transaction timeout that fencing gives to an id: the next owner sets its own, no transaction is begun under it.
@@ -36,6 +38,7 @@ pub(super) enum Api {
     ApiVersions,
     InitProducerId,
     SaslAuthenticate,
+    StreamsGroupHeartbeat,
 }
 
 impl Api {
@@ -55,6 +58,7 @@ impl Api {
             Api::ApiVersions => 18,
             Api::InitProducerId => 22,
             Api::SaslAuthenticate => 36,
+            Api::StreamsGroupHeartbeat => 88,
         }
     }
 
@@ -78,6 +82,7 @@ impl Api {
             Api::ApiVersions => 3..=3,
             Api::InitProducerId => 3..=4,
             Api::SaslAuthenticate => 2..=2,
+            Api::StreamsGroupHeartbeat => 0..=0,
         }
     }
 
@@ -97,6 +102,7 @@ impl Api {
             Api::ApiVersions => "ApiVersions",
             Api::InitProducerId => "InitProducerId",
             Api::SaslAuthenticate => "SaslAuthenticate",
+            Api::StreamsGroupHeartbeat => "StreamsGroupHeartbeat",
         }
     }
 
@@ -140,6 +146,7 @@ pub(super) enum Pending {
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     Group(GroupRequest),
+    Streams(Box<Heartbeat>),
     OffsetFetch(Vec<TopicPartition>, Pending),
     OffsetCommit(Vec<(TopicPartition, OffsetAndMetadata)>, GroupMetadata),
     InitProducerId(String),
@@ -154,6 +161,7 @@ impl Request {
             Request::Group(GroupRequest::Sync { .. }) => Api::SyncGroup,
             Request::Group(GroupRequest::Heartbeat { .. }) => Api::Heartbeat,
             Request::Group(GroupRequest::Leave { .. }) => Api::LeaveGroup,
+            Request::Streams(_) => Api::StreamsGroupHeartbeat,
             Request::OffsetFetch(..) => Api::OffsetFetch,
             Request::OffsetCommit(..) => Api::OffsetCommit,
             Request::InitProducerId(_) => Api::InitProducerId,
@@ -166,6 +174,7 @@ impl Request {
         let mut out = Writer::default();
         match self {
             Request::Group(request) => encode_group(request, group, version, &mut out),
+            Request::Streams(beat) => heartbeat::encode(beat, group, &mut out),
             Request::OffsetFetch(partitions, pending) => {
                 encode_offset_fetch(Some(partitions), *pending, group, version, &mut out);
             }
@@ -340,7 +349,11 @@ pub(super) fn find_coordinator(request: &Request, group: &str) -> Vec<u8> {
             out.text(id);
             out.i8(1);
         }
-        Request::Group(_) | Request::OffsetFetch(..) | Request::OffsetCommit(..) | Request::Outside(_) => {
+        Request::Group(_)
+        | Request::Streams(_)
+        | Request::OffsetFetch(..)
+        | Request::OffsetCommit(..)
+        | Request::Outside(_) => {
             out.text(group);
             out.i8(0);
         }

@@ -5,6 +5,7 @@ mod coordinator;
 mod offsets;
 mod outside;
 mod security;
+mod streams;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -109,6 +110,7 @@ fn serve(
         Api::ApiVersions,
         Api::InitProducerId,
         Api::SaslAuthenticate,
+        Api::StreamsGroupHeartbeat,
     ];
     let api = api.into_iter().find(|api| api.key() == key).unwrap();
     if api != Api::SaslHandshake {
@@ -153,7 +155,7 @@ fn usual(api: Api, port: u16) -> Reply {
 fn versions(join_max: i16) -> Vec<u8> {
     let mut out = Writer::default();
     out.i16(0);
-    let keys = [3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 22, 36];
+    let keys = [3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 22, 36, 88];
     out.list(keys.into_iter(), |out, key| {
         out.i16(key);
         out.i16(0);

@@ -1,0 +1,580 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::*;
+use crate::membership::streams::declaration::TopologyDeclaration;
+use crate::membership::streams::protocol::{Heard, StreamsError, Taken};
+
+fn tasks(partitions: impl IntoIterator<Item = i32>) -> BTreeSet<TaskId> {
+    partitions.into_iter().map(|partition| TaskId { sub_topology: 0, partition }).collect()
+}
+
+fn active(partitions: impl IntoIterator<Item = i32>) -> Tasks {
+    Tasks { active: tasks(partitions), ..Tasks::default() }
+}
+
+fn member(id: &str) -> StreamsMember {
+    let introduction = Introduction {
+        topology: TopologyDeclaration::default(),
+        rebalance_timeout: Duration::from_secs(60),
+        process: format!("process-{id}"),
+        endpoint: None,
+        tags: Vec::new(),
+    };
+    let progress = || vec![Progress { task: TaskId { sub_topology: 0, partition: 9 }, offset: 5, end: 7 }];
+    let settings = StreamsSettings {
+        member: id.to_owned(),
+        introduction,
+        known: tasks(0..10),
+        progress: Box::new(progress),
+        addresses: Box::new(|_| {}),
+    };
+    StreamsMember::new(settings, 0)
+}
+
+/// A member that is told what the coordinator says, word by word.
+struct Told {
+    member: StreamsMember,
+    now: Millis,
+    sent: Vec<Heartbeat>,
+    events: Vec<String>,
+}
+
+impl Told {
+    fn new() -> Told {
+        let mut told = Told { member: member("a"), now: 0, sent: Vec::new(), events: Vec::new() };
+        told.on(StreamsInput::Tick);
+        told
+    }
+
+    /// In epoch 2 with these tasks, which the coordinator knows of.
+    fn with(partitions: impl IntoIterator<Item = i32>) -> Told {
+        let mut told = Told::new();
+        told.hear(Taken { epoch: 2, interval_ms: 5000, tasks: Some(active(partitions)), ..Taken::default() });
+        if told.member.under_way.is_some() {
+            told.hear(Taken { epoch: 2, ..Taken::default() });
+        }
+        told.events.clear();
+        told
+    }
+
+    fn on(&mut self, input: StreamsInput) {
+        self.member.on(input, self.now);
+        while let Some(output) = self.member.poll_output() {
+            let names = |tasks: BTreeSet<TaskId>| {
+                tasks.iter().map(|task| task.partition.to_string()).collect::<Vec<_>>().join(",")
+            };
+            self.events.push(match output {
+                StreamsOutput::Send(heartbeat) => {
+                    self.sent.push(heartbeat);
+                    continue;
+                }
+                StreamsOutput::Publish(place) => {
+                    format!("@{:?} {}", place.membership.map(|(epoch, _)| epoch), names(place.owned))
+                }
+                StreamsOutput::Assigned { tasks, .. } => format!("+{}", names(tasks)),
+                StreamsOutput::Standby { tasks } => format!("~{}", names(tasks)),
+                StreamsOutput::Revoked { tasks } => format!("-{}", names(tasks)),
+                StreamsOutput::Lost { tasks } => format!("!{}", names(tasks)),
+                StreamsOutput::Settled => "settled".to_owned(),
+                StreamsOutput::HandedOver => "handed over".to_owned(),
+                StreamsOutput::Failed(kind, reason) => format!("failed {kind:?} {reason}"),
+                StreamsOutput::Ended => "ended".to_owned(),
+            });
+        }
+    }
+
+    fn answer(&mut self, heard: Heard) {
+        let number = self.member.under_way.as_ref().expect("a heartbeat is under way").number;
+        self.on(StreamsInput::Answer(HeartbeatAnswer { number, heard }));
+    }
+
+    fn hear(&mut self, taken: Taken) {
+        self.answer(Heard::Taken(taken));
+    }
+
+    fn refuse(&mut self, error: StreamsError, words: &str) {
+        self.answer(Heard::Refused(error, words.to_owned()));
+    }
+
+    /// Until the next heartbeat is due.
+    fn wait(&mut self) {
+        self.now = self.member.deadline();
+        self.on(StreamsInput::Tick);
+    }
+
+    fn last(&self) -> &Heartbeat {
+        self.sent.last().unwrap()
+    }
+
+    fn events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+#[test]
+fn a_join_tells_everything_and_owns_nothing() {
+    let told = Told::new();
+    let join = told.last();
+    assert_eq!((join.epoch, join.owned.as_ref()), (0, Some(&Tasks::default())));
+    assert_eq!(join.introduction.as_ref().unwrap().process, "process-a");
+}
+
+#[test]
+fn what_is_assigned_is_taken_and_told_at_once() {
+    let mut told = Told::new();
+    told.hear(Taken { epoch: 2, interval_ms: 5000, tasks: Some(active([0, 1])), ..Taken::default() });
+    assert_eq!(told.events(), ["@Some(2) ", "@Some(2) 0,1", "+0,1", "settled"]);
+    assert_eq!((told.last().epoch, told.last().owned.clone()), (2, Some(active([0, 1]))));
+    assert_eq!(told.last().introduction, None);
+    told.hear(Taken { epoch: 2, ..Taken::default() });
+    told.wait();
+    assert_eq!(told.last().owned, None, "nothing has changed");
+}
+
+#[test]
+fn a_task_that_is_asked_back_is_owned_until_it_is_closed() {
+    let mut told = Told::with([0, 1]);
+    told.wait();
+    told.hear(Taken { epoch: 2, tasks: Some(active([0])), ..Taken::default() });
+    assert_eq!(told.events(), ["-1"]);
+    told.wait();
+    assert_eq!(told.last().owned, None, "there is nothing to tell before it is closed");
+    told.hear(Taken { epoch: 2, ..Taken::default() });
+    told.on(StreamsInput::Closed(tasks([1])));
+    assert_eq!(told.events(), ["@Some(2) 0", "settled"]);
+    assert_eq!(told.last().owned, Some(active([0])));
+    told.hear(Taken { epoch: 3, ..Taken::default() });
+    assert_eq!(told.events(), ["@Some(3) 0"]);
+}
+
+#[test]
+fn after_a_heartbeat_without_an_answer_everything_is_told_again_in_the_same_epoch() {
+    let mut told = Told::with([0]);
+    told.wait();
+    assert_eq!(told.last().owned, None);
+    told.answer(Heard::Disconnected);
+    told.wait();
+    assert_eq!((told.last().epoch, told.last().owned.clone()), (2, Some(active([0]))));
+    told.hear(Taken { epoch: 3, ..Taken::default() });
+    assert_eq!(told.events(), ["@Some(3) 0"]);
+}
+
+#[test]
+fn pauses_between_tries_grow() {
+    let mut told = Told::new();
+    let mut times = Vec::new();
+    for _ in 0..7 {
+        told.answer(Heard::Disconnected);
+        times.push(told.member.deadline() - told.now);
+        told.wait();
+    }
+    assert_eq!(times, [100, 200, 400, 800, 1600, 2000, 2000]);
+    assert!(told.sent.iter().all(|heartbeat| heartbeat.introduction.is_some()));
+}
+
+#[test]
+fn an_answer_that_comes_twice_or_late_counts_once() {
+    let mut told = Told::with([0]);
+    told.wait();
+    let number = told.last().number;
+    let late = Taken { epoch: 2, tasks: Some(active([])), ..Taken::default() };
+    told.hear(Taken { epoch: 3, tasks: Some(active([0, 1])), ..Taken::default() });
+    let events = told.events();
+    told.on(StreamsInput::Answer(HeartbeatAnswer { number, heard: Heard::Taken(late) }));
+    assert_eq!((events.last().unwrap().as_str(), told.events()), ("settled", vec![]));
+}
+
+#[test]
+fn a_heartbeat_that_nobody_answers_is_given_up() {
+    let mut told = Told::with([0]);
+    told.wait();
+    let count = told.sent.len();
+    told.wait();
+    told.wait();
+    assert_eq!(told.sent.len(), count + 1);
+    assert_eq!(told.last().owned, Some(active([0])));
+}
+
+#[test]
+fn who_was_removed_loses_its_tasks_and_joins_again() {
+    for error in [StreamsError::UnknownMember, StreamsError::FencedEpoch] {
+        let mut told = Told::with([0, 1]);
+        told.wait();
+        told.refuse(error, "gone");
+        assert_eq!(told.events(), ["@None ", "!0,1"]);
+        assert_eq!((told.last().epoch, told.last().introduction.is_some()), (0, true));
+        // What it still has open is not opened a second time.
+        told.hear(Taken { epoch: 5, tasks: Some(active([0, 2])), ..Taken::default() });
+        assert_eq!(told.events(), ["@Some(5) ", "@Some(5) 2", "+2"]);
+        told.on(StreamsInput::Closed(tasks([0, 1])));
+        assert_eq!(told.events(), ["@Some(5) 0,2", "+0", "settled"]);
+        assert_eq!(told.last().owned, Some(active([0, 2])));
+    }
+}
+
+#[test]
+fn standbys_are_told_before_what_else_changes_and_acknowledged_at_once() {
+    let mut told = Told::with([0, 1]);
+    told.wait();
+    let given = Tasks { active: tasks([0]), standby: tasks([1]), warmup: tasks([2]) };
+    told.hear(Taken { epoch: 2, tasks: Some(given.clone()), ..Taken::default() });
+    assert_eq!(told.events(), ["~1,2", "-1"]);
+    told.on(StreamsInput::Closed(tasks([1])));
+    assert_eq!(told.last().owned, Some(given));
+    told.events();
+    // One that becomes active is a standby until it does.
+    told.hear(Taken { epoch: 3, tasks: Some(active([0, 2])), ..Taken::default() });
+    assert_eq!(told.events(), ["@Some(3) 0", "~2", "@Some(3) 0,2", "+2", "settled"]);
+}
+
+#[test]
+fn the_progress_of_stores_is_told_when_the_broker_wants_it_and_it_has_changed() {
+    let mut told = Told::with([0]);
+    assert!(told.sent.iter().all(|heartbeat| heartbeat.progress.is_none()));
+    told.wait();
+    told.hear(Taken { epoch: 2, progress_interval_ms: 1, ..Taken::default() });
+    told.wait();
+    assert_eq!(told.last().progress.as_ref().unwrap().len(), 1);
+    told.hear(Taken { epoch: 2, progress_interval_ms: 1, ..Taken::default() });
+    told.wait();
+    assert_eq!(told.last().progress, None);
+}
+
+#[test]
+fn a_group_that_waits_is_asked_often_and_is_not_settled() {
+    let mut told = Told::new();
+    let waiting = |status| Taken {
+        epoch: 1,
+        interval_ms: 5000,
+        tasks: Some(active([])),
+        statuses: vec![(status, "words".to_owned())],
+        ..Taken::default()
+    };
+    for status in [Status::MissingInternalTopics, Status::AssignmentDelayed, Status::MissingSourceTopics] {
+        for _ in 0..2 {
+            if told.member.under_way.is_none() {
+                told.wait();
+            }
+            told.hear(waiting(status));
+        }
+        assert_eq!(told.member.deadline() - told.now, RESTLESS_INTERVAL);
+    }
+    told.wait();
+    assert!(!told.events().contains(&"settled".to_owned()));
+    told.hear(Taken { epoch: 2, tasks: Some(active([0])), ..Taken::default() });
+    assert_eq!(told.events().last().unwrap(), "settled");
+    // Later on, as often as is needed to hear of others in time.
+    for _ in 0..100 {
+        told.wait_and_hear();
+    }
+    let before = told.now;
+    told.wait_and_hear();
+    assert_eq!(told.now - before, 1000);
+}
+
+impl Told {
+    fn wait_and_hear(&mut self) {
+        if self.member.under_way.is_none() {
+            self.wait();
+        }
+        self.hear(Taken { epoch: 2, interval_ms: 5000, ..Taken::default() });
+    }
+}
+
+#[test]
+fn what_cannot_work_ends_the_member_with_a_remedy() {
+    let refusals = [
+        (StreamsError::InvalidRequest, "Topology updates are not supported yet.", "same program"),
+        (StreamsError::InvalidRequest, "no", "does not understand"),
+        (StreamsError::InvalidTopology, "no source", "no source"),
+        (StreamsError::MaxSizeReached, "", "group.streams.max.size"),
+        (StreamsError::Denied, "", "READ"),
+        (StreamsError::Unsupported, "", "GroupProtocol::Sticky"),
+    ];
+    for (error, words, remedy) in refusals {
+        let mut told = Told::with([0]);
+        told.wait();
+        told.refuse(error, words);
+        let events = told.events();
+        assert_eq!(events[..2], ["@None ", "!0"]);
+        assert!(events[2].starts_with("failed Invalid") && events[2].contains(remedy), "{events:?}");
+    }
+    let statuses =
+        [(Status::IncorrectlyPartitionedTopics, "same"), (Status::ShutdownApplication, "asked all instances")];
+    for (status, remedy) in statuses {
+        let mut told = Told::new();
+        told.hear(Taken { epoch: 1, statuses: vec![(status, String::new())], ..Taken::default() });
+        assert!(told.events().last().unwrap().contains(remedy));
+    }
+    let mut told = Told::new();
+    told.hear(Taken { epoch: 1, tasks: Some(active([10])), ..Taken::default() });
+    assert!(told.events().last().unwrap().contains("task 0_10"));
+}
+
+#[test]
+fn what_somebody_may_put_right_is_tried_again() {
+    for error in [StreamsError::TopicsDenied, StreamsError::Other(-1)] {
+        let mut told = Told::with([0]);
+        told.wait();
+        told.refuse(error, "no");
+        told.wait();
+        assert_eq!((told.events(), told.last().epoch), (vec![], 2));
+    }
+    let mut told = Told::new();
+    told.refuse(StreamsError::OtherGroup, "not a streams group");
+    told.wait();
+    assert_eq!((told.last().epoch, told.sent.len()), (0, 2));
+}
+
+#[test]
+fn who_leaves_says_so_once_and_who_stays_says_nothing() {
+    let mut told = Told::with([]);
+    told.on(StreamsInput::Leave(LeaveMode::Leave));
+    assert_eq!(told.last().epoch, -1);
+    told.hear(Taken { epoch: -1, ..Taken::default() });
+    assert_eq!(told.events().last().unwrap(), "ended");
+    let mut told = Told::with([]);
+    told.on(StreamsInput::Leave(LeaveMode::Leave));
+    told.answer(Heard::Disconnected);
+    told.wait();
+    assert_eq!(told.events().last().unwrap(), "ended", "the last word is not waited for without an end");
+    let mut told = Told::with([]);
+    told.on(StreamsInput::Leave(LeaveMode::Stay));
+    assert_ne!(told.last().epoch, -1);
+    assert_eq!(told.events().last().unwrap(), "ended");
+}
+
+#[test]
+fn there_is_nobody_to_hand_over_to_before_the_leave() {
+    let mut told = Told::with([0]);
+    told.on(StreamsInput::HandOver);
+    assert_eq!(told.events(), ["handed over"]);
+}
+
+#[test]
+fn a_leave_waits_for_the_heartbeat_before_it() {
+    let mut told = Told::with([]);
+    told.wait();
+    told.on(StreamsInput::Leave(LeaveMode::Leave));
+    assert_ne!(told.last().epoch, -1);
+    told.hear(Taken { epoch: 2, ..Taken::default() });
+    assert_eq!(told.last().epoch, -1);
+}
+
+/// The broker's side, as `GroupMetadataManager` and `CurrentAssignmentBuilder` have it, for active tasks.
+#[derive(Default)]
+struct Group {
+    epoch: i32,
+    members: BTreeMap<String, Standing>,
+}
+
+#[derive(Default)]
+struct Standing {
+    epoch: i32,
+    previous: i32,
+    assigned: BTreeSet<TaskId>,
+    /// To be given back before its epoch goes on.
+    pending: BTreeSet<TaskId>,
+}
+
+const TASKS: i32 = 6;
+
+impl Group {
+    fn target(&self, id: &str) -> BTreeSet<TaskId> {
+        let count = self.members.len().max(1);
+        let place = self.members.keys().position(|known| known == id).unwrap();
+        tasks((0..TASKS).filter(|task| usize::try_from(*task).unwrap() % count == place))
+    }
+
+    fn hear(&mut self, heartbeat: &Heartbeat) -> Heard {
+        let id = &heartbeat.member;
+        if heartbeat.epoch == LEAVING {
+            return match self.expire(id) {
+                true => Heard::Taken(Taken { epoch: LEAVING, ..Taken::default() }),
+                false => Heard::Refused(StreamsError::UnknownMember, String::new()),
+            };
+        }
+        let joins = heartbeat.epoch == JOINING;
+        if joins && !self.members.contains_key(id) {
+            self.epoch += 1;
+            self.members
+                .insert(id.clone(), Standing { epoch: self.epoch, previous: self.epoch, ..Standing::default() });
+        }
+        let Some(standing) = self.members.get(id) else {
+            return Heard::Refused(StreamsError::UnknownMember, String::new());
+        };
+        let owned = heartbeat.owned.as_ref().map(|owned| &owned.active);
+        let is_repeated =
+            heartbeat.epoch == standing.previous && owned.is_some_and(|owned| owned.is_subset(&standing.assigned));
+        if !joins && heartbeat.epoch != standing.epoch && !is_repeated {
+            return Heard::Refused(StreamsError::FencedEpoch, String::new());
+        }
+        let before = standing.assigned.clone();
+        self.reconcile(id, owned.filter(|_| !joins));
+        let standing = &self.members[id];
+        let tells = joins || owned.is_some() || standing.assigned != before;
+        let tasks = tells.then(|| Tasks { active: standing.assigned.clone(), ..Tasks::default() });
+        Heard::Taken(Taken { epoch: standing.epoch, interval_ms: 5000, tasks, ..Taken::default() })
+    }
+
+    fn reconcile(&mut self, id: &str, owned: Option<&BTreeSet<TaskId>>) {
+        let (target, group_epoch) = (self.target(id), self.epoch);
+        let others = self.members.iter().filter(|(other, _)| *other != id);
+        let taken: BTreeSet<_> = others.flat_map(|(_, other)| other.assigned.union(&other.pending)).copied().collect();
+        let standing = self.members.get_mut(id).unwrap();
+        if !standing.pending.is_empty() {
+            if !owned.is_some_and(|owned| owned.is_disjoint(&standing.pending)) {
+                return;
+            }
+            standing.pending.clear();
+        }
+        let surplus: BTreeSet<_> = standing.assigned.difference(&target).copied().collect();
+        if !surplus.is_empty() {
+            standing.assigned.retain(|task| target.contains(task));
+            if !owned.is_some_and(|owned| owned.is_disjoint(&surplus)) {
+                standing.pending = surplus;
+                return;
+            }
+        }
+        standing.assigned.extend(target.difference(&taken).copied());
+        if standing.epoch != group_epoch {
+            (standing.previous, standing.epoch) = (standing.epoch, group_epoch);
+        }
+    }
+
+    fn expire(&mut self, id: &str) -> bool {
+        self.epoch += 1;
+        self.members.remove(id).is_some()
+    }
+}
+
+/// A process: its member, and threads that take their time to close tasks.
+struct Process {
+    member: StreamsMember,
+    place: Place,
+    held: BTreeSet<TaskId>,
+    closing: BTreeSet<TaskId>,
+    is_up: bool,
+}
+
+impl Process {
+    fn new(id: &str) -> Process {
+        let (held, closing) = (BTreeSet::new(), BTreeSet::new());
+        Process { member: member(id), place: Place::default(), held, closing, is_up: true }
+    }
+
+    fn on(&mut self, input: StreamsInput, now: Millis, wire: &mut Vec<Heartbeat>) {
+        self.member.on(input, now);
+        while let Some(output) = self.member.poll_output() {
+            match output {
+                StreamsOutput::Send(heartbeat) => wire.push(heartbeat),
+                StreamsOutput::Publish(place) => self.place = place,
+                StreamsOutput::Assigned { tasks, .. } => {
+                    assert!(tasks.is_disjoint(&self.held), "a task is opened twice");
+                    self.held.extend(tasks);
+                }
+                StreamsOutput::Revoked { tasks } | StreamsOutput::Lost { tasks } => self.closing.extend(tasks),
+                StreamsOutput::Standby { .. } | StreamsOutput::Settled | StreamsOutput::HandedOver => {}
+                StreamsOutput::Failed(kind, reason) => panic!("{kind:?} {reason}"),
+                StreamsOutput::Ended => self.is_up = false,
+            }
+        }
+    }
+}
+
+/// A sequence of numbers by which everything is decided.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// Three processes and a network that loses, doubles and holds back what it likes; then one that does not.
+fn play(seed: u64) {
+    let mut chance = Chance(seed);
+    let mut group = Group::default();
+    let names = ["a", "b", "c"];
+    let mut processes = names.map(Process::new);
+    let mut asked: Vec<Heartbeat> = Vec::new();
+    let mut answers: Vec<(usize, HeartbeatAnswer)> = Vec::new();
+    let mut now = 0;
+    for turn in 0..700 {
+        now += 50;
+        let is_calm = turn >= 400;
+        for (place, process) in processes.iter_mut().enumerate() {
+            if !is_calm && chance.below(80) == 0 {
+                // It is gone, and comes back as itself; sometimes the group has heard of it meanwhile.
+                *process = Process::new(names[place]);
+                asked.retain(|heartbeat| heartbeat.member != names[place]);
+                answers.retain(|(addressee, _)| *addressee != place);
+                if chance.below(2) == 0 {
+                    group.expire(names[place]);
+                }
+            }
+            if !process.closing.is_empty() && (is_calm || chance.below(3) == 0) {
+                let closed = std::mem::take(&mut process.closing);
+                process.held.retain(|task| !closed.contains(task));
+                process.on(StreamsInput::Closed(closed), now, &mut asked);
+            }
+            if now >= process.member.deadline() {
+                process.on(StreamsInput::Tick, now, &mut asked);
+            }
+        }
+        if !is_calm && chance.below(60) == 0 {
+            group.expire(names[usize::try_from(chance.below(3)).unwrap()]);
+        }
+        for heartbeat in std::mem::take(&mut asked) {
+            let place = names.iter().position(|name| *name == heartbeat.member).unwrap();
+            let number = heartbeat.number;
+            let fate = if is_calm { 9 } else { chance.below(10) };
+            let heard = if fate == 0 { Heard::Disconnected } else { group.hear(&heartbeat) };
+            let heard = if fate == 1 { Heard::Disconnected } else { heard };
+            let answer = HeartbeatAnswer { number, heard };
+            if fate == 2 {
+                answers.push((place, answer.clone()));
+            }
+            answers.push((place, answer));
+        }
+        for (place, answer) in std::mem::take(&mut answers) {
+            if !is_calm && chance.below(4) == 0 {
+                answers.push((place, answer));
+                continue;
+            }
+            processes[place].on(StreamsInput::Answer(answer), now, &mut asked);
+        }
+        check(&group, &processes, seed, turn);
+    }
+    let all: BTreeSet<_> = processes.iter().flat_map(|process| process.place.owned.iter().copied()).collect();
+    assert_eq!(all, tasks(0..TASKS), "seed {seed}: nobody has a task");
+    let counts: BTreeSet<_> = processes.iter().map(|process| process.held.len()).collect();
+    assert_eq!(counts, [2].into(), "seed {seed}");
+}
+
+/// What two processes may commit at the same time is never the same task.
+fn check(group: &Group, processes: &[Process], seed: u64, turn: i32) {
+    let mut committers = BTreeMap::new();
+    for process in processes {
+        let Some((epoch, id)) = &process.place.membership else { continue };
+        // The broker takes the commit of a member in its epoch, and in the one before.
+        let is_taken = group.members.get(id).is_some_and(|standing| *epoch <= standing.epoch);
+        if is_taken && process.held.is_subset(&process.place.owned) {
+            for task in &process.place.owned {
+                let before = committers.insert(*task, id.clone());
+                assert_eq!(before, None, "seed {seed}, turn {turn}: {id} may commit {task} as well");
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_is_lost_doubled_or_late_no_two_members_own_one_task_and_all_are_owned_in_the_end() {
+    for seed in 0..150 {
+        play(seed);
+    }
+}
