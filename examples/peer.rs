@@ -235,6 +235,9 @@ fn config(args: &Args) -> Result<Config> {
     if let Some(interval) = args.get("commit-interval-ms") {
         config = config.set("commit.interval.ms", interval)?;
     }
+    if let Some(protocol) = args.get("group-protocol") {
+        config = config.set("group.protocol", protocol)?;
+    }
     for setting in args.all("config") {
         let (key, value) =
             setting.split_once('=').with_context(|| format!("--config {setting}: KEY=VALUE expected"))?;

@@ -133,6 +133,11 @@ pub enum GroupProtocol {
     /// lets them, go on while others move, and are found again by an instance that is restarted within its session
     /// timeout. Where the cluster cannot be spoken to in that way (the log says why), [`Range`](GroupProtocol::Range).
     Sticky,
+    /// One member per process of a streams group (KIP-1071, `group.protocol=streams`): the broker, Kafka 4.2 or later, decides
+    /// who has which task, makes the internal topics, and keeps the settings of the group (`streams.session.timeout.ms`,
+    /// `streams.num.standby.replicas`). Instances of Kafka Streams with the same topology can be in the same group. The
+    /// topology stays as long as the group does, and topics are read by their names only.
+    Streams,
     /// One member of the Kafka client's per thread, with its `range` assignor: whenever an instance comes or goes, all
     /// tasks of all instances stop and are dealt anew. For ways to log in that only the client knows, such as Kerberos.
     Range,

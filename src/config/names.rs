@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Config, Guarantee, StoreFormat, TopicCreation};
+use super::{Config, GroupProtocol, Guarantee, StoreFormat, TopicCreation};
 use crate::error::{Error, Result};
 use crate::topology::{ErrorHandler, OffsetReset};
 
@@ -115,11 +115,15 @@ pub(super) fn set(mut config: Config, name: &str, value: &str) -> Result<Config>
             let create: bool = number(name, value)?;
             config.topic_creation = if create { TopicCreation::Internal } else { TopicCreation::Nothing };
         }
-        // Settings of Java whose default is what happens here.
-        "group.protocol" if value == "classic" => {}
-        "group.protocol" => {
-            return Err(Error::invalid(format!("{name}={value} is not supported: leave the setting out")));
-        }
+        "group.protocol" => match value.to_ascii_lowercase().as_str() {
+            // Which of the two that speak it is said by Config::group_protocol.
+            "classic" if config.group_protocol == GroupProtocol::Streams => {
+                config.group_protocol = GroupProtocol::Sticky;
+            }
+            "classic" => {}
+            "streams" => config.group_protocol = GroupProtocol::Streams,
+            _ => return Err(refused(name, value, "classic or streams")),
+        },
         _ => {
             return Err(Error::invalid(format!(
                 "the setting {name} is not known: a setting of the Kafka client is given with Config::kafka or the \
@@ -238,6 +242,17 @@ mod tests {
         assert_eq!(config.guarantee(), Guarantee::ExactlyOnce);
         assert_eq!((config.cache_bytes, config.max_task_idle, config.require_names), (0, None, true));
         assert_eq!(config.offset_reset, OffsetReset::ByDuration(Duration::from_millis(26 * 3_600_000 + 500)));
+    }
+
+    #[test]
+    fn the_group_protocol_has_javas_names() {
+        let protocol = |config: &Config| config.group_protocol;
+        let streams = config().set("group.protocol", "STREAMS").unwrap();
+        assert_eq!(protocol(&streams), GroupProtocol::Streams);
+        assert_eq!(protocol(&streams.set("group.protocol", "classic").unwrap()), GroupProtocol::Sticky);
+        let range = config().group_protocol(GroupProtocol::Range).set("group.protocol", "classic").unwrap();
+        assert_eq!(protocol(&range), GroupProtocol::Range);
+        assert!(config().set("group.protocol", "consumer").unwrap_err().to_string().contains("streams"));
     }
 
     #[test]

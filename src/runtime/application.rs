@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use uuid::Uuid;
 
+use super::awaited_topics::AwaitedTopics;
 use super::board::Board;
 use super::crash::CrashPoint;
 use super::lags::Lags;
@@ -13,7 +14,7 @@ use super::restore::changelog_of;
 use super::restore_event::RestoreEvent;
 use super::task_layout::TaskLayout;
 use crate::client::{Admin, Cluster, ConsumerSpec, GroupSpec, Isolation, ProducerSpec};
-use crate::config::{Config, Guarantee};
+use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::state::{CacheBudget, ChangelogIdentity, GlobalStores, StateDirectory, StateHome, StateMemory, StoreToOpen};
@@ -39,6 +40,8 @@ pub(super) struct Application {
     pub directory: Option<StateDirectory>,
     pub memory: StateMemory,
     pub changelogs: HashMap<Arc<str>, Changelog>,
+    /// Internal topics that the broker makes while the group is joined.
+    pub awaited: AwaitedTopics,
     /// Of source topics, where the cluster has ids.
     pub input_ids: HashMap<Arc<str>, Uuid>,
     /// Records of repartition topics before these offsets are committed, and nobody needs them.
@@ -99,7 +102,10 @@ impl Application {
     /// The name of this process in the group that outlives it: given, or that of its state directory.
     pub(super) fn instance_id(&self) -> Option<String> {
         let own = || self.directory.as_ref().map(|_| self.process_id.clone());
-        self.config.group_instance_id.clone().or_else(own)
+        // IMPORTANT: brokers do not fence the twin of a member of a streams group: such a name has to be that of what only
+        // one process can have, and what its transactional ids are made of.
+        let given = self.config.group_instance_id.clone();
+        given.filter(|_| self.config.group_protocol != GroupProtocol::Streams).or_else(own)
     }
 
     pub(super) fn restore_consumer_spec(&self, thread: usize) -> ConsumerSpec {
@@ -141,6 +147,7 @@ impl Application {
         let store = |spec: Arc<crate::state::StoreSpec>| {
             let changelog = changelog_of(self.id(), &spec).map(|topic| {
                 let own = self.changelogs.get(&topic).and_then(|known| known.id);
+                let own = own.or_else(|| self.awaited.id(&topic));
                 let topic_id = own.or_else(|| self.input_ids.get(&topic).copied());
                 ChangelogIdentity { topic, topic_id, partition: task.partition }
             });

@@ -1,5 +1,6 @@
 //! How this process takes part in its group: by a member of its own, or by the client library's, one per thread.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,15 +8,20 @@ use uuid::Uuid;
 
 use super::application::Application;
 use super::clock::Now;
-use super::group_thread::{GroupStart, GroupThread};
+use super::declaration::declare;
+use super::group_thread::{GroupStart, GroupThread, StreamsStart};
+use super::task_layout::TaskLayout;
 use crate::client::{Consumer, ConsumerSpec};
-use crate::config::GroupProtocol;
+use crate::config::{GroupProtocol, HostInfo};
 use crate::error::{ErrorKind, Result};
 use crate::membership::Membership;
 use crate::membership::classic::assignor::AssignorSettings;
 use crate::membership::classic::member::{Assignor, MemberSettings};
 use crate::membership::classic::plan::{CatalogTask, TaskCatalog};
 use crate::membership::classic::task_assignor::{Instance, LocalState, TaskAssignor};
+use crate::membership::classic::user_data::Host;
+use crate::membership::streams::member::StreamsSettings;
+use crate::membership::streams::protocol::{Address, Introduction};
 use crate::topology::TaskId;
 
 /// How long the group waits for members to join a rebalance. They do so at once, whatever their threads are doing.
@@ -26,7 +32,68 @@ const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 /// `Unavailable` when the system gives no more threads.
 pub(super) fn start(app: &Application) -> Result<Option<GroupThread>> {
+    if app.config.group_protocol == GroupProtocol::Streams {
+        return GroupThread::start_streams(streams(app)?).map(Some);
+    }
     plan(app)?.map(GroupThread::start).transpose()
+}
+
+/// What the process's member of a streams group is made of.
+///
+/// # Errors
+/// `Invalid` on a cluster that has none.
+fn streams(app: &Application) -> Result<StreamsStart> {
+    if app.config.num_standby_replicas > 0 {
+        tracing::warn!(
+            "num_standby_replicas is not heeded in a streams group: set streams.num.standby.replicas of the group \
+             (kafka-configs --entity-type groups)"
+        );
+    }
+    if app.config.group_instance_id.is_some() {
+        tracing::warn!("group_instance_id is not heeded in a streams group: what comes back is known by its state_dir");
+    }
+    let host = app.config.own_host();
+    let tags = app.config.client_tags.iter().map(|(key, value)| (key.clone(), value.clone()));
+    let (lags, board, layout) = (Arc::clone(&app.lags), Arc::clone(&app.board), Arc::clone(&app.layout));
+    let settings = StreamsSettings {
+        member: app.process_id.clone(),
+        introduction: Introduction {
+            topology: declare(&app.topology, &app.config),
+            rebalance_timeout: REBALANCE_TIMEOUT,
+            process: app.process_id.clone(),
+            endpoint: host.map(|host| (host.host, host.port)),
+            tags: tags.collect(),
+        },
+        known: app.layout.tasks_with_inputs().into_iter().map(|(task, _)| task).collect(),
+        progress: Box::new(move || lags.progress()),
+        addresses: Box::new(move |addresses| board.whereabouts.set_hosts(&hosts(&addresses, &layout))),
+    };
+    Ok(StreamsStart {
+        name: format!("{}-group", app.id()),
+        group: app.id().to_owned(),
+        settings,
+        threads: app.config.threads,
+        coordinator: app.cluster.streams_coordinator(app.id(), &format!("{}-group", app.own_client_id()))?,
+    })
+}
+
+/// Nothing else is known of a process than its address and what is there. Java has several members at one.
+fn hosts(addresses: &[Address], layout: &TaskLayout) -> Vec<Host> {
+    let mut hosts: BTreeMap<String, Host> = BTreeMap::new();
+    for address in addresses {
+        let endpoint = HostInfo { host: address.host.clone(), port: address.port }.to_string();
+        let host = hosts.entry(endpoint.clone()).or_insert_with(|| Host {
+            process: Uuid::nil(),
+            workers: 0,
+            transactional_id_prefix: String::new(),
+            endpoint: Some(endpoint),
+            active: Vec::new(),
+            standby: Vec::new(),
+        });
+        host.active.extend(layout.readers_of(&address.active));
+        host.standby.extend(layout.readers_of(&address.standby));
+    }
+    hosts.into_values().collect()
 }
 
 /// What the process's member is made of.

@@ -13,11 +13,14 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::clock::Now;
+use super::own_member::{MemberEvent, OwnMember};
 use super::seats::{Manner, Seats};
 use crate::client::{GroupMetadata, GroupOffsets};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::classic::member::{Assignor, Member, MemberInput, MemberOutput, MemberSettings, Millis, Place};
 use crate::membership::classic::protocol::GroupCoordinator;
+use crate::membership::streams::member::{StreamsMember, StreamsSettings};
+use crate::membership::streams::protocol::StreamsCoordinator;
 use crate::membership::{LeaveMode, Membership, MembershipEvent};
 use crate::record::{OffsetAndMetadata, TopicPartition};
 use crate::topology::TaskId;
@@ -43,6 +46,15 @@ pub(super) struct GroupStart {
     pub threads: usize,
     pub assignor: Box<dyn Assignor>,
     pub coordinator: Box<dyn GroupCoordinator>,
+}
+
+/// What a member of a streams group is made of.
+pub(super) struct StreamsStart {
+    pub name: String,
+    pub group: String,
+    pub settings: StreamsSettings,
+    pub threads: usize,
+    pub coordinator: Box<StreamsCoordinator>,
 }
 
 struct Shared {
@@ -77,7 +89,20 @@ impl GroupThread {
     /// `Unavailable` when the system gives no more threads.
     pub(super) fn start(start: GroupStart) -> Result<GroupThread> {
         let name = start.name.clone();
-        let (group, mut driver) = GroupThread::assemble(start);
+        GroupThread::spawn(&name, GroupThread::assemble(start))
+    }
+
+    /// # Errors
+    /// `Unavailable` when the system gives no more threads.
+    pub(super) fn start_streams(start: StreamsStart) -> Result<GroupThread> {
+        let StreamsStart { name, group, settings, threads, coordinator } = start;
+        let member = Box::new(StreamsMember::new(settings, 0));
+        // Members of streams groups have no instance id, which brokers refuse.
+        let parts = GroupThread::around(OwnMember::Streams { member, coordinator }, group, None, threads);
+        GroupThread::spawn(&name, parts)
+    }
+
+    fn spawn(name: &str, (group, mut driver): (GroupThread, Driver)) -> Result<GroupThread> {
         let body = move || {
             let span = tracing::info_span!("group-thread", group = driver.shared.group);
             let _entered = span.entered();
@@ -86,7 +111,7 @@ impl GroupThread {
             }
             driver.shared.end();
         };
-        let handle = Builder::new().name(name.clone()).spawn(body).map_err(|error| {
+        let handle = Builder::new().name(name.to_owned()).spawn(body).map_err(|error| {
             Error::new(ErrorKind::Unavailable, format!("could not start thread {name}")).with_source(error)
         })?;
         Ok(GroupThread { handle: Mutex::new(Some(handle)), ..group })
@@ -95,6 +120,12 @@ impl GroupThread {
     /// The member, and who is to drive it.
     pub(super) fn assemble(start: GroupStart) -> (GroupThread, Driver) {
         let GroupStart { name: _, group, settings, topics, threads, assignor, coordinator } = start;
+        let instance = settings.instance.clone();
+        let member = Box::new(Member::new(settings, topics, assignor, 0));
+        GroupThread::around(OwnMember::Sticky { member, coordinator }, group, instance, threads)
+    }
+
+    fn around(member: OwnMember, group: String, instance: Option<String>, threads: usize) -> (GroupThread, Driver) {
         let state = State {
             seats: Seats::new(threads),
             wakers: BTreeMap::new(),
@@ -105,11 +136,9 @@ impl GroupThread {
             has_handed_over: false,
             has_ended: false,
         };
-        let instance = settings.instance.clone();
-        let (state, ended, wake) = (Mutex::new(state), Condvar::new(), coordinator.waker());
+        let (state, ended, wake) = (Mutex::new(state), Condvar::new(), member.waker());
         let shared = Arc::new(Shared { group, instance, state, ended, wake });
-        let member = Member::new(settings, topics, assignor, 0);
-        let driver = Driver { shared: Arc::clone(&shared), member, coordinator, begun: Now::read() };
+        let driver = Driver { shared: Arc::clone(&shared), member, begun: Now::read() };
         (GroupThread { shared, handle: Mutex::default() }, driver)
     }
 
@@ -225,8 +254,7 @@ impl Shared {
 /// What the group thread has to itself.
 pub(super) struct Driver {
     shared: Arc<Shared>,
-    member: Member,
-    coordinator: Box<dyn GroupCoordinator>,
+    member: OwnMember,
     begun: Now,
 }
 
@@ -236,14 +264,14 @@ impl Driver {
             let left = self.member.deadline().saturating_sub(self.now()).max(0);
             let left = Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(WAIT_MAX);
             if !left.is_zero() {
-                self.coordinator.wait(left);
+                self.member.wait(left);
             }
         }
     }
 
     /// Hears what there is to hear, and never waits for more.
     pub(super) fn step(&mut self) -> Next {
-        let mut inputs = {
+        let inputs = {
             let mut state = self.shared.state();
             let mut inputs = Vec::new();
             let closed = state.seats.take_closed();
@@ -256,18 +284,19 @@ impl Driver {
             inputs.append(&mut state.orders);
             inputs
         };
-        while let Some(answer) = self.coordinator.poll() {
-            inputs.push(MemberInput::Answer(answer));
-        }
-        if inputs.is_empty() {
-            inputs.push(MemberInput::Tick);
-        }
-        let mut has_news = false;
-        for input in inputs {
+        let (mut has_news, mut has_heard) = (false, false);
+        let mut inputs = inputs.into_iter();
+        loop {
             let now = self.now();
-            self.member.on(input, now);
-            while let Some(output) = self.member.poll_output() {
-                match self.perform(output) {
+            match inputs.next() {
+                Some(input) => self.member.on(input, now),
+                None if self.member.hear(now) => {}
+                None if !has_heard => self.member.on(MemberInput::Tick, now),
+                None => break,
+            }
+            has_heard = true;
+            while let Some(event) = self.member.poll_event() {
+                match self.perform(event) {
                     Next::GoOn => {}
                     Next::Tell => has_news = true,
                     Next::End => return Next::End,
@@ -280,14 +309,10 @@ impl Driver {
         Next::GoOn
     }
 
-    fn perform(&mut self, output: MemberOutput) -> Next {
+    fn perform(&mut self, event: MemberEvent) -> Next {
         let mut state = self.shared.state();
-        match output {
-            MemberOutput::Send(request) => {
-                drop(state);
-                self.coordinator.send(request);
-                return Next::GoOn;
-            }
+        match event {
+            MemberOutput::Send(never) => match never {},
             MemberOutput::Publish(place) => {
                 state.place = Arc::new(place);
                 return Next::GoOn;
@@ -559,7 +584,7 @@ mod tests {
     fn hear(driver: &mut Driver, thread: &mut dyn Membership) -> MembershipEvent {
         loop {
             driver.step();
-            driver.coordinator.wait(WAIT_MAX);
+            driver.member.wait(WAIT_MAX);
             if let Some(event) = thread.poll().unwrap() {
                 return event;
             }
@@ -617,7 +642,7 @@ mod tests {
         let (script, mut driver, mut thread) = start();
         script.0.lock().unwrap().refusal = Some(GroupError::FencedInstance);
         while driver.step() != Next::End {
-            driver.coordinator.wait(WAIT_MAX);
+            driver.member.wait(WAIT_MAX);
         }
         let error = thread.poll().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::membership::classic::task_assignor::LocalState;
+use crate::membership::streams::protocol::Progress;
 use crate::query::{LocalTasks, Role};
 use crate::topology::TaskId;
 
@@ -91,6 +92,22 @@ impl Lags {
         state
     }
 
+    /// What the coordinator of a streams group is told: of tasks that are not running here.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        let tasks = self.tasks();
+        let known = tasks.iter().filter_map(|(task, standing)| match standing {
+            Standing::Standby(stores) | Standing::Restoring(stores) => Some((*task, stores)),
+            Standing::Unknown | Standing::Running(_) => None,
+        });
+        let sum = |offsets: &mut dyn Iterator<Item = i64>| offsets.fold(0, i64::saturating_add);
+        let progress = |(task, stores): (TaskId, &Vec<StoreLag>)| Progress {
+            task,
+            offset: sum(&mut stores.iter().map(|store| store.position)),
+            end: sum(&mut stores.iter().map(|store| store.end)),
+        };
+        known.map(progress).collect()
+    }
+
     pub(super) fn of_stores(&self) -> Vec<StoreLag> {
         let tasks = self.tasks();
         let stores = tasks.values().filter_map(|standing| match standing {
@@ -128,6 +145,8 @@ mod tests {
         assert_eq!(state.lags, [(task(0), Some(7)), (task(1), None), (task(2), Some(0))]);
         assert_eq!(state.sizes, [(task(3), Some(8))]);
         assert_eq!(lags.of_stores().len(), 4);
+        let progress = [(task(0), 4, 11), (task(2), 8, 7)].map(|(task, offset, end)| Progress { task, offset, end });
+        assert_eq!(lags.progress(), progress);
         lags.closed(task(3));
         assert!(lags.look().sizes.is_empty());
     }

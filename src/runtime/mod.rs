@@ -13,18 +13,21 @@
 //! ```
 
 mod application;
+mod awaited_topics;
 mod board;
 mod calls;
 mod clock;
 mod commit;
 mod control;
 mod crash;
+mod declaration;
 mod global_thread;
 mod group;
 mod group_thread;
 mod kafka_streams;
 mod lags;
 mod metadata;
+mod own_member;
 mod partition_counts;
 mod positions;
 mod queries;

@@ -80,6 +80,7 @@ impl StreamThread {
         if self.opening.is_empty() {
             return Ok(());
         }
+        self.app.look_at_awaited_topics()?;
         let mut inputs: BTreeMap<TaskId, Vec<TopicPartition>> = BTreeMap::new();
         for task in self.opening.keys() {
             let own = self.app.layout.inputs(*task).ok_or_else(|| unknown_task(*task))?;
@@ -120,6 +121,7 @@ impl StreamThread {
             self.app.lags.local.opened(task, &mut stores, &self.inbox);
             return Ok((stores, Found::Open));
         }
+        self.app.look_at_awaited_topics()?;
         let specs = self.app.stores_of(task);
         let mut stores = TaskStores::open(&self.home, task, &specs, now.wall_ms)?;
         if let Some(globals) = self.app.globals() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::application::{self, Application, RestoreListener, SharedAdmin, remembered_counts};
+use super::awaited_topics::AwaitedTopics;
 use super::board::Board;
 use super::calls::ConcurrentCalls;
 use super::crash::CrashPoint;
@@ -14,7 +15,7 @@ use super::partition_counts::{Counts, partition_counts};
 use super::task_layout::TaskLayout;
 use crate::client::embedded::EmbeddedCluster;
 use crate::client::{Admin, Cluster, NewTopic};
-use crate::config::{Config, GivenCluster, Guarantee, TopicCreation};
+use crate::config::{Config, GivenCluster, GroupProtocol, Guarantee, TopicCreation};
 use crate::error::{Error, Result};
 use crate::state::{Changelog, StateDirectory, StateMemory, StoreSpec};
 use crate::topology::{
@@ -31,7 +32,7 @@ pub(super) fn application(
 ) -> Result<Arc<Application>> {
     let cluster = cluster(config)?;
     let mut admin = cluster.admin()?;
-    let Plan { topology, layout, counts, changelogs, input_ids } = plan(topology, config, &mut *admin)?;
+    let Plan { topology, layout, counts, changelogs, awaited, input_ids } = plan(topology, config, &mut *admin)?;
     let directory = state_directory(&topology, config)?;
     let process_id = directory.as_ref().map_or_else(Uuid::new_v4, StateDirectory::process_id).to_string();
     summarize(&topology, config, &layout, &process_id);
@@ -55,6 +56,7 @@ pub(super) fn application(
         directory,
         memory: StateMemory::new(config.memory),
         changelogs,
+        awaited,
         input_ids,
         purgeable: Mutex::new(BTreeMap::new()),
         globals: Arc::default(),
@@ -95,6 +97,7 @@ pub(super) fn with_new_topics(app: &Application) -> Result<Option<Arc<Applicatio
         directory: app.directory.clone(),
         memory: app.memory.clone(),
         changelogs: plan.changelogs,
+        awaited: plan.awaited,
         input_ids: plan.input_ids,
         purgeable: Mutex::new(BTreeMap::new()),
         globals: Arc::clone(&app.globals),
@@ -108,11 +111,19 @@ struct Plan {
     /// Partitions of every topic that is known, by full names.
     counts: HashMap<String, i32>,
     changelogs: HashMap<Arc<str>, application::Changelog>,
+    awaited: AwaitedTopics,
     input_ids: HashMap<Arc<str>, Uuid>,
 }
 
 /// Looks at the topics and makes the internal ones.
 fn plan(topology: &Topology, config: &Config, admin: &mut dyn Admin) -> Result<Plan> {
+    let is_made_by_broker = config.group_protocol == GroupProtocol::Streams;
+    if is_made_by_broker && topology.has_patterns() {
+        return Err(Error::invalid(
+            "the topology reads topics by a pattern, which streams groups cannot: name the topics, or set \
+             GroupProtocol::Sticky",
+        ));
+    }
     let topology = if topology.has_patterns() {
         topology.resolved(&config.application_id, &admin.topic_names()?)
     } else {
@@ -122,14 +133,15 @@ fn plan(topology: &Topology, config: &Config, admin: &mut dyn Admin) -> Result<P
     let counts = partition_counts(&topology, &known)?;
     let layout = TaskLayout::new(&topology, &config.application_id, &counts);
     let internal = internal_topics(&topology, config, &counts, &layout);
-    let ids = provide(admin, config, &internal)?;
+    let ids = if is_made_by_broker { BTreeMap::new() } else { provide(admin, config, &internal)? };
     let global =
         topology.globals().into_iter().flat_map(|number| topology.source_topics(&topology.sub_topology(number)));
     let input_ids = input_ids(admin, &layout.topics().into_iter().chain(global).collect::<Vec<_>>())?;
     let known = known.iter().map(|(topic, count)| (topic.to_string(), *count));
     let counts = known.chain(internal.iter().map(|t| (t.name.to_string(), t.partitions))).collect();
     let changelogs = internal.iter().map(|topic| changelog(topic, &ids)).collect();
-    Ok(Plan { topology, layout, counts, changelogs, input_ids })
+    let awaited = AwaitedTopics::new(if is_made_by_broker { internal } else { Vec::new() });
+    Ok(Plan { topology, layout, counts, changelogs, awaited, input_ids })
 }
 
 pub(crate) fn cluster(config: &Config) -> Result<Arc<dyn Cluster>> {
@@ -216,8 +228,7 @@ fn internal_topics(topology: &Topology, config: &Config, counts: &Counts, layout
     let mut topics = BTreeMap::new();
     for name in topology.repartition_topics().keys() {
         let full_name = topology.full_name(&config.application_id, name);
-        let mut settings = repartition_topic_config();
-        settings.extend(config.topic_settings.clone());
+        let settings = repartition_settings(config);
         let Some(partitions) = counts.get(name).copied() else { continue };
         topics.insert(Arc::clone(&full_name), new_topic(config, full_name, partitions, settings));
     }
@@ -231,8 +242,14 @@ fn internal_topics(topology: &Topology, config: &Config, counts: &Counts, layout
     topics.into_values().collect()
 }
 
+pub(super) fn repartition_settings(config: &Config) -> BTreeMap<String, String> {
+    let mut settings = repartition_topic_config();
+    settings.extend(config.topic_settings.clone());
+    settings
+}
+
 /// The settings of all topics stand above Java's defaults and below those of the store.
-fn changelog_settings(spec: &StoreSpec, config: &Config) -> Option<BTreeMap<String, String>> {
+pub(super) fn changelog_settings(spec: &StoreSpec, config: &Config) -> Option<BTreeMap<String, String>> {
     let mut settings = changelog_topic_config(spec)?;
     for (name, value) in &config.topic_settings {
         let is_own = matches!(&spec.changelog, Changelog::Topic { config } if config.contains_key(name));
@@ -308,7 +325,7 @@ fn input_ids(admin: &mut dyn Admin, topics: &[Arc<str>]) -> Result<HashMap<Arc<s
 ///
 /// # Errors
 /// `Invalid` for one with another number of partitions.
-fn missing_topics(admin: &mut dyn Admin, internal: &[NewTopic]) -> Result<Vec<NewTopic>> {
+pub(super) fn missing_topics(admin: &mut dyn Admin, internal: &[NewTopic]) -> Result<Vec<NewTopic>> {
     let names: Vec<_> = internal.iter().map(|topic| Arc::clone(&topic.name)).collect();
     let infos = admin.topics(&names)?;
     let mut missing = Vec::new();

@@ -96,6 +96,15 @@ impl TaskLayout {
         ids.filter_map(|task| Some((task, self.inputs(task)?.partitions))).collect()
     }
 
+    /// The tasks that read some of these.
+    pub(super) fn readers_of<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> BTreeSet<TaskId> {
+        let reader = |read: &TopicPartition| {
+            let sub_topology = self.readers.get(&read.topic).copied()?;
+            Some(TaskId { sub_topology, partition: read.partition })
+        };
+        partitions.into_iter().filter_map(reader).collect()
+    }
+
     pub(super) fn inputs(&self, task: TaskId) -> Option<Inputs<'_>> {
         let sub_topology = self.sub_topologies.get(task.sub_topology)?;
         let sources = || sub_topology.sources.iter().filter(|source| source.partitions > task.partition);
@@ -107,11 +116,7 @@ impl TaskLayout {
 
 impl TaskMap for TaskLayout {
     fn tasks(&self, partitions: &BTreeSet<TopicPartition>) -> Result<BTreeSet<TaskId>> {
-        let mut tasks = BTreeSet::new();
-        for partition in partitions {
-            let Some(sub_topology) = self.readers.get(&partition.topic).copied() else { continue };
-            tasks.insert(TaskId { sub_topology, partition: partition.partition });
-        }
+        let mut tasks = self.readers_of(partitions);
         let missing = |task: &TaskId| {
             let inputs = self.inputs(*task).map(|inputs| inputs.partitions).unwrap_or_default();
             inputs.into_iter().find(|input| !partitions.contains(input))

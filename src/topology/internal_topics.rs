@@ -26,7 +26,7 @@ pub(crate) fn changelog_topic_config(spec: &StoreSpec) -> Option<BTreeMap<String
     match &spec.changelog {
         Changelog::Off | Changelog::Source { .. } => None,
         Changelog::Topic { config } => {
-            let mut settings = settings([("cleanup.policy", "compact"), ("message.timestamp.type", "CreateTime")]);
+            let mut settings = table_topic_config();
             if let Some(retention_ms) = spec.kind.retention_ms() {
                 let kept_ms = retention_ms.saturating_add(ADDITIONAL_RETENTION_MS);
                 // No two rows have one key where duplicates are retained: there is nothing to compact.
@@ -42,6 +42,11 @@ pub(crate) fn changelog_topic_config(spec: &StoreSpec) -> Option<BTreeMap<String
             Some(settings)
         }
     }
+}
+
+/// What Java expects of a topic that is compacted: of a changelog, and of a source topic in the place of one.
+pub(crate) fn table_topic_config() -> BTreeMap<String, String> {
+    settings([("cleanup.policy", "compact"), ("message.timestamp.type", "CreateTime")])
 }
 
 /// Never expires by time: records are deleted once they are committed.

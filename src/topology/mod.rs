@@ -55,7 +55,9 @@ pub(crate) use context::{PartitionCounts, ProcessorMetadata, TaskEnvironment};
 pub(crate) use fingerprint::{TopologyFingerprint, fnv1a};
 pub(crate) use handlers::{Handlers, dead_letter_headers};
 pub(crate) use interceptor::Interceptor;
-pub(crate) use internal_topics::{RepartitionTopic, changelog_topic, changelog_topic_config, repartition_topic_config};
+pub(crate) use internal_topics::{
+    RepartitionTopic, changelog_topic, changelog_topic_config, repartition_topic_config, table_topic_config,
+};
 pub(crate) use io::Partitioner;
 pub(crate) use node::{Live, Made, Source};
 pub(crate) use node_spec::NodeSpec;

@@ -1,0 +1,103 @@
+//! Instances in a streams group (KIP-1071): the broker decides who has which task, and makes the internal topics.
+
+use std::sync::{Arc, Mutex};
+
+use kstreams::{
+    CloseOptions, Config, Consumed, ErrorKind, GroupProtocol, Grouped, KafkaStreams, Materialized, State,
+    StreamsBuilder, Utf8,
+};
+
+use crate::cluster::TestKafka;
+use crate::word_count::{Application, wait_until, word_count};
+
+/// What an instance has told of its state.
+type Told = Arc<Mutex<Vec<State>>>;
+
+fn in_streams_group(app: &Application, number: usize) -> Config {
+    app.config().group_protocol(GroupProtocol::Streams).state_dir(app.folder.path().join(number.to_string()))
+}
+
+fn start(app: &Application, number: usize) -> (KafkaStreams, Told) {
+    let told = Told::default();
+    let sink = Arc::clone(&told);
+    let streams = KafkaStreams::new(word_count(&app.name), in_streams_group(app, number)).unwrap();
+    let streams = streams.on_state_change(move |state, _| sink.lock().unwrap().push(state));
+    streams.start().unwrap();
+    wait_until("it runs", || streams.state() == State::Running);
+    (streams, told)
+}
+
+fn wait_until_it_works(app: &mut Application, streams: &KafkaStreams) {
+    let before = streams.processed_total();
+    wait_until("it works", || {
+        app.write(4);
+        streams.processed_total() > before
+    });
+}
+
+#[test]
+fn three_instances_share_the_tasks_that_the_broker_gives_them() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "streams-group");
+    let mut instances: Vec<_> = (0..3).map(|number| start(&app, number).0).collect();
+    for instance in &instances {
+        wait_until_it_works(&mut app, instance);
+    }
+    let topics = kafka.topics(&["--list"]).unwrap();
+    assert!(topics.lines().any(|topic| topic.starts_with(&app.name) && topic.ends_with("-changelog")), "{topics}");
+    app.send(100);
+    instances.remove(0).close(CloseOptions::default().leave_group()).unwrap();
+    app.write(20);
+    app.wait_until_counted(None);
+    // One that is gone without a word, and comes back as itself.
+    instances.remove(0).crash();
+    instances.push(start(&app, 1).0);
+    app.write(20);
+    app.wait_until_counted(None);
+    drop(instances);
+    app.assert_exact();
+}
+
+#[test]
+fn a_restart_in_place_leaves_the_tasks_of_a_streams_group_where_they_are() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "streams-in-place");
+    let mut instances = vec![start(&app, 0), start(&app, 1)];
+    for (instance, _) in &instances {
+        wait_until_it_works(&mut app, instance);
+    }
+    for is_clean in [true, false] {
+        instances[1].1.lock().unwrap().clear();
+        let (first, _) = instances.remove(0);
+        if is_clean {
+            first.close(CloseOptions::default()).unwrap()
+        } else {
+            first.crash()
+        }
+        instances.insert(0, start(&app, 0));
+        app.write(20);
+        app.wait_until_counted(None);
+        wait_until_it_works(&mut app, &instances[0].0);
+        assert_eq!(*instances[1].1.lock().unwrap(), [], "closed {is_clean}");
+    }
+    app.wait_until_counted(None);
+    drop(instances);
+    app.assert_exact();
+}
+
+#[test]
+fn another_topology_is_refused_with_what_to_do() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let app = Application::new(&kafka.bootstrap(), "streams-other");
+    let (first, _) = start(&app, 0);
+    let builder = StreamsBuilder::new();
+    let lines = builder.stream(&format!("{}-lines", app.name), Consumed::with(Utf8, Utf8));
+    lines.group_by_key(Grouped::with(Utf8, Utf8)).count(Materialized::named("others"));
+    let other = KafkaStreams::new(builder.build().unwrap(), in_streams_group(&app, 1)).unwrap();
+    other.start().unwrap();
+    wait_until("it is refused", || other.state() == State::Error);
+    let error = other.take_error().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.report().contains("another topology"), "{}", error.report());
+    assert_eq!(first.state(), State::Running);
+}
