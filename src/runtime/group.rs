@@ -54,6 +54,7 @@ fn streams(app: &Application) -> Result<StreamsStart> {
     }
     let host = app.config.own_host();
     let tags = app.config.client_tags.iter().map(|(key, value)| (key.clone(), value.clone()));
+    let told = Arc::clone(&app.board);
     let (lags, board, layout) = (Arc::clone(&app.lags), Arc::clone(&app.board), Arc::clone(&app.layout));
     let settings = StreamsSettings {
         member: app.process_id.clone(),
@@ -66,6 +67,7 @@ fn streams(app: &Application) -> Result<StreamsStart> {
         },
         known: app.layout.tasks_with_inputs().into_iter().map(|(task, _)| task).collect(),
         progress: Box::new(move || lags.progress()),
+        shuts_down: Box::new(move || told.shuts_down()),
         addresses: Box::new(move |addresses| board.whereabouts.set_hosts(&hosts(&addresses, &layout))),
     };
     Ok(StreamsStart {

@@ -26,13 +26,13 @@ impl OwnMember {
                     MemberInput::Closed(tasks) => StreamsInput::Closed(tasks),
                     MemberInput::WarmedUp(_) => StreamsInput::WarmedUp,
                     MemberInput::Leave(mode) => StreamsInput::Leave(mode),
+                    MemberInput::Tell => StreamsInput::Tell,
                     MemberInput::HandOver => StreamsInput::HandOver,
                     // Other topics come by patterns alone, which are refused before a streams group is joined. The broker
                     // counts members, not their threads, and knows no task that has no owner but its last one.
                     MemberInput::Tick
                     | MemberInput::Answer(_)
                     | MemberInput::Subscribe(..)
-                    | MemberInput::Tell
                     | MemberInput::Abandon(_) => StreamsInput::Tick,
                 };
                 member.on(input, now);
@@ -96,6 +96,7 @@ fn event<R>(mut poll: impl FnMut() -> Option<MemberOutput<R>>, mut send: impl Fn
             MemberOutput::Lost { tasks } => MemberOutput::Lost { tasks },
             MemberOutput::Settled => MemberOutput::Settled,
             MemberOutput::HandedOver => MemberOutput::HandedOver,
+            MemberOutput::ShutDown => MemberOutput::ShutDown,
             MemberOutput::Failed(kind, reason) => MemberOutput::Failed(kind, reason),
             MemberOutput::Ended => MemberOutput::Ended,
         });

@@ -39,6 +39,8 @@ pub(crate) struct StreamsSettings {
     pub known: BTreeSet<TaskId>,
     /// How far the stores are of tasks that do not run here.
     pub progress: Box<dyn FnMut() -> Vec<Progress> + Send>,
+    /// Whether every instance of the application is to end.
+    pub shuts_down: Box<dyn FnMut() -> bool + Send>,
     /// Hears who of the group has what.
     pub addresses: Box<dyn FnMut(Vec<Address>) + Send>,
 }
@@ -51,6 +53,8 @@ pub(crate) enum StreamsInput {
     Closed(BTreeSet<TaskId>),
     /// The stores of standbys have caught up.
     WarmedUp,
+    /// What this process tells of itself has changed.
+    Tell,
     /// The process wants to leave: others are to have what it has.
     HandOver,
     /// Everything is closed: the end.
@@ -107,6 +111,9 @@ pub(crate) struct StreamsMember {
     introduction: Arc<Introduction>,
     known: BTreeSet<TaskId>,
     progress: Box<dyn FnMut() -> Vec<Progress> + Send>,
+    shuts_down: Box<dyn FnMut() -> bool + Send>,
+    /// Whether this process has been told to end.
+    has_shut_down: bool,
     addresses: Box<dyn FnMut(Vec<Address>) + Send>,
     phase: Phase,
     /// Of the last answer; [`JOINING`] outside of the group.
@@ -149,6 +156,8 @@ impl StreamsMember {
             introduction: Arc::new(settings.introduction),
             known: settings.known,
             progress: settings.progress,
+            shuts_down: settings.shuts_down,
+            has_shut_down: false,
             addresses: settings.addresses,
             phase: Phase::Out { at: now },
             epoch: JOINING,
@@ -187,6 +196,8 @@ impl StreamsMember {
             StreamsInput::Answer(answer) => self.answered(answer, now),
             StreamsInput::Closed(tasks) => self.closed(&tasks, now),
             StreamsInput::WarmedUp => self.next_progress = now,
+            StreamsInput::Tell if (self.shuts_down)() => self.next_beat = now,
+            StreamsInput::Tell => {}
             // The broker gives tasks to others when a member has left, and not before.
             StreamsInput::HandOver => self.outputs.push_back(StreamsOutput::HandedOver),
             StreamsInput::Leave(mode) => self.leave(mode, now),
@@ -355,7 +366,8 @@ impl StreamsMember {
         self.next_beat = now.saturating_add(self.pace(now));
         self.under_way = Some(UnderWay { number, epoch, owned: owned.clone(), sent: now });
         let (member, endpoint_epoch) = (self.id.clone(), self.endpoint_epoch);
-        let heartbeat = Heartbeat { number, member, epoch, endpoint_epoch, introduction, owned, progress };
+        let shuts_down = epoch > JOINING && (self.shuts_down)();
+        let heartbeat = Heartbeat { number, member, epoch, endpoint_epoch, introduction, owned, progress, shuts_down };
         self.outputs.push_back(StreamsOutput::Send(heartbeat));
     }
 

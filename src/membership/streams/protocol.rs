@@ -34,6 +34,8 @@ pub(crate) struct Heartbeat {
     pub owned: Option<Tasks>,
     /// How far the stores of tasks are that the member does not run.
     pub progress: Option<Vec<Progress>>,
+    /// Every instance of the application is to end.
+    pub shuts_down: bool,
 }
 
 /// What stays the same as long as a process lives.

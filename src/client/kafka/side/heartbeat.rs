@@ -70,8 +70,7 @@ pub(super) fn encode(beat: &Heartbeat, group: &str, out: &mut Writer) {
         }
         None => (0..2).for_each(|_| out.null_list()),
     }
-    // Nobody is asked to end.
-    out.bool(false);
+    out.bool(beat.shuts_down);
 }
 
 fn encode_topology(topology: &TopologyDeclaration, out: &mut Writer) {
@@ -211,6 +210,7 @@ mod tests {
             introduction: None,
             owned: None,
             progress: None,
+            shuts_down: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What follows from each answer.
 
-use super::{Phase, StreamsMember, UnderWay};
+use super::{Phase, StreamsMember, StreamsOutput, UnderWay};
 use crate::error::ErrorKind;
 use crate::membership::classic::member::Millis;
 use crate::membership::streams::protocol::{Heard, HeartbeatAnswer, JOINING, LEAVING, Status, StreamsError, Taken};
@@ -106,11 +106,9 @@ impl StreamsMember {
                     );
                 }
                 Status::ShutdownApplication => {
-                    return self.fail(
-                        ErrorKind::Invalid,
-                        "another instance has asked all instances of the application to end: see what it logged"
-                            .to_owned(),
-                    );
+                    if !std::mem::replace(&mut self.has_shut_down, true) {
+                        self.outputs.push_back(StreamsOutput::ShutDown);
+                    }
                 }
             }
         }

@@ -27,6 +27,7 @@ fn member(id: &str) -> StreamsMember {
         introduction,
         known: tasks(0..10),
         progress: Box::new(progress),
+        shuts_down: Box::new(|| false),
         addresses: Box::new(|_| {}),
     };
     StreamsMember::new(settings, 0)
@@ -78,6 +79,7 @@ impl Told {
                 StreamsOutput::Lost { tasks } => format!("!{}", names(tasks)),
                 StreamsOutput::Settled => "settled".to_owned(),
                 StreamsOutput::HandedOver => "handed over".to_owned(),
+                StreamsOutput::ShutDown => "shut down".to_owned(),
                 StreamsOutput::Failed(kind, reason) => format!("failed {kind:?} {reason}"),
                 StreamsOutput::Ended => "ended".to_owned(),
             });
@@ -300,13 +302,10 @@ fn what_cannot_work_ends_the_member_with_a_remedy() {
         assert_eq!(events[..2], ["@None ", "!0"]);
         assert!(events[2].starts_with("failed Invalid") && events[2].contains(remedy), "{events:?}");
     }
-    let statuses =
-        [(Status::IncorrectlyPartitionedTopics, "same"), (Status::ShutdownApplication, "asked all instances")];
-    for (status, remedy) in statuses {
-        let mut told = Told::new();
-        told.hear(Taken { epoch: 1, statuses: vec![(status, String::new())], ..Taken::default() });
-        assert!(told.events().last().unwrap().contains(remedy));
-    }
+    let mut told = Told::new();
+    let statuses = vec![(Status::IncorrectlyPartitionedTopics, "in and other".to_owned())];
+    told.hear(Taken { epoch: 1, statuses, ..Taken::default() });
+    assert!(told.events().last().unwrap().contains("in and other"));
     let mut told = Told::new();
     told.hear(Taken { epoch: 1, tasks: Some(active([10])), ..Taken::default() });
     assert!(told.events().last().unwrap().contains("task 0_10"));
@@ -343,6 +342,25 @@ fn who_leaves_says_so_once_and_who_stays_says_nothing() {
     told.on(StreamsInput::Leave(LeaveMode::Stay));
     assert_ne!(told.last().epoch, -1);
     assert_eq!(told.events().last().unwrap(), "ended");
+}
+
+#[test]
+fn a_word_that_ends_all_instances_is_passed_on_once_and_asked_for_by_who_wants_it() {
+    let mut told = Told::with([0]);
+    told.member.shuts_down = Box::new(|| true);
+    told.on(StreamsInput::Tell);
+    assert!(told.last().shuts_down);
+    for _ in 0..2 {
+        let statuses = vec![(Status::ShutdownApplication, String::new())];
+        told.hear(Taken { epoch: 2, statuses, ..Taken::default() });
+        told.wait();
+    }
+    assert_eq!(told.events(), ["shut down"]);
+    let mut joining = Told::new();
+    joining.member.shuts_down = Box::new(|| true);
+    joining.answer(Heard::Disconnected);
+    joining.wait();
+    assert!(!joining.last().shuts_down, "a join is refused with it");
 }
 
 #[test]
@@ -475,7 +493,10 @@ impl Process {
                     self.held.extend(tasks);
                 }
                 StreamsOutput::Revoked { tasks } | StreamsOutput::Lost { tasks } => self.closing.extend(tasks),
-                StreamsOutput::Standby { .. } | StreamsOutput::Settled | StreamsOutput::HandedOver => {}
+                StreamsOutput::Standby { .. }
+                | StreamsOutput::Settled
+                | StreamsOutput::HandedOver
+                | StreamsOutput::ShutDown => {}
                 StreamsOutput::Failed(kind, reason) => panic!("{kind:?} {reason}"),
                 StreamsOutput::Ended => self.is_up = false,
             }

@@ -9,7 +9,16 @@ fn member(ports: &[u16]) -> super::super::SideStreams {
 
 fn beat(number: u64) -> Heartbeat {
     let member = "m".to_owned();
-    Heartbeat { number, member, epoch: 1, endpoint_epoch: -1, introduction: None, owned: None, progress: None }
+    Heartbeat {
+        number,
+        member,
+        epoch: 1,
+        endpoint_epoch: -1,
+        introduction: None,
+        owned: None,
+        progress: None,
+        shuts_down: false,
+    }
 }
 
 fn ask(member: &mut super::super::SideStreams, number: u64) -> Heard {
