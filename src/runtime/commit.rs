@@ -146,6 +146,31 @@ impl Committer {
         Ok(())
     }
 
+    /// Before the thread ends after an error: writes the dead letters of what has failed, and nothing else of it. Exactly
+    /// once they belong to a transaction that is aborted, as in Java.
+    pub(super) fn send_dead_letters(&mut self, tasks: &mut [RunningTask]) -> Result<()> {
+        let (Some(topic), Some(producer)) = (&self.app.config.handlers.dead_letter_topic, &mut self.producer) else {
+            return Ok(());
+        };
+        if self.app.is_exactly_once() {
+            return Ok(());
+        }
+        let mut are_there = false;
+        for running in tasks {
+            let Ok(output) = running.task.output() else { continue };
+            for letter in output.iter().filter(|record| *record.topic == *topic) {
+                producer.send(letter, false)?;
+                are_there = true;
+            }
+            output.clear();
+        }
+        if !are_there {
+            return Ok(());
+        }
+        let refused = producer.confirm(CALL_TIMEOUT)?.into_iter().find(|refused| refused.partition.topic == *topic);
+        refused.map_or(Ok(()), |refused| Err(refused.error))
+    }
+
     /// Commits all tasks of the thread together; how many there were.
     ///
     /// 1. **Drain**: each task emits what its operators hold back and hands its write buffers to its changelogs.

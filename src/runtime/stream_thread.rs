@@ -532,6 +532,9 @@ impl StreamThread {
     fn fail(&mut self, failure: Failure) -> Result<bool> {
         let (Failure::Rewind(error) | Failure::Doubt(error) | Failure::Later(error) | Failure::Fatal(error)) = failure;
         if !self.app.crash_point.has_crashed() {
+            if let Err(error) = self.committer.send_dead_letters(&mut self.tasks) {
+                tracing::warn!("could not write what failed to the dead-letter topic: {}", error.report());
+            }
             if let Err(error) = self.committer.abort() {
                 tracing::debug!("could not abort the transaction: {}", error.report());
             }

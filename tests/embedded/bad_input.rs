@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kstreams::{
-    Consumed, EmbeddedCluster, ErrorHandler, ErrorKind, I64, Joined, KafkaStreams, Processed, Processor,
+    Config, Consumed, EmbeddedCluster, ErrorHandler, ErrorKind, I64, Joined, KafkaStreams, Processed, Processor,
     ProcessorContext, Produced, Record, State, Stores, StreamsBuilder, TopicCreation, Topology, UncaughtErrorResponse,
     Utf8,
 };
@@ -144,6 +144,27 @@ fn a_panicking_closure_ends_the_client_with_its_message() {
     assert!(error.report().contains("seven is bad"), "{}", error.report());
 }
 
+/// Exactly once the letter belongs to the transaction that is aborted.
+#[test]
+fn what_ends_the_client_is_a_dead_letter_at_least_once() {
+    for (config_of, letters) in [(Config::at_least_once as fn(Config) -> Config, 1), (Config::exactly_once, 0)] {
+        let cluster = cluster();
+        cluster.create_topic("dead", 1).unwrap();
+        write_numbers(&cluster, &[1, 7]);
+        let topology = numbers(|number| if number == 7 { panic!("seven is bad") } else { number });
+        let config = config_of(config(&cluster)).dead_letter_topic("dead");
+        let streams = KafkaStreams::new(topology, config).unwrap();
+        streams.start().unwrap();
+        wait_for(&streams, State::Error);
+        let dead = cluster.read_committed("dead").unwrap();
+        assert_eq!(dead.len(), letters);
+        for letter in dead {
+            assert_eq!(letter.value.as_deref(), Some(&7_i64.to_be_bytes()[..]));
+            assert_eq!(letter.headers.last("__streams.errors.topic"), Some(Some(&b"lines"[..])));
+        }
+    }
+}
+
 #[test]
 fn a_failing_record_is_dropped_when_the_handler_says_so() {
     let cluster = cluster();
@@ -190,7 +211,8 @@ fn a_record_that_is_too_large_is_dropped_when_the_handler_says_so() {
         .to("counts", Produced::with(Utf8, Utf8));
     let topology = builder.build().unwrap();
     write(&cluster, &["before", "big", "after"]);
-    let dropping = config(&cluster).production_handler(ErrorHandler::log_and_continue());
+    cluster.create_topic("dead", 1).unwrap();
+    let dropping = config(&cluster).production_handler(ErrorHandler::log_and_continue()).dead_letter_topic("dead");
     for config in [dropping.clone(), dropping.at_least_once().set("application.id", "at-least-once").unwrap()] {
         let before = cluster.read_committed("counts").unwrap().len();
         let streams = KafkaStreams::new(topology.clone(), config).unwrap();
@@ -198,6 +220,13 @@ fn a_record_that_is_too_large_is_dropped_when_the_handler_says_so() {
         wait_until("the others are through", || cluster.read_committed("counts").unwrap().len() >= before + 2);
         streams.close(PATIENCE).unwrap();
         assert_eq!(cluster.read_committed("counts").unwrap().len(), before + 2);
+        let letter = cluster.read_committed("dead").unwrap().pop().unwrap();
+        assert_eq!(letter.value, Some("x".repeat(200).into_bytes()));
+        assert_eq!(
+            letter.headers.last("__streams.errors.topic"),
+            Some(None),
+            "nobody knows the source record any more"
+        );
     }
 }
 
