@@ -37,6 +37,11 @@ pub(crate) trait Membership: Send {
     /// The stores of standbys have caught up: the group may have waited for them.
     fn warmed_up(&mut self, _tasks: &BTreeSet<TaskId>) {}
 
+    /// Whether the thread still works at what is somebody else's by now: it will hear of it by the next `Lost`.
+    fn has_lost_tasks(&mut self) -> bool {
+        false
+    }
+
     /// The committed positions, waiting for pending transactional ones to be decided (`require_stable`).
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>>;
 

@@ -196,6 +196,11 @@ impl Committer {
         for running in tasks.iter_mut().filter(is_needed) {
             let task = running.task.id();
             running.task.flush().map_err(|error| Failure::Fatal(with_task(error, task)))?;
+            if membership.has_lost_tasks() {
+                // The program's own code, which runs here too, may have come back late.
+                let context = format!("could not commit task {task}: it is another instance's by now");
+                return Err(Failure::Later(Error::new(ErrorKind::Fenced, context)));
+            }
             self.hand_over(running)?;
         }
         self.pass(Step::Drained)?;

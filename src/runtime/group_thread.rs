@@ -390,6 +390,11 @@ impl Membership for SeatMembership {
         (self.shared.wake)();
     }
 
+    fn has_lost_tasks(&mut self) -> bool {
+        let state = self.shared.state();
+        !state.seats.is_within(self.index, &state.place.owned)
+    }
+
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
         if !self.fence.is_empty() {
             // IMPORTANT: first, or the offsets of a transaction that its dead owner has left open are waited for.

@@ -332,6 +332,11 @@ impl StreamThread {
             }
             worked |= finished;
             if processed > 0 {
+                // IMPORTANT: one that has hung in the program's own code may have come back late. At least once, what it
+                // says to the changelogs would stand behind what the new owner has said.
+                if self.membership.has_lost_tasks() {
+                    return Ok(true);
+                }
                 self.committer.hand_over(running)?;
                 running.metrics.process_total.increment(processed as u64);
                 total += processed;
@@ -350,6 +355,9 @@ impl StreamThread {
             let punctuated = running.task.punctuate(self.now.wall_ms).map_err(Failure::Fatal)?;
             drop(span);
             if punctuated {
+                if self.membership.has_lost_tasks() {
+                    return Ok(());
+                }
                 self.metrics.punctuate_total.increment(1);
                 self.committer.hand_over(running)?;
             }
