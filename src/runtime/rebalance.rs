@@ -189,7 +189,7 @@ impl StreamThread {
                 None => MaxTaskIdle::Never,
                 Some(idle) => MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX)),
             },
-            times: config.guarantee.into(),
+            replay: config.guarantee.into(),
         };
         let changelogs = changelogs(self.app.id(), id, &stores);
         let (thread, client) = (self.app.thread_name(self.index), self.app.client_id(self.index, "consumer"));

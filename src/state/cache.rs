@@ -101,6 +101,7 @@ pub(super) enum Ranges {
     /// None: what is clean is also below.
     Dirty,
     /// The clean ones too: in Java the cache of a windowed store shows rows that the store below does not show any more.
+    /// At least once only: after a crash they are not there.
     All,
 }
 
@@ -184,6 +185,22 @@ impl RecordCache {
 
     pub(super) fn contains(&self, key: &[u8]) -> bool {
         self.find(hash(key), key).is_some()
+    }
+
+    pub(super) fn ranges(&self) -> Ranges {
+        self.ranges
+    }
+
+    pub(super) fn show_in_ranges(&mut self, ranges: Ranges) {
+        if self.ranges != ranges {
+            (self.ranges, self.ordered) = (ranges, None);
+        }
+    }
+
+    /// Whether an entry has not been written below yet.
+    pub(super) fn is_dirty(&self, key: &[u8]) -> bool {
+        let entry = self.find(hash(key), key).and_then(|id| self.entries.get(id as usize));
+        entry.is_some_and(|entry| entry.is_dirty)
     }
 
     /// The update that is held back; the inner none is a deletion.

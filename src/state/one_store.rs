@@ -153,6 +153,20 @@ impl Store {
         self.history.iter_mut().for_each(|history| history.resume(time));
     }
 
+    /// Differs from Kafka Streams: there the cache of a windowed store shows rows that the store below does not show any more,
+    /// until something else takes their place. What is in a cache is gone after a crash, so results would not be the same.
+    pub(super) fn hide_expired(&mut self) {
+        self.cache.show_in_ranges(Ranges::Dirty);
+    }
+
+    /// Whether a row in the cache is one that is not shown.
+    pub(super) fn hides(&self, key: &[u8]) -> bool {
+        let Some(retention) = self.retention.as_ref().filter(|_| self.cache.ranges() == Ranges::Dirty) else {
+            return false;
+        };
+        !retention.shows(key) && !self.cache.is_dirty(key)
+    }
+
     /// Rows were applied: says so to those that read them, if anything has changed for them.
     pub(super) fn tell_readers(&self, has_rows: bool) {
         let stream_time = self.stream_time();

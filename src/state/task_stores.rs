@@ -160,7 +160,7 @@ impl TaskStores {
         let is_cached = self.is_cached(index);
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         let key = store.place(key, &mut self.key);
-        if is_cached && store.cache.contains(key) {
+        if is_cached && store.cache.contains(key) && !store.hides(key) {
             return Ok(store.cache.get(key).flatten());
         }
         store.get_below(key)
@@ -322,6 +322,11 @@ impl TaskStores {
     /// Tells a store the time (ms) that it had at the last commit: what was put may have left nothing to tell it by.
     pub(crate) fn resume_time(&mut self, index: usize, time: i64) {
         self.stores.get_mut(index).into_iter().for_each(|store| store.resume_time(time));
+    }
+
+    /// From now on, what has expired is only shown from a cache as long as it is yet to be written.
+    pub(crate) fn hide_expired(&mut self) {
+        self.stores.iter_mut().for_each(Store::hide_expired);
     }
 
     /// Whether a row of one time (ms) would be dropped from a windowed store once a row of another time is put.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::commit_point::CommitPoint;
 use super::partition_group::MaxTaskIdle;
-use super::task::{OperatorTimes, Task, TaskSpec};
+use super::task::{Replay, Task, TaskSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{RecordBatch, TopicPartition};
 use crate::state::TaskStores;
@@ -40,8 +40,8 @@ impl GlobalTask {
         let (inputs, positions): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
         let topics = inputs.iter().map(|_| Arc::clone(&topic)).collect();
         let topology = topology.clone();
-        let (idle, times) = (MaxTaskIdle::Never, OperatorTimes::Guessed);
-        let spec = TaskSpec { topology, nodes, environment, topics, inputs: inputs.clone(), idle, times };
+        let (idle, replay) = (MaxTaskIdle::Never, Replay::Approximate);
+        let spec = TaskSpec { topology, nodes, environment, topics, inputs: inputs.clone(), idle, replay };
         Ok(GlobalTask { task: Task::new(spec, stores, committed, now)?, inputs, positions })
     }
 

@@ -22,4 +22,4 @@ pub(crate) use commit_point::CommitPoint;
 pub(crate) use global_task::GlobalTask;
 pub(crate) use partition_group::MaxTaskIdle;
 pub(crate) use pipeline::try_makers;
-pub(crate) use task::{OperatorTimes, Task, TaskSpec};
+pub(crate) use task::{Replay, Task, TaskSpec};

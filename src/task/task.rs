@@ -27,24 +27,26 @@ pub(crate) struct TaskSpec {
     /// Full names.
     pub inputs: Vec<TopicPartition>,
     pub idle: MaxTaskIdle,
-    pub times: OperatorTimes,
+    pub replay: Replay,
 }
 
-/// How operators know after a restart what their time was.
+/// What comes of the records that are read again after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OperatorTimes {
-    /// It is committed with the offsets of all inputs.
-    Committed,
-    /// They derive it from their stores and the task's time. What is committed is what Java commits.
-    Guessed,
+pub(crate) enum Replay {
+    /// What came of them before: operators' times are committed with the offsets of all inputs, and no cache shows what a
+    /// restart would not find.
+    Exact,
+    /// About the same: operators derive their time from their stores and the task's time. What is committed and shown is
+    /// Java's.
+    Approximate,
 }
 
-impl From<Guarantee> for OperatorTimes {
+impl From<Guarantee> for Replay {
     /// At least once, stores may be ahead of the offsets, and a time would promise what nothing else keeps.
-    fn from(guarantee: Guarantee) -> OperatorTimes {
+    fn from(guarantee: Guarantee) -> Replay {
         match guarantee {
-            Guarantee::ExactlyOnce => OperatorTimes::Committed,
-            Guarantee::AtLeastOnce => OperatorTimes::Guessed,
+            Guarantee::ExactlyOnce => Replay::Exact,
+            Guarantee::AtLeastOnce => Replay::Approximate,
         }
     }
 }
@@ -81,8 +83,10 @@ impl Task {
             let known = processor_metadata.entry(Arc::clone(store)).or_insert(*time);
             *known = (*known).max(*time);
         }
-        let found = || times_entry::find(&spec.inputs, &committed);
-        let times = Some(spec.times).filter(|times| *times == OperatorTimes::Committed).and_then(|_| found());
+        let times = match spec.replay {
+            Replay::Exact => times_entry::find(&spec.inputs, &committed),
+            Replay::Approximate => None,
+        };
         let group = group(&spec, &committed);
         let consumed = vec![false; spec.inputs.len()];
         let mut task = Task {
@@ -344,7 +348,7 @@ impl Task {
     /// Those of inputs of which something was taken; of all, when operators have something to keep with the offsets.
     fn commit_points(&self, position: &impl Fn(&TopicPartition) -> Option<i64>) -> Vec<(usize, CommitPoint)> {
         let context = self.pipeline.as_ref().map(Pipeline::task);
-        let has_times = self.commit_needed && self.spec.times == OperatorTimes::Committed;
+        let has_times = self.commit_needed && self.spec.replay == Replay::Exact;
         let times = context.filter(|_| has_times).map(TaskContext::times).unwrap_or_default();
         let all = !times.is_empty() || context.is_some_and(|context| context.processor_metadata_changed);
         let metadata = context.map(|context| &context.processor_metadata);
@@ -367,12 +371,15 @@ impl Task {
         points
     }
 
-    fn make(&self, stores: TaskStores, wall_clock_ms: i64) -> Result<Pipeline> {
+    fn make(&self, mut stores: TaskStores, wall_clock_ms: i64) -> Result<Pipeline> {
         let stream_time = self.committed.iter().map(|point| point.partition_time).max().filter(|time| *time >= 0);
         let TaskSpec { topology, nodes, environment, topics, .. } = &self.spec;
         let (processor_metadata, times) = (&self.processor_metadata, &self.times);
         let blueprint =
             Blueprint { topology, nodes, topics, environment, stream_time, processor_metadata, times, wall_clock_ms };
+        if self.spec.replay == Replay::Exact {
+            stores.hide_expired();
+        }
         Pipeline::make(&blueprint, stores)
     }
 

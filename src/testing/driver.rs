@@ -148,7 +148,7 @@ impl TopologyTestDriver {
             topics,
             inputs: inputs.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect(),
             idle: config.max_task_idle.map_or(MaxTaskIdle::Never, wait),
-            times: config.guarantee.into(),
+            replay: config.guarantee.into(),
         };
         let start = vec![CommitPoint::starting_at(0); inputs.len()];
         let mut task = Task::new(spec, stores, start, wall_clock_ms)?;

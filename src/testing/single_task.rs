@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::record::{Headers, RecordBatch, TopicPartition};
 use crate::runtime::CallsInTurn;
 use crate::state::{GlobalStores, TaskStores};
-use crate::task::{CommitPoint, MaxTaskIdle, OperatorTimes, Task, TaskSpec};
+use crate::task::{CommitPoint, MaxTaskIdle, Replay, Task, TaskSpec};
 use crate::topology::{Handlers, TaskEnvironment, TaskId, Topology};
 
 /// A task of one sub-topology with its stores in memory, and global ones that are empty. What it writes is thrown away.
@@ -41,8 +41,8 @@ impl SingleTask {
         let inputs: Vec<_> = topics.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect();
         let committed = inputs.iter().map(|_| CommitPoint::starting_at(0)).collect();
         let topology = topology.clone();
-        let (idle, times) = (MaxTaskIdle::Never, OperatorTimes::Guessed);
-        let spec = TaskSpec { topology, nodes, environment, topics, inputs, idle, times };
+        let (idle, replay) = (MaxTaskIdle::Never, Replay::Approximate);
+        let spec = TaskSpec { topology, nodes, environment, topics, inputs, idle, replay };
         Ok(SingleTask { task: Task::new(spec, stores, committed, 0)?, offset: 0 })
     }
 

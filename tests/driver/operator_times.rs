@@ -84,3 +84,32 @@ fn exactly_once_a_crash_makes_no_record_late() {
     assert_eq!(driver.pipe("left", "k", "2", 95)[0], "out k@90 1 @95");
     assert_eq!(driver.inner.dropped_records(), 0);
 }
+
+/// At 119 the session at 107 has expired, one millisecond before it closes. Only the cache still has it.
+#[test]
+fn exactly_once_a_cache_shows_no_more_than_is_there_after_a_crash() {
+    let run = |crashes: bool| {
+        let builder = StreamsBuilder::new();
+        builder
+            .stream("in", text())
+            .group_by_key(grouped())
+            .windowed_by(SessionWindows::of_inactivity_gap_and_grace(ms(8), ms(4)))
+            .count(Materialized::named("counts"))
+            .to_stream_by(|key: &Windowed<String>, _| format!("{}@{}", key.key, key.window.start))
+            .map_values(|count| count.map_or_else(String::new, |count: i64| count.to_string()))
+            .to("out", to_text());
+        let config = Config::new("app", "embedded://").cache_bytes(1_000_000).exactly_once();
+        let inner = TopologyTestDriver::with_config(&builder.build().unwrap(), &config).unwrap();
+        let mut driver = Driver { inner, seen: 0 };
+        driver.hold("in", "a", Some("v"), 119);
+        driver.hold("in", "b", Some("v"), 107);
+        assert_eq!(driver.commit(), ["out a@119 1 @119", "out b@107 1 @107"]);
+        if crashes {
+            driver.inner.crash(Guarantee::ExactlyOnce).unwrap();
+        }
+        driver.hold("in", "b", Some("v"), 99);
+        (driver.commit(), driver.inner.dropped_records())
+    };
+    assert_eq!(run(false), run(true));
+    assert_eq!(run(true), (Vec::new(), 1));
+}

@@ -60,6 +60,13 @@ struct Run {
     crash_at: usize,
 }
 
+/// Whether the process is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Crash {
+    Never,
+    Once,
+}
+
 /// A cache that nothing has to leave.
 const LARGE: usize = 1_000_000;
 
@@ -138,17 +145,15 @@ fn apply(lines: &[Line], rows: &mut Rows) {
 impl Property<'_> {
     /// One record after the other, each with all that it causes, and no cache.
     fn plain(&self) -> Outcome {
-        self.run(Run { cache_bytes: 0, commit_every: 1, crash_at: 0 }, None)
+        self.run(Run { cache_bytes: 0, commit_every: 1, crash_at: 0 }, Guarantee::AtLeastOnce, Crash::Never)
     }
 
-    fn run(&self, run: Run, crash: Option<Guarantee>) -> Outcome {
+    fn run(&self, run: Run, guarantee: Guarantee, crash: Crash) -> Outcome {
         let config = Config::new("app", "embedded://").cache_bytes(run.cache_bytes);
-        let config = match crash {
-            Some(Guarantee::ExactlyOnce) => config.exactly_once(),
-            _ => config,
-        };
+        let config = if guarantee == Guarantee::ExactlyOnce { config.exactly_once() } else { config };
         let topology = (self.build)().build().unwrap();
         // Some crashes leave files behind, as they are at that moment.
+        let crash = Some(guarantee).filter(|_| crash == Crash::Once);
         if cfg!(feature = "rocksdb") && crash.is_some() && run.crash_at.is_multiple_of(8) {
             let folder = tempfile::tempdir().unwrap();
             return self.feed(
@@ -200,7 +205,7 @@ impl Property<'_> {
     }
 
     fn ends_as_without_a_cache(&self, run: Run, plain: &Outcome) -> TestCaseResult {
-        let calm = self.run(run, None);
+        let calm = self.run(run, Guarantee::AtLeastOnce, Crash::Never);
         match self.output {
             Output::Records => prop_assert_eq!(&calm.lines, &plain.lines, "with a cache"),
             Output::Rows | Output::IdempotentRows => prop_assert_eq!(calm.last(), plain.last(), "with a cache"),
@@ -215,8 +220,8 @@ impl Property<'_> {
     /// Exactly once, a crash changes neither a record nor the order of records, whatever is late or out of order: the run
     /// without it has committed at the same places.
     fn outlives_a_crash(&self, run: Run) -> TestCaseResult {
-        let calm = self.run(run, None);
-        let crashed = self.run(run, Some(Guarantee::ExactlyOnce));
+        let calm = self.run(run, Guarantee::ExactlyOnce, Crash::Never);
+        let crashed = self.run(run, Guarantee::ExactlyOnce, Crash::Once);
         if run.cache_bytes == 0 || run.cache_bytes == LARGE {
             prop_assert_eq!(&crashed.lines, &calm.lines, "exactly once, with a crash");
         } else {
@@ -232,7 +237,7 @@ impl Property<'_> {
     fn outlives_a_crash_at_least_once(&self, run: Run, plain: &Outcome) -> TestCaseResult {
         if matches!(self.output, Output::JoinedRows | Output::IdempotentRows) {
             // As in Java, a row that has left a cache before the crash, while one behind or before it has not, may stay.
-            let crashed = self.run(Run { cache_bytes: 0, ..run }, Some(Guarantee::AtLeastOnce));
+            let crashed = self.run(Run { cache_bytes: 0, ..run }, Guarantee::AtLeastOnce, Crash::Once);
             prop_assert_eq!(untimed(crashed.last()), untimed(plain.last()), "at least once, with a crash");
             if self.output == Output::IdempotentRows {
                 prop_assert_eq!(&crashed.rows, &plain.rows, "stores at least once, with a crash");
