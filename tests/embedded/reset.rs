@@ -35,6 +35,19 @@ fn everything_is_counted_again_from_the_beginning() {
     assert_eq!(counts(&cluster)["question"], [1, 1]);
 }
 
+/// As on another machine, where nobody has removed it.
+#[test]
+fn state_that_stays_is_not_taken_for_that_of_the_new_changelogs() {
+    let cluster = cluster();
+    let config = config(&cluster);
+    write(&cluster, &TEXT);
+    run_until_counted(&cluster, config.clone(), 2);
+    ApplicationReset::new(config.clone()).keep_local_state().run().unwrap();
+    run_until_counted(&cluster, config, 4);
+    assert_eq!(counts(&cluster)["be"], [1, 2, 1, 2]);
+    assert_eq!(counts(&cluster)["question"], [1, 1]);
+}
+
 #[test]
 fn a_reset_to_the_end_counts_only_what_comes() {
     let cluster = cluster();

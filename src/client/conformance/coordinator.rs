@@ -356,6 +356,14 @@ pub(crate) fn fencing_ends_what_a_producer_has_left_open(cluster: &dyn Cluster) 
 }
 
 pub(crate) fn committed_offsets_wait_for_a_transaction_that_is_open(cluster: &dyn Cluster) {
+    ask_while_a_transaction_ends(cluster, |group, partition| {
+        let mut offsets = cluster.group_offsets(group, &unique("client")).unwrap();
+        assert_eq!(offsets.committed(&[partition]).unwrap(), [Some(at(9, ""))]);
+    });
+}
+
+/// The transaction sets the group's position in the partition to 9.
+pub(super) fn ask_while_a_transaction_ends(cluster: &dyn Cluster, ask: impl FnOnce(&str, TopicPartition)) {
     let party = Party::new(cluster);
     let mut client = party.client(Some("one"), b"");
     client.joined();
@@ -370,8 +378,7 @@ pub(crate) fn committed_offsets_wait_for_a_transaction_that_is_open(cluster: &dy
             pause(Duration::from_millis(50));
             producer.commit_transaction(CALL).unwrap();
         });
-        let mut offsets = cluster.group_offsets(&party.group, &unique("client")).unwrap();
-        assert_eq!(offsets.committed(&[partition]).unwrap(), [Some(at(9, ""))]);
+        ask(&party.group, partition);
     });
 }
 

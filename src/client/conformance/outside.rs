@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::client::conformance::coordinator::ask_while_a_transaction_ends;
 use crate::client::conformance::party::*;
 use crate::client::conformance::steps::*;
 use crate::client::{Cluster, GroupAdmin, GroupMembers};
@@ -58,21 +59,8 @@ pub(crate) fn a_member_is_taken_out_from_outside(cluster: &dyn Cluster) {
 }
 
 pub(crate) fn positions_seen_from_outside_wait_for_an_open_transaction(cluster: &dyn Cluster) {
-    let party = Party::new(cluster);
-    let mut client = party.client(Some("one"), b"");
-    client.joined();
-    client.synced_as_leader(&[&client.member.clone()]);
-    let mut producer = transactional_producer(cluster, &unique("tx"));
-    let partition = TopicPartition::new(Arc::clone(&party.topic), 0);
-    producer.begin_transaction().unwrap();
-    producer.send_offsets(&[(partition.clone(), at(9, ""))], &client.metadata()).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // Any delay will do: the answer must be the same whether the commit comes before or after the question.
-            pause(std::time::Duration::from_millis(50));
-            producer.commit_transaction(CALL).unwrap();
-        });
-        let mut admin = cluster.group_admin(&party.group, "client").unwrap();
+    ask_while_a_transaction_ends(cluster, |group, partition| {
+        let mut admin = cluster.group_admin(group, "client").unwrap();
         assert_eq!(sorted(&mut *admin), [(partition, at(9, ""))]);
     });
 }
