@@ -221,7 +221,7 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         Materialized { engine: Some(EngineKind::Persistent), ..self }
     }
 
-    /// Keeps the rows in an engine of one's own, one for each task: see [`StoreEngine`]. Not for windows and versions.
+    /// Keeps the rows in an engine of one's own, one for each task: see [`StoreEngine`].
     #[must_use]
     pub fn with_engine(self, make: impl Fn() -> Box<dyn StoreEngine> + Send + Sync + 'static) -> Self {
         Materialized { custom: Some(MakeEngine(Arc::new(make))), ..self }
@@ -369,7 +369,7 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         let rows = match self.rows {
             RowOption::Versions(kind) => {
                 let store = StoreBuilder::versioned(&name, kind, Arc::clone(&key), Arc::clone(&value));
-                TableRows::Versions(kept.set(store))
+                TableRows::Versions(kept.set(store.with_made_engine(engine.1)))
             }
             RowOption::Timestamped => {
                 let rows: DynSerde<ValueAndTimestamp<V>> = Arc::new(Timestamped(Arc::clone(&value)));
@@ -463,7 +463,7 @@ impl<K, V> Printed<K, V> {
         Printed { label: Some(label.to_owned()), ..self }
     }
 
-    /// Shows a record as this text instead of its `Debug` form.
+    /// Shows a record as this text instead of [`KStream::print`](crate::KStream::print)'s.
     #[must_use]
     pub fn with_mapper(self, show: impl Fn(&K, &V) -> String + Send + Sync + 'static) -> Self {
         Printed { show: Some(Arc::new(show)), ..self }

@@ -223,7 +223,7 @@ impl<S> StoreBuilder<S> {
         self.change(|spec| spec.changelog = Changelog::Topic { config })
     }
 
-    /// Keeps the rows in an engine of one's own, one for each task. For key-value stores that are not global.
+    /// Keeps the rows in an engine of one's own, one for each task: see [`StoreEngine`]. Not for global stores.
     #[must_use]
     pub fn with_engine(self, make: impl Fn() -> Box<dyn StoreEngine> + Send + Sync + 'static) -> Self {
         let make = MakeEngine(Arc::new(make));

@@ -6,7 +6,12 @@ use std::sync::Arc;
 
 use super::engine::Scan;
 use super::merge::Direction;
+use super::retention::Expired;
+use super::versions::has_expired;
 use crate::error::Result;
+
+/// Expired rows that are deleted at once.
+const EXPIRED_ROWS_MAX: usize = 1_024;
 
 /// Keeps the rows of one store of one task in a way of one's own: Java's custom store suppliers. Given with
 /// [`StoreBuilder::with_engine`](crate::StoreBuilder::with_engine) or
@@ -14,6 +19,21 @@ use crate::error::Result;
 ///
 /// It only ever sees committed rows, as bytes; caching, the changelog and transactions are the library's. It begins empty
 /// and is filled from the changelog each time that its task comes to this instance.
+///
+/// Every kind of store may have one. The order of the keys is the order of their bytes, and what lies there depends on the
+/// kind (numbers are big endian, 8 bytes):
+///
+/// | store | key of a row | what the order is good for |
+/// |---|---|---|
+/// | key-value | the key | |
+/// | window | bucket, key, start of the window, and 4 bytes more where rows are kept beside each other | rows of a key lie together within a span of time |
+/// | session | bucket, key, end, start | the same |
+/// | versioned | key, and a time that counts down | versions of a key lie together, the newest first |
+///
+/// A bucket is a span of time, a number that grows: rows of windows and sessions that have expired lie before all others
+/// and are taken away with [`delete_range`](StoreEngine::delete_range). In a store that is made
+/// [in memory](crate::Materialized::in_memory) with an engine of one's own, buckets may be as short as a millisecond, and the
+/// start of a session is inverted.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -90,6 +110,27 @@ pub trait StoreEngine: Send + 'static {
     /// A store that cannot be written; the changelog has the rows, and the task begins again with an empty store.
     fn apply(&mut self, rows: &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>) -> Result<()>;
 
+    /// As [`apply`](StoreEngine::apply), for rows that are read from the changelog, up to the offset that is read next: Java's
+    /// `StateRestoreCallback` and `BatchingStateRestoreCallback`. Called for each batch while the task is restored, and on
+    /// standbys all the time; the last row of each key in the batch is shown, in the order of the keys. Whether a restoration
+    /// begins or has ended is told by [`KafkaStreams::on_restore`](crate::KafkaStreams::on_restore).
+    ///
+    /// # Errors
+    /// As [`apply`](StoreEngine::apply).
+    fn restore(&mut self, rows: &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>, next_offset: i64) -> Result<()> {
+        let _ = next_offset;
+        self.apply(rows)
+    }
+
+    /// Deletes the rows between two keys: those of windows and sessions that have expired, which no read asks for any more.
+    /// By default they are found with [`scan`](StoreEngine::scan) and deleted with [`apply`](StoreEngine::apply).
+    ///
+    /// # Errors
+    /// As [`apply`](StoreEngine::apply).
+    fn delete_range(&mut self, keys: (Bound<&[u8]>, Bound<&[u8]>)) -> Result<()> {
+        delete_where(self, keys, &|_, _| true)
+    }
+
     /// Forgets all rows.
     ///
     /// # Errors
@@ -98,6 +139,29 @@ pub trait StoreEngine: Send + 'static {
 
     /// About how many rows there are.
     fn approximate_len(&self) -> u64;
+}
+
+/// Deletes some of the rows between two keys, a bounded number at once.
+fn delete_where<E: StoreEngine + ?Sized>(
+    engine: &mut E,
+    (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+    is_chosen: &dyn Fn(&[u8], &[u8]) -> bool,
+) -> Result<()> {
+    let mut from = from.map(<[u8]>::to_vec);
+    loop {
+        let mut chosen: Vec<Vec<u8>> = Vec::new();
+        engine.scan((from.as_ref().map(Vec::as_slice), to), false, &mut |key, row| {
+            if is_chosen(key, row) {
+                chosen.push(key.to_vec());
+            }
+            chosen.len() < EXPIRED_ROWS_MAX
+        })?;
+        engine.apply(&mut chosen.iter().map(|key| (key.as_slice(), None)))?;
+        match chosen.pop() {
+            Some(last) if chosen.len() + 1 == EXPIRED_ROWS_MAX => from = Bound::Excluded(last),
+            Some(_) | None => return Ok(()),
+        }
+    }
 }
 
 /// Makes an engine for each task.
@@ -154,6 +218,27 @@ impl CustomEngine {
         self.rows.apply(&mut rows)?;
         self.offset = next_offset.or(self.offset);
         Ok(())
+    }
+
+    pub(super) fn restore<'a>(
+        &mut self,
+        mut rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        next_offset: i64,
+    ) -> Result<()> {
+        self.rows.restore(&mut rows, next_offset)?;
+        self.offset = Some(next_offset);
+        Ok(())
+    }
+
+    /// Clears rows away that no read shows.
+    pub(super) fn clear(&mut self, expired: Expired) -> Result<()> {
+        match expired {
+            Expired::Before(first) => self.rows.delete_range((Bound::Unbounded, Bound::Excluded(&first[..]))),
+            Expired::Versions(horizon) => {
+                let all = (Bound::Unbounded, Bound::Unbounded);
+                delete_where(&mut *self.rows, all, &|key, row| has_expired(key, row, horizon))
+            }
+        }
     }
 
     pub(super) fn wipe(&mut self) -> Result<()> {

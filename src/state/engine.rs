@@ -124,6 +124,18 @@ impl Engine {
         }
     }
 
+    /// As [`apply`](Engine::apply), for rows of the changelog.
+    pub(super) fn restore<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        at: At<'_>,
+    ) -> Result<()> {
+        match (self, at.next_offset) {
+            (Engine::Custom(custom), Some(next_offset)) => custom.restore(rows, next_offset),
+            (engine, _) => engine.apply(rows, at),
+        }
+    }
+
     /// Whether it is worth collecting rows for [`take_run`](Engine::take_run).
     pub(super) fn takes_runs(&self) -> bool {
         match self {
@@ -196,8 +208,7 @@ impl Engine {
                 write(memory, |memory| memory.clear(expired));
                 Ok(())
             }
-            // Only rows of windows and versions expire.
-            Engine::Custom(_) => Ok(()),
+            Engine::Custom(custom) => custom.clear(expired),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.clear(expired),
         }

@@ -56,7 +56,11 @@ pub(super) struct Store {
 /// How rows are given to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
+    /// Of a commit.
     Batch,
+    /// Of the changelog.
+    RestoredBatch,
+    /// Of the changelog, and many.
     File,
 }
 
@@ -343,6 +347,7 @@ impl Store {
             let (rows, at) = (self.buffer.dirty(), At { stream_time, ..at });
             match form {
                 Form::Batch => self.engine.apply(rows, at)?,
+                Form::RestoredBatch => self.engine.restore(rows, at)?,
                 Form::File => self.engine.take_run(rows, at)?,
             }
             self.buffer.commit();

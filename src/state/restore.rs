@@ -91,7 +91,9 @@ impl TaskStores {
         {
             store.run = memory.begin_run().map(|place| Run { place, next_offset: None });
         }
-        let Some(run) = &mut store.run else { return store.write_restored(reach.next_offset, now_ms, Form::Batch) };
+        let Some(run) = &mut store.run else {
+            return store.write_restored(reach.next_offset, now_ms, Form::RestoredBatch);
+        };
         run.next_offset = Some(reach.next_offset);
         let bytes_max = match reach.pace {
             Pace::Alone => run.place.bytes_max(),
@@ -167,7 +169,7 @@ impl Store {
         let Some(run) = &self.run else { return Ok(()) };
         let Some(next_offset) = run.next_offset else { return Ok(()) };
         // A small rest is no file: it would be merged with all others for a few rows.
-        let form = if self.buffer.bytes() < run.place.bytes_max() / 16 { Form::Batch } else { Form::File };
+        let form = if self.buffer.bytes() < run.place.bytes_max() / 16 { Form::RestoredBatch } else { Form::File };
         self.write_restored(next_offset, now_ms, form)?;
         self.run.iter_mut().for_each(|run| run.next_offset = None);
         Ok(())

@@ -184,11 +184,6 @@ impl StoreSpec {
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let name = &self.name;
         let mut mistakes = Vec::new();
-        if self.custom.is_some() && !self.kind.is_key_value() {
-            mistakes.push(format!(
-                "store {name} keeps rows by time: only key-value stores can have an engine of their own"
-            ));
-        }
         if let StoreKind::Window(WindowKind { retention_ms, window_ms, .. }) = self.kind
             && window_ms > retention_ms
         {

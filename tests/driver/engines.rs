@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kstreams::*;
 
-use super::{grouped, text, to_text};
+use super::{Driver, grouped, text, to_text};
 
-/// Rows in a tree that the test sees.
+/// Rows in a tree that the test sees, and what it was told while it was restored: rows and the offset behind them.
 #[derive(Clone, Default)]
-struct Tree(Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>);
+struct Tree(Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>, Arc<Mutex<Vec<(usize, i64)>>>);
 
 impl StoreEngine for Tree {
     fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -41,6 +42,13 @@ impl StoreEngine for Tree {
                 None => drop(tree.remove(key)),
             }
         }
+        Ok(())
+    }
+
+    fn restore(&mut self, rows: &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>, next_offset: i64) -> Result<()> {
+        let mut count = 0;
+        self.apply(&mut rows.inspect(|_| count += 1))?;
+        self.1.lock().unwrap().push((count, next_offset));
         Ok(())
     }
 
@@ -85,14 +93,96 @@ fn a_table_may_live_in_an_engine_of_ones_own() {
     assert_eq!(changelog, 3, "the changelog is the library's");
 }
 
-#[test]
-fn an_engine_of_ones_own_keeps_no_rows_by_time() {
+/// What goes out, what is in the stores, and the engines, oldest first: some minutes of records with a crash in between.
+fn with_a_crash(
+    build: impl Fn(&StreamsBuilder, Materialized<String, i64>),
+    materialized: impl FnOnce(Materialized<String, i64>) -> Materialized<String, i64>,
+) -> (Vec<String>, Vec<(Vec<u8>, Vec<u8>)>) {
     let builder = StreamsBuilder::new();
-    let windows = TimeWindows::of_size_with_no_grace(std::time::Duration::from_secs(1));
-    let store = Materialized::named("rows").with_engine(|| Box::new(Tree::default()));
-    builder.stream("in", text()).group_by_key(grouped()).windowed_by(windows).count(store);
-    let error = builder.build().unwrap_err().to_string();
-    assert!(error.contains("store rows keeps rows by time"), "{error}");
+    build(&builder, materialized(Materialized::named("rows")));
+    let mut driver = Driver::new(builder);
+    let mut seen = Vec::new();
+    for step in 0..60_i64 {
+        // Now and then one that is late, for windows that are still kept and for such that are not.
+        let late = if step % 7 == 6 { 100_000 } else { 0 };
+        seen.extend(driver.pipe("in", ["k", "l", "kk"][step as usize % 3], "x", step * 7_000 - late.min(step * 7_000)));
+        if step == 40 {
+            driver.inner.crash(Guarantee::ExactlyOnce).unwrap();
+        }
+    }
+    let rows = driver.inner.rows().unwrap();
+    (seen, rows.into_iter().find(|(name, _)| name == "rows").unwrap().1)
+}
+
+fn as_in_the_built_in_engine(build: impl Fn(&StreamsBuilder, Materialized<String, i64>)) {
+    let trees: Arc<Mutex<Vec<Tree>>> = Arc::default();
+    let made = Arc::clone(&trees);
+    let own = with_a_crash(&build, |rows| {
+        rows.with_engine(move || {
+            let tree = Tree::default();
+            made.lock().unwrap().push(tree.clone());
+            Box::new(tree)
+        })
+    });
+    assert_eq!(own, with_a_crash(&build, |rows| rows));
+    let trees = trees.lock().unwrap();
+    let restored = trees.last().unwrap();
+    assert!(trees.len() > 1 && !restored.1.lock().unwrap().is_empty(), "the second life is restored");
+    let kept = restored.0.lock().unwrap().len();
+    assert!(kept >= own.1.len() && kept < 40, "what has expired is gone: {kept} rows, {} are shown", own.1.len());
+}
+
+#[test]
+fn windows_live_in_an_engine_of_ones_own_as_in_the_built_in_one() {
+    as_in_the_built_in_engine(|builder, rows| {
+        let (size, advance) = (Duration::from_secs(20), Duration::from_secs(10));
+        let windows = TimeWindows::of_size_and_grace(size, Duration::from_secs(80)).advance_by(advance);
+        let counts = builder.stream("in", text()).group_by_key(grouped()).windowed_by(windows).count(rows);
+        counts.to_stream_by(|key, _| format!("{}@{}", key.key, key.window.start)).to("out", Produced::with(Utf8, I64));
+    });
+}
+
+#[test]
+fn sessions_live_in_an_engine_of_ones_own_as_in_the_built_in_one() {
+    as_in_the_built_in_engine(|builder, rows| {
+        let windows = SessionWindows::of_inactivity_gap_and_grace(Duration::from_secs(15), Duration::from_secs(80));
+        let counts = builder.stream("in", text()).group_by_key(grouped()).windowed_by(windows).count(rows);
+        let stream = counts.to_stream_by(|key, _| format!("{}@{}", key.key, key.window.start));
+        stream.to("out", Produced::with(Utf8, Nullable(I64)));
+    });
+}
+
+#[test]
+fn versions_live_in_an_engine_of_ones_own_as_in_the_built_in_one() {
+    as_in_the_built_in_engine(|builder, rows| {
+        let table =
+            builder.stream("in", text()).group_by_key(grouped()).count(rows.as_versioned(Duration::from_secs(60)));
+        let joined = Joined::with(Utf8, Utf8);
+        table.clone().to_stream().to("out", Produced::with(Utf8, Nullable(I64)));
+        builder.stream("in", text()).join(&table, |_, count| count.to_string(), joined).to("joined", to_text());
+    });
+}
+
+#[test]
+fn an_engine_is_told_the_offset_behind_what_is_restored() {
+    let trees: Arc<Mutex<Vec<Tree>>> = Arc::default();
+    let made = Arc::clone(&trees);
+    let rows = Materialized::named("rows").with_engine(move || {
+        let tree = Tree::default();
+        made.lock().unwrap().push(tree.clone());
+        Box::new(tree)
+    });
+    let builder = StreamsBuilder::new();
+    builder.stream("in", text()).group_by_key(grouped()).count(rows);
+    let mut driver = Driver::new(builder);
+    for key in ["a", "b", "a"] {
+        driver.pipe("in", key, "x", 1);
+    }
+    driver.inner.crash(Guarantee::ExactlyOnce).unwrap();
+    let trees = trees.lock().unwrap();
+    let told: Vec<_> = trees.iter().map(|tree| tree.1.lock().unwrap().clone()).collect();
+    assert_eq!(told.last().unwrap(), &[(2, 3)], "two rows of three records, and offset 3 is next");
+    assert!(told[0].is_empty(), "a commit is no restoration");
 }
 
 #[test]
