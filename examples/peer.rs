@@ -231,6 +231,7 @@ fn config(args: &Args) -> Result<Config> {
     let mut config = config
         .set("processing.guarantee", args.get("guarantee").unwrap_or("at_least_once"))?
         .set("num.stream.threads", args.get("threads").unwrap_or("1"))?
+        .set("num.standby.replicas", args.get("standby").unwrap_or("0"))?
         .set("statestore.cache.max.bytes", args.get("cache-bytes").unwrap_or("0"))?;
     if let Some(interval) = args.get("commit-interval-ms") {
         config = config.set("commit.interval.ms", interval)?;

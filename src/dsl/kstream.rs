@@ -8,7 +8,7 @@ use super::repartition::Repartition;
 use super::table_node::table_source;
 use super::{BranchedKStream, Grouped, KGroupedStream, KTable, Materialized, Printed, Repartitioned};
 use crate::error::Result;
-use crate::operators::print::{Print, Show};
+use crate::operators::print::{Print, Show, plain};
 use crate::operators::stateless::{Filter, FlatMap, FlatMapValues, Map, MapValues, PassThrough, Peek, SelectKey};
 use crate::operators::{ForEachAction, KeySelector, KeyValueMapper, Predicate, ValueMapper};
 use crate::partition::partition_for_key;
@@ -152,7 +152,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
         self.append("KSTREAM-FOREACH-", move |_| Ok(Peek { action: Arc::clone(&action) }));
     }
 
-    /// Writes each record as `[label]: key, value`: the end of the stream.
+    /// Writes each record as `[label]: key, value`: the end of the stream. Text is written as it is, and so is text in an
+    /// `Option`, or `null`; anything else in its `Debug` form. [`Printed::with_mapper`] chooses another form.
     pub fn print(self, printed: Printed<K, V>)
     where
         K: fmt::Debug,
@@ -160,7 +161,8 @@ impl<K: 'static, V: 'static> KStream<K, V> {
     {
         let Printed { target, label, show } = printed;
         let label: Arc<str> = label.unwrap_or_else(|| self.node_name()).into();
-        let show: Show<K, V> = show.unwrap_or_else(|| Arc::new(|key, value| format!("{key:?}, {value:?}")));
+        let show: Show<K, V> =
+            show.unwrap_or_else(|| Arc::new(|key, value| format!("{}, {}", plain(key), plain(value))));
         self.append("KSTREAM-PRINTER-", move |_| {
             Ok(Print { label: Arc::clone(&label), show: Arc::clone(&show), target: target.clone() })
         });

@@ -1,5 +1,7 @@
 //! Writes records for people.
 
+use std::any::Any;
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +12,18 @@ use crate::topology::{Processor, ProcessorContext};
 
 /// How a record is shown.
 pub(crate) type Show<K, V> = Arc<dyn Fn(&K, &V) -> String + Send + Sync>;
+
+/// Text as Java writes it, without quotes; anything else as `Debug` has it.
+pub(crate) fn plain<T: Debug + 'static>(part: &T) -> String {
+    let any: &dyn Any = part;
+    if let Some(text) = any.downcast_ref::<String>() {
+        return text.clone();
+    }
+    match any.downcast_ref::<Option<String>>() {
+        Some(text) => text.as_deref().unwrap_or("null").to_owned(),
+        None => any.downcast_ref::<&'static str>().map_or_else(|| format!("{part:?}"), |text| (*text).to_owned()),
+    }
+}
 
 /// Where the lines go. All tasks of a topology share it, line by line.
 #[derive(Clone)]
@@ -73,6 +87,14 @@ impl<K: 'static, V: 'static> Processor<K, V> for Print<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_written_without_quotes() {
+        assert_eq!(plain(&"a".to_owned()), "a");
+        assert_eq!((plain(&Some("a".to_owned())), plain(&None::<String>)), ("a".to_owned(), "null".to_owned()));
+        assert_eq!((plain(&"a"), plain(&7)), ("a".to_owned(), "7".to_owned()));
+        assert_eq!(plain(&vec!["a"]), "[\"a\"]");
+    }
 
     #[test]
     fn a_file_is_made_by_its_first_line_and_an_error_names_it() {

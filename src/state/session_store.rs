@@ -152,8 +152,10 @@ impl<K: 'static, A: 'static> SessionStore<K, A> {
         self.rows(KeyRange::ALL, 0, i64::MAX, false)
     }
 
-    /// The sessions of all keys that end in a span of time, both ends included.
-    pub(crate) fn sessions_ending(&self, from: i64, to: i64) -> WindowRows<K, A> {
+    /// The sessions of all keys that end in a span of time (ms), both ends included: Java's
+    /// `findSessions(earliestSessionEndTime, latestSessionEndTime)`. They come as those of
+    /// [`find_sessions_of_keys`](SessionStore::find_sessions_of_keys).
+    pub fn find_sessions_ending(&self, from: i64, to: i64) -> WindowRows<K, A> {
         let query = Query { keys: KeyRange::ALL, times: (from, to), start_max: i64::MAX, reverse: false };
         let scan = Scan::new(self.index, self.kind.keys, query);
         WindowRows { scan, decode: self.row_keys(), value: Arc::clone(&self.aggregate) }

@@ -64,7 +64,7 @@ fn print_writes_a_line_for_each_record() {
     let mut driver = Driver::new(builder);
     driver.pipe("in", "k", "v", 1);
     driver.pipe("in", "k", "w", 2);
-    assert_eq!(std::fs::read_to_string(path).unwrap(), "[words]: \"k\", \"v\"\n[words]: \"k\", \"w\"\n");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "[words]: k, v\n[words]: k, w\n");
     let mapped = std::fs::read_to_string(dir.path().join("mapped")).unwrap();
     assert_eq!(mapped, "[KSTREAM-SOURCE-0000000000]: k=v\n[KSTREAM-SOURCE-0000000000]: k=w\n");
 }

@@ -252,7 +252,7 @@ fn read_upcoming<K: 'static>(
     task: &mut TaskContext,
 ) -> Result<()> {
     upcoming.begin();
-    let (mut found, mut key) = (rows.sessions_ending(from, i64::MAX), Vec::new());
+    let (mut found, mut key) = (rows.find_sessions_ending(from, i64::MAX), Vec::new());
     while let Some((session, _)) = found.next(task)? {
         key.clear();
         keys.serialize(&session.key, &mut key)?;

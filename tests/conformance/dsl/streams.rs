@@ -109,7 +109,7 @@ fn to<K: Key>(stream: KStream<K, Val>, op: &Json) -> Result<Handle, Stop> {
 
 fn split<K: Key>(stream: KStream<K, Val>, codecs: &Codecs, op: &Json) -> Result<Handle, Stop> {
     let mut split = named(stream, op).split();
-    let branched = |branch: &Json| branch["name"].as_str().map_or(Branched::default(), Branched::named);
+    let branched = |branch: &Json| branch["name"].as_str().map_or_else(Branched::default, Branched::named);
     for branch in op["branches"].as_array().into_iter().flatten() {
         let predicate = functions::predicate(&branch["fn"])?;
         split = split.branch(move |key: &K, value| predicate(&key.val(), value), branched(branch));
