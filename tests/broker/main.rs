@@ -17,6 +17,7 @@ mod globals;
 mod process;
 mod reset;
 mod sharing;
+mod standbys;
 mod streams_group;
 mod takeover;
 mod word_count;

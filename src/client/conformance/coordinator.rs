@@ -372,6 +372,8 @@ pub(super) fn ask_while_a_transaction_ends(cluster: &dyn Cluster, ask: impl FnOn
     let partition = TopicPartition::new(Arc::clone(&party.topic), 0);
     producer.begin_transaction().unwrap();
     producer.send_offsets(&[(partition.clone(), at(9, ""))], &client.metadata()).unwrap();
+    let mut impatient = cluster.group_offsets(&party.group, &unique("client")).unwrap();
+    assert_eq!(impatient.committed_so_far(std::slice::from_ref(&partition)).unwrap(), [None]);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             // Any delay will do: the answer must be the same whether the commit comes before or after the question.
