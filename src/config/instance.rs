@@ -81,7 +81,8 @@ impl Config {
 
     /// How long a stream thread may take for one turn, calls of the program's own code among them, before its tasks are
     /// given to others (`max.poll.interval.ms`, 5 min). What it has not committed by then is done again there; when it comes
-    /// back, it takes part again. Until then the instance takes no new tasks. More than the slowest batch of 512 records
+    /// back, it takes part again. Until then the instance takes no new tasks. With
+    /// [`GroupProtocol::Streams`](crate::GroupProtocol::Streams) it keeps them, and the log says so. More than the slowest batch of 512 records
     /// takes, and than the slowest call.
     pub fn max_poll_interval(self, interval: Duration) -> Config {
         Config { max_poll_interval: interval, ..self }

@@ -10,6 +10,7 @@ use super::state::State;
 use super::status::is_own_thread;
 use super::stream_thread::Order;
 use super::supervisor::{Event, PAUSE_MIN, Supervised, Supervisor};
+use crate::config::GroupProtocol;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Hears the name of a thread.
@@ -180,6 +181,13 @@ impl Supervisor {
         for (index, turn) in changed {
             let thread = self.app.thread_name(index);
             match turn {
+                Turn::Hangs if self.app.config.group_protocol == GroupProtocol::Streams => {
+                    tracing::error!(
+                        thread,
+                        "a stream thread has not come back for {patience:?} (max_poll_interval): it keeps its tasks, which \
+                         a streams group takes from a whole instance only; a restart moves on"
+                    );
+                }
                 Turn::Hangs => {
                     tracing::error!(
                         thread,
@@ -187,6 +195,9 @@ impl Supervisor {
                          this instance takes no new ones until it does"
                     );
                     group.abandon(index);
+                }
+                Turn::Back if self.app.config.group_protocol == GroupProtocol::Streams => {
+                    tracing::warn!(thread, "a stream thread has come back");
                 }
                 Turn::Back => {
                     tracing::warn!(
