@@ -406,6 +406,12 @@ impl Committer {
     }
 
     fn give_up(&mut self, error: Error) -> Failure {
+        if self.is_suspicious {
+            // A request that nobody has answered may be under way, and would meet the next transaction. What it was to commit
+            // may be committed, too.
+            self.give_up_producer();
+            return Failure::Doubt(error);
+        }
         match self.abort() {
             Ok(()) => Failure::Rewind(error),
             Err(aborting) => {
