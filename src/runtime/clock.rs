@@ -39,10 +39,22 @@ pub(super) mod simulated {
 
     thread_local! {
         static NOW: Cell<Option<Now>> = const { Cell::new(None) };
+        /// How far the calendar of the machine at work is off, in ms.
+        static JUMPED: Cell<i64> = const { Cell::new(0) };
     }
 
     pub(super) fn now() -> Option<Now> {
-        NOW.get()
+        NOW.get().map(|now| Now { wall_ms: now.wall_ms + JUMPED.get(), ..now })
+    }
+
+    /// By the calendar of the machine at work; 0 outside of a simulation.
+    pub(in crate::runtime) fn wall_ms() -> i64 {
+        now().map_or(0, |now| now.wall_ms)
+    }
+
+    /// Sets a machine's calendar; how far that of the machine before it was off.
+    pub(in crate::runtime) fn jump(to_ms: i64) -> i64 {
+        JUMPED.replace(to_ms)
     }
 
     /// Stops the thread's clock, until the guard is dropped.
@@ -63,6 +75,7 @@ pub(super) mod simulated {
     impl Drop for Simulated {
         fn drop(&mut self) {
             NOW.set(None);
+            JUMPED.set(0);
         }
     }
 }

@@ -77,35 +77,15 @@ impl Fault {
 pub(super) struct Faulty {
     pub(super) inner: EmbeddedCluster,
     faults: Arc<Mutex<Vec<Fault>>>,
-    weather: Weather,
-    flaw: Option<Flaw>,
 }
-
-/// What would be wrong with the library, seen from the cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flaw {
-    /// Offsets are sent in the name of the group alone, which nothing fences.
-    NamesNoMember,
-    /// A commit that nobody has heard of is taken for one.
-    BelievesCommits,
-    /// What is read again after an abort begins where it was.
-    RewindsNothing,
-}
-
-/// What happens at a call that is not planned to fail. It may do anything to the cluster before.
-pub(super) type Weather = Arc<dyn Fn(Call) -> Option<(Done, ErrorKind)> + Send + Sync>;
 
 impl Faulty {
     fn new(inner: EmbeddedCluster, faults: &[Fault]) -> Faulty {
-        Faulty { inner, faults: Arc::new(Mutex::new(faults.to_vec())), weather: Arc::new(|_| None), flaw: None }
-    }
-
-    pub(super) fn in_weather(inner: EmbeddedCluster, weather: Weather, flaw: Option<Flaw>) -> Faulty {
-        Faulty { weather, flaw, ..Faulty::new(inner, &[]) }
+        Faulty { inner, faults: Arc::new(Mutex::new(faults.to_vec())) }
     }
 
     fn call<T>(&self, call: Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let Some((done, kind)) = self.planned(call).or_else(|| (self.weather)(call)) else { return work() };
+        let Some((done, kind)) = self.planned(call) else { return work() };
         if done == Done::Yes {
             work()?;
         }
@@ -239,17 +219,11 @@ impl Producer for FaultyProducer {
     }
 
     fn send_offsets(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)], group: &GroupMetadata) -> Result<()> {
-        let nobody = GroupMetadata { generation: -1, member: String::new(), instance: None, ..group.clone() };
-        let group = if self.cluster.flaw == Some(Flaw::NamesNoMember) { &nobody } else { group };
         self.cluster.call(Call::SendOffsets, || self.inner.send_offsets(offsets, group))
     }
 
     fn commit_transaction(&mut self, timeout: Duration) -> Result<()> {
-        let committed = self.cluster.call(Call::Commit, || self.inner.commit_transaction(timeout));
-        if self.cluster.flaw == Some(Flaw::BelievesCommits) {
-            return committed.or_else(|_| self.inner.abort_transaction(timeout));
-        }
-        committed
+        self.cluster.call(Call::Commit, || self.inner.commit_transaction(timeout))
     }
 
     fn abort_transaction(&mut self, timeout: Duration) -> Result<()> {
@@ -349,6 +323,12 @@ fn a_commit_of_unknown_outcome_is_found_out() {
     assert_exactly_once(&[committed, fault(Call::Init, ErrorKind::Unavailable).at_once().times(3)]);
     let silent = Fault { after: 1, ..fault(Call::Committed, ErrorKind::Unavailable).times(3) };
     assert_exactly_once(&[committed, silent]);
+}
+
+#[test]
+fn a_commit_that_is_refused_when_it_is_repeated_may_have_happened() {
+    let committed = fault(Call::Commit, ErrorKind::Unavailable).although_done();
+    assert_exactly_once(&[committed, fault(Call::Commit, ErrorKind::Aborted).at_once()]);
 }
 
 #[test]

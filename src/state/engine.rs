@@ -106,9 +106,13 @@ impl Engine {
     ) -> Result<()> {
         match self {
             Engine::Memory(memory) => {
+                #[cfg(all(test, feature = "testing"))]
+                memory.check_file()?;
                 memory.apply(rows);
                 // The rest is for meta records: memory forgets it with its rows.
                 memory.offset = at.next_offset.or(memory.offset);
+                #[cfg(all(test, feature = "testing"))]
+                memory.write_to_file(at.now_ms);
                 Ok(())
             }
             Engine::Shared(memory) => {
@@ -237,7 +241,7 @@ impl Engine {
     pub(super) fn wipe(&mut self) -> Result<()> {
         match self {
             Engine::Memory(memory) => {
-                *memory = MemoryEngine::default();
+                memory.wipe();
                 Ok(())
             }
             Engine::Shared(memory) => {

@@ -17,6 +17,9 @@ pub(super) struct MemoryEngine {
     ordered: Option<BTreeSet<Box<[u8]>>>,
     /// The next changelog offset, once something of the changelog is here.
     pub(super) offset: Option<i64>,
+    /// In simulations, rows in memory stand for those on disk.
+    #[cfg(all(test, feature = "testing"))]
+    pub(super) file: Option<super::simulated_disk::File>,
 }
 
 /// `key | value` in one piece, so that a row is one place in memory.
@@ -125,5 +128,29 @@ impl MemoryEngine {
 
     pub(super) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Forgets all rows and the offset.
+    pub(super) fn wipe(&mut self) {
+        #[cfg(all(test, feature = "testing"))]
+        let file = self.file.take();
+        *self = MemoryEngine::default();
+        #[cfg(all(test, feature = "testing"))]
+        {
+            self.file = file;
+            self.write_to_file(0);
+        }
+    }
+
+    #[cfg(all(test, feature = "testing"))]
+    pub(super) fn check_file(&self) -> crate::error::Result<()> {
+        self.file.as_ref().map_or(Ok(()), super::simulated_disk::File::check)
+    }
+
+    #[cfg(all(test, feature = "testing"))]
+    pub(super) fn write_to_file(&self, now_ms: i64) {
+        let Some(file) = &self.file else { return };
+        let rows = self.rows.iter().map(|row| (row.key().to_vec(), row.value().to_vec())).collect();
+        file.write(rows, self.offset, now_ms);
     }
 }

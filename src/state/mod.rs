@@ -53,6 +53,8 @@ mod row_values;
 mod session_store;
 #[cfg(feature = "testing")]
 mod shown_rows;
+#[cfg(all(test, feature = "testing"))]
+pub(crate) mod simulated_disk;
 mod spec;
 mod state_memory;
 mod store;

@@ -21,6 +21,8 @@ use crate::client::embedded::standing::{Instance, Round, Standing};
 use crate::membership::classic::protocol::{GroupAnswer, GroupError, GroupMember, MemberAssignment, RequestKind};
 use crate::record::TopicPartition;
 
+#[cfg(all(test, feature = "testing"))]
+mod failover;
 mod time;
 
 /// `group.min.session.timeout.ms` is 1, so that a demo or a test shows a failure soon; the maximum is Kafka's default.
@@ -49,6 +51,8 @@ pub(super) struct ClassicGroup {
     /// When members that have not asked for their assignment are removed.
     sync_until: Option<i64>,
     answers: Vec<(Connection, GroupAnswer)>,
+    #[cfg(all(test, feature = "testing"))]
+    written: failover::Written,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +68,7 @@ enum Phase {
     Stable,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Member {
     instance: Option<String>,
     session_ms: i64,
@@ -224,6 +228,8 @@ impl ClassicGroup {
                 if let Some(member) = self.members.get_mut(id) {
                     member.joining = None;
                 }
+                #[cfg(all(test, feature = "testing"))]
+                self.write();
                 self.answer_join(id, connection, self.is_leader(id));
             }
             // The leader may be giving tasks to the old id at this moment.
@@ -333,6 +339,8 @@ impl ClassicGroup {
         self.generation = self.generation.saturating_add(1);
         if self.members.is_empty() {
             self.phase = Phase::Empty;
+            #[cfg(all(test, feature = "testing"))]
+            self.write();
             return;
         }
         self.phase = Phase::Completing;
@@ -377,6 +385,8 @@ impl ClassicGroup {
             }
         }
         self.phase = Phase::Stable;
+        #[cfg(all(test, feature = "testing"))]
+        self.write();
     }
 
     fn refuse_syncs(&mut self, error: &GroupError, now: i64) {

@@ -35,6 +35,8 @@ mod cluster;
 mod codec;
 mod consumer;
 mod coordinator;
+#[cfg(all(test, feature = "testing"))]
+pub(crate) mod faults;
 mod group_admin;
 mod groups;
 mod log;

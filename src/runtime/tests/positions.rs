@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Call, Fault, Faulty, Flaw, assert_exactly_once, counting, counts, fault};
+use super::{Call, Fault, Faulty, assert_exactly_once, counting, counts, fault};
 use crate::client::embedded::EmbeddedCluster;
 use crate::client::{Admin, Cluster, Consumer, Fetch, Lag, NewTopic, TopicInfo, Watermarks};
 use crate::config::GivenCluster;
@@ -18,10 +18,6 @@ pub(super) struct FaultyConsumer {
 
 impl Consumer for FaultyConsumer {
     fn assign(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<()> {
-        if self.cluster.flaw == Some(Flaw::RewindsNothing) {
-            let is_new = |(partition, _): &&(TopicPartition, i64)| self.inner.position(partition).is_none();
-            return self.inner.assign(&partitions.iter().filter(is_new).cloned().collect::<Vec<_>>());
-        }
         self.inner.assign(partitions)
     }
 
