@@ -369,7 +369,8 @@ impl Config {
         handlers
     }
 
-    /// Gets a copy of every record that a handler was asked about, with the reason in its headers
+    /// Gets a copy of every record that a handler was asked about, unless that
+    /// [discards](crate::HandlerResponse::Discard) it, with the reason in its headers
     /// (`errors.dead.letter.queue.topic.name`, KIP-1034). The topic must exist.
     pub fn dead_letter_topic(mut self, topic: &str) -> Config {
         self.handlers.dead_letter_topic = Some(topic.into());

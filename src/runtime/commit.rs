@@ -39,7 +39,7 @@ pub(super) struct Committer {
     is_open: bool,
     is_suspicious: bool,
     /// Records that the cluster has refused and the production handler let go: left out when they come again.
-    refused: Vec<DeliveryFailure>,
+    refused: Vec<(DeliveryFailure, HandlerResponse)>,
 }
 
 /// Why a commit, or what leads up to it, did not happen.
@@ -115,9 +115,10 @@ impl Committer {
         let dead_letter_topic = &self.app.config.handlers.dead_letter_topic;
         let output = running.task.output()?;
         for record in output.iter() {
-            match self.refused.iter().find(|refused| is_same(refused, &record)) {
+            match self.refused.iter().find(|(refused, _)| is_same(refused, &record)) {
                 None => producer.send(record, false)?,
-                Some(refused) => {
+                Some((_, HandlerResponse::Discard)) => {}
+                Some((refused, _)) => {
                     let Some(topic) = dead_letter_topic else { continue };
                     let headers = dead_letter_headers(record.headers, &refused.error, None);
                     producer.send(ProducerRecord { topic, partition: None, headers: &headers, ..record }, false)?;
@@ -337,10 +338,12 @@ impl Committer {
         dropped_records_total(&self.app.thread_name(self.thread), &task.to_string()).increment(1);
         if self.app.is_exactly_once() {
             // It belongs to a transaction that cannot commit: it is left out when its input is processed again.
-            self.refused.push(failure);
+            self.refused.push((failure, response));
             return Ok(Some(Error::new(ErrorKind::Aborted, context)));
         }
-        self.dead_letter(&failure).map_err(|error| self.failed(error))?;
+        if response != HandlerResponse::Discard {
+            self.dead_letter(&failure).map_err(|error| self.failed(error))?;
+        }
         Ok(None)
     }
 

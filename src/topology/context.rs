@@ -231,8 +231,8 @@ impl TaskContext {
         }
         let handler = self.environment.handlers.processing.clone();
         let response = handler.decide(&self.error_context(node), &error);
-        self.dead_letter(headers, &error);
-        if response == HandlerResponse::Continue {
+        self.dead_letter(response, headers, &error);
+        if response != HandlerResponse::Fail {
             return self.settle(response, node, error);
         }
         // A punctuation has no record.
@@ -270,14 +270,14 @@ impl TaskContext {
         let error = error.at(node);
         let handler = self.environment.handlers.production.clone();
         let response = handler.decide(&self.error_context(node), &error);
-        self.dead_letter(headers, &error);
+        self.dead_letter(response, headers, &error);
         self.settle(response, node, error)
     }
 
     pub(crate) fn settle(&mut self, response: HandlerResponse, node: &str, error: Error) -> Result<()> {
         match response {
             HandlerResponse::Fail => Err(error),
-            HandlerResponse::Continue => {
+            HandlerResponse::Continue | HandlerResponse::Discard => {
                 self.drop_record(node, &error.report());
                 Ok(())
             }
@@ -285,8 +285,9 @@ impl TaskContext {
     }
 
     /// Puts a dead letter in its place; the pipeline fills in the bytes of the source record.
-    pub(crate) fn dead_letter(&mut self, headers: &Headers, error: &Error) {
-        let Some(topic) = self.environment.handlers.dead_letter_topic.clone() else { return };
+    pub(crate) fn dead_letter(&mut self, response: HandlerResponse, headers: &Headers, error: &Error) {
+        let topic = self.environment.handlers.dead_letter_topic.clone();
+        let Some(topic) = topic.filter(|_| response != HandlerResponse::Discard) else { return };
         let place = self.record_metadata().map(|at| (at.topic, at.partition, at.offset));
         let headers = dead_letter_headers(headers, error, place);
         self.output.push_dead_letter(&topic, self.record.timestamp, headers);

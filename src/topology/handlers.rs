@@ -15,6 +15,8 @@ pub enum HandlerResponse {
     Fail,
     /// The record is dropped, counted and logged, and processing goes on.
     Continue,
+    /// The same, and there is no dead letter of it: Java's response of a handler of one's own that builds none.
+    Discard,
 }
 
 /// Where a failure happened.

@@ -120,7 +120,7 @@ impl<K: 'static, V: 'static> Decode<K, V> {
         let response = task.environment.handlers.deserialization.clone().decide(&context, &error);
         // The record never got into the topology, so nothing has set its time yet.
         let outer = std::mem::replace(&mut task.record.timestamp, record.timestamp);
-        task.dead_letter(record.headers, &error);
+        task.dead_letter(response, record.headers, &error);
         task.output.complete_dead_letters(record);
         task.record.timestamp = outer;
         task.settle(response, &self.name, error)

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use kstreams::{Bytes, Config, Error, ErrorHandler, ErrorKind, Headers, TestRecord, TopologyTestDriver};
+use kstreams::{
+    Bytes, Config, Error, ErrorHandler, ErrorKind, HandlerResponse, Headers, TestRecord, TopologyTestDriver,
+};
 use serde_json::{Value as Json, json};
 
 use crate::build::{NotBuilt, text};
@@ -306,6 +308,8 @@ fn config(case: &Json) -> Result<Config, Stop> {
             (handler, "log_and_fail" | "log_and_continue" | "continue") => {
                 let decides = match shown.as_str() {
                     "log_and_fail" => ErrorHandler::log_and_fail(),
+                    // A handler of its own, which builds no dead letter.
+                    "continue" => ErrorHandler::new(|_, _| HandlerResponse::Discard),
                     _ => ErrorHandler::log_and_continue(),
                 };
                 match handler {

@@ -99,6 +99,22 @@ fn a_dead_letter_is_the_source_record_with_the_time_and_headers_of_the_record_in
 }
 
 #[test]
+fn what_a_handler_discards_is_no_dead_letter() {
+    let builder = StreamsBuilder::new();
+    builder.stream("in", text()).map_values(fail_on_bad).to("out", Produced::with(Utf8, Picky));
+    let discard = || ErrorHandler::new(|_, _| HandlerResponse::Discard);
+    let config = Config::new("app", "embedded://").dead_letter_topic("dead");
+    let config = config.processing_handler(discard()).production_handler(discard());
+    let inner = TopologyTestDriver::with_config(&builder.build().unwrap(), &config).unwrap();
+    let mut driver = Driver { inner, seen: 0 };
+    for value in ["bad", "unsaid"] {
+        assert!(driver.pipe("in", "k", value, 1).is_empty());
+    }
+    assert_eq!(driver.pipe("in", "k", "fine", 1), ["out k fine @1"]);
+    assert_eq!(driver.inner.dropped_records(), 2);
+}
+
+#[test]
 fn behind_a_node_that_clears_them_a_dead_letter_has_no_headers() {
     struct Clear;
     impl Processor<String, String> for Clear {
