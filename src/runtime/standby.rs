@@ -412,3 +412,24 @@ impl StreamThread {
         Ok(standby)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(limit: Limit) -> Job {
+        let lag = StoreLag { store: "s".into(), partition: 0, position: 100, end: 900 };
+        Job { store: 0, changelog: TopicPartition::new("log", 0), start: 0, lag, limit }
+    }
+
+    #[test]
+    fn of_an_input_no_more_is_asked_for_than_is_committed() {
+        let room = |limit| job(limit).room(50);
+        assert_eq!(room(Limit::End), 50);
+        assert_eq!(room(Limit::Committed(None)), 0, "it is not known yet");
+        assert_eq!(room(Limit::Committed(Some(120))), 20);
+        assert_eq!(room(Limit::Committed(Some(1000))), 50);
+        assert_eq!(room(Limit::Committed(Some(100))), 0);
+        assert_eq!(room(Limit::Committed(Some(40))), 0, "offsets were set back");
+    }
+}
