@@ -22,6 +22,11 @@ impl AwaitedTopics {
         AwaitedTopics { topics, ids: OnceLock::new() }
     }
 
+    /// Whether they are there, and what they are.
+    pub(super) fn are_known(&self) -> bool {
+        self.topics.is_empty() || self.ids.get().is_some()
+    }
+
     /// Where the cluster has ids.
     pub(super) fn id(&self, topic: &Arc<str>) -> Option<Uuid> {
         self.ids.get()?.get(topic).copied()
@@ -35,7 +40,7 @@ impl Application {
     /// `Unavailable` while one is not known to be there; `Invalid` for one with another number of partitions than this
     /// process counts on.
     pub(super) fn look_at_awaited_topics(&self) -> Result<()> {
-        if self.awaited.topics.is_empty() || self.awaited.ids.get().is_some() {
+        if self.awaited.are_known() {
             return Ok(());
         }
         let missing = self.with_admin(|admin| missing_topics(admin, &self.awaited.topics))?;

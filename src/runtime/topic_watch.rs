@@ -62,6 +62,10 @@ impl Supervisor {
 
 /// What is wrong with a topic, and what to do.
 fn look(app: &Application) -> Result<Option<String>> {
+    if !app.awaited.are_known() {
+        // The broker has not made them yet, or may not.
+        return Ok(None);
+    }
     let known = known(app);
     let names: Vec<_> = known.keys().map(Arc::clone).collect();
     let infos = app.with_admin(|admin| admin.topics(&names))?;
@@ -112,7 +116,7 @@ fn known(app: &Application) -> BTreeMap<Arc<str>, Known> {
     }
     for (topic, changelog) in &app.changelogs {
         let known = known.entry(Arc::clone(topic)).or_default();
-        (known.id, known.is_internal) = (changelog.id, true);
+        (known.id, known.is_internal) = (changelog.id.or_else(|| app.awaited.id(topic)), true);
     }
     known
 }
