@@ -19,6 +19,7 @@ mod housekeeping;
 mod joins;
 mod lifecycle;
 mod metadata;
+mod offset_resets;
 mod patterns;
 mod queries;
 mod recorder;
