@@ -88,7 +88,14 @@ impl StreamsBuilder {
             let rows = Some(spec.open(init)?);
             let (key, value) = (Arc::clone(&spec.key), Some(Arc::clone(&spec.value)));
             let name = init.node_name();
-            Ok(TableSource::<K, Option<V>, V> { name, key, rows, value, types: std::marker::PhantomData })
+            Ok(TableSource::<K, Option<V>, V> {
+                name,
+                key,
+                rows,
+                value,
+                out_of_order: 0,
+                types: std::marker::PhantomData,
+            })
         };
         let node = NodeSpec::processor::<K, Option<V>, _>(&name, make);
         graph.append_global(&store, &source, topic, consumed.nullable(), node);

@@ -157,7 +157,7 @@ pub(super) fn table_source<K: 'static, V: Into<Option<T>> + 'static, T: 'static>
     let make = move |init: &mut crate::topology::ProcessorInit<'_>| {
         let rows = spec.open_if_connected(init)?;
         let (key, value) = (Arc::clone(&spec.key), Some(Arc::clone(&spec.value)));
-        Ok(TableSource::<K, V, T> { name: init.node_name(), key, rows, value, types: PhantomData })
+        Ok(TableSource::<K, V, T> { name: init.node_name(), key, rows, value, out_of_order: 0, types: PhantomData })
     };
     let node = graph.append(NodeSpec::processor::<K, V, _>(name, make), &[parent]);
     // Rows that expire have to be there to do so.

@@ -64,7 +64,30 @@ pub(crate) struct TableSource<K, V, T> {
     pub rows: Option<TableStore<K, T>>,
     /// Whether a value is a null.
     pub value: Option<DynSerde<T>>,
+    /// Updates that were older than the row they replaced.
+    pub out_of_order: u64,
     pub types: PhantomData<fn(V)>,
+}
+
+/// Tells of an update that is older than the row it replaces, the first ones and then ever fewer.
+#[cold]
+fn note_out_of_order(node: &str, count: &mut u64, task: &TaskContext, row: i64, update: i64) {
+    *count += 1;
+    if count.is_power_of_two() {
+        let at = task.record_metadata().map(|at| (at.topic, at.partition, at.offset));
+        let (topic, partition, offset) = at.unwrap_or_default();
+        tracing::warn!(
+            node,
+            topic,
+            partition,
+            offset,
+            row,
+            update,
+            count = *count,
+            "an update of a table is older than the row that it replaces: where the order of times counts, keep versions \
+             with Materialized::as_versioned"
+        );
+    }
 }
 
 impl<K: 'static, V: Into<Option<T>> + 'static, T: 'static> Processor<K, V> for TableSource<K, V, T> {
@@ -83,10 +106,16 @@ impl<K: 'static, V: Into<Option<T>> + 'static, T: 'static> Processor<K, V> for T
             return ctx.forward(Record { key, value: Change::latest(None, new), timestamp, headers });
         };
         let old = match rows.needs_old_value() {
-            true => rows.get(ctx.task, &key)?.map(|row| row.value),
+            true => rows.get(ctx.task, &key)?,
             false => None,
         };
-        rows.update(Record { key, value: Change::latest(old, new), timestamp, headers }, ctx)
+        if let Some(row) = &old
+            && row.timestamp > timestamp
+            && !rows.is_versioned()
+        {
+            note_out_of_order(&self.name, &mut self.out_of_order, ctx.task, row.timestamp, timestamp);
+        }
+        rows.update(Record { key, value: Change::latest(old.map(|row| row.value), new), timestamp, headers }, ctx)
     }
 
     fn flush(&mut self, ctx: &mut ProcessorContext<'_, K, Change<T>>) -> Result<()> {

@@ -133,6 +133,11 @@ impl<K: 'static, V: 'static> TableStore<K, V> {
         self.sends_old_values && self.emission == Emission::OnUpdate
     }
 
+    /// Whether older rows are kept beside newer ones.
+    pub(crate) fn is_versioned(&self) -> bool {
+        matches!(self.rows, Rows::Versions(_))
+    }
+
     /// Whether a row may have gone without an update of it.
     pub(crate) fn expires(&self, task: &TaskContext) -> bool {
         task.stores.expires(self.index)
