@@ -62,6 +62,8 @@ pub struct Config {
     pub(crate) topic_settings: BTreeMap<String, String>,
     /// Settings of the Kafka client, maybe with the prefix of one client.
     pub(crate) kafka_settings: BTreeMap<String, String>,
+    /// What the program wants to tell its processors.
+    pub(crate) app_settings: Arc<BTreeMap<String, String>>,
     /// None: below the folder for temporary files.
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) state_cleanup_delay: Duration,
@@ -185,6 +187,7 @@ impl Config {
             replication_factor: None,
             topic_settings: BTreeMap::new(),
             kafka_settings: BTreeMap::new(),
+            app_settings: Arc::default(),
             state_dir: None,
             state_cleanup_delay: Duration::from_secs(600),
             repartition_purge_interval: Duration::from_secs(30),
@@ -402,8 +405,9 @@ impl Config {
     }
 
     /// Whether stores of the DSL that say nothing of it are kept in memory (`default.dsl.store`,
-    /// `dsl.store.suppliers.class`): on disk by default. It counts for topologies that begin with
-    /// [`StreamsBuilder::with_config`](crate::StreamsBuilder::with_config).
+    /// `dsl.store.suppliers.class`): on disk by default. It counts wherever it is given: to
+    /// [`StreamsBuilder::with_config`](crate::StreamsBuilder::with_config), to `build_with`, or to the application that runs
+    /// the topology.
     pub fn stores_in_memory(self, in_memory: bool) -> Config {
         Config { default_engine: if in_memory { EngineKind::Memory } else { EngineKind::Persistent }, ..self }
     }

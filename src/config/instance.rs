@@ -1,7 +1,9 @@
 //! What sets one instance apart from the others: where it can be asked, and where it stands.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Config;
@@ -94,6 +96,49 @@ impl Config {
     /// are started and ended as the load asks for it.
     pub fn leave_group_on_close(self, leave: bool) -> Config {
         Config { leave_on_close: leave, ..self }
+    }
+
+    /// A setting of the program's own, which processors ask for by its name, where they are made and later: Java's
+    /// `appConfigs`.
+    ///
+    /// ```
+    /// use kstreams::*;
+    ///
+    /// struct Rated {
+    ///     rate: f64,
+    /// }
+    ///
+    /// impl Processor<String, f64> for Rated {
+    ///     type KeyOut = String;
+    ///     type ValueOut = f64;
+    ///
+    ///     fn process(&mut self, record: Record<String, f64>, ctx: &mut ProcessorContext<'_, String, f64>) -> Result<()> {
+    ///         let value = record.value * self.rate;
+    ///         ctx.forward(record.with_value(value))
+    ///     }
+    /// }
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// let rated = |init: &mut ProcessorInit<'_>| {
+    ///     let rate = init.app_setting("rate").and_then(|rate| rate.parse().ok()).unwrap_or(1.0);
+    ///     Ok(Rated { rate })
+    /// };
+    /// let prices = builder.stream("prices", Consumed::with(Utf8, F64));
+    /// prices.process(rated, Processed::default()).to("rated", Produced::with(Utf8, F64));
+    /// let config = Config::new("rating", "broker:9092").app_setting("rate", "1.5");
+    /// let mut driver = TopologyTestDriver::with_config(&builder.build()?, &config)?;
+    /// driver.create_input_topic("prices", Utf8, F64).pipe(&mut driver, "a", 2.0)?;
+    /// assert_eq!(driver.create_output_topic("rated", Utf8, F64).read_all(&mut driver)?[0].value, 3.0);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn app_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Config {
+        Arc::make_mut(&mut self.app_settings).insert(name.into(), value.into());
+        self
+    }
+
+    /// The folder of this application, which may not be there yet.
+    pub(crate) fn application_dir(&self) -> Arc<Path> {
+        self.state_dir_or_default().join(&self.application_id).into()
     }
 
     pub(crate) fn own_host(&self) -> Option<HostInfo> {

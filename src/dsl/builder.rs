@@ -45,8 +45,7 @@ impl StreamsBuilder {
     }
 
     /// An empty topology that is built with the settings of an application: those of
-    /// [`build_with`](StreamsBuilder::build_with), and where stores are kept that say nothing of it
-    /// ([`Config::stores_in_memory`]).
+    /// [`build_with`](StreamsBuilder::build_with).
     pub fn with_config(config: &Config) -> StreamsBuilder {
         let builder = StreamsBuilder { config: Some(config.clone()), ..StreamsBuilder::default() };
         builder.graph.borrow_mut().default_engine = config.default_engine;
@@ -181,7 +180,8 @@ impl StreamsBuilder {
     }
 
     /// The same with the settings of an application that concern its topology: [`optimization`](Config::optimization),
-    /// [`store_format`](Config::store_format) and [`require_names`](Config::require_names).
+    /// [`store_format`](Config::store_format), [`require_names`](Config::require_names) and
+    /// [`stores_in_memory`](Config::stores_in_memory).
     ///
     /// # Errors
     /// As [`build`](StreamsBuilder::build).
@@ -193,7 +193,7 @@ impl StreamsBuilder {
         if config.store_format == StoreFormat::Headers {
             graph.keep_headers();
         }
-        graph.build_optimized(config.optimization)
+        Ok(graph.build_optimized(config.optimization)?.with_default_engine(config.default_engine))
     }
 }
 

@@ -154,7 +154,7 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
         key: &DynSerde<K>,
         value: Option<&DynSerde<A>>,
     ) -> CountStoreSpec<K, A> {
-        let engine = self.engine(graph);
+        let (engine, is_default) = (self.engine(graph), self.is_default_engine());
         let name = match self.name.take() {
             Some(name) => graph.checked(name),
             None => graph.name(&format!("{prefix}STATE-STORE-")),
@@ -176,7 +176,7 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
         let rows = Arc::new(Timestamped(Bytes));
         let store = StoreBuilder::key_value(&name, StoreKind::TimestampedKeyValue, engine, Arc::clone(&key), rows)
             .with_made_engine(self.custom);
-        let store = store.with_ttl_ms(self.ttl.map(millis));
+        let store = store.with_ttl_ms(self.ttl.map(millis)).with_default_engine(is_default);
         let store = match self.logging {
             Some(config) => store.with_logging(config),
             None => store.without_logging(),

@@ -17,7 +17,7 @@ use crate::record::Change;
 use crate::serdes::{
     Answer, AnswerSerde, Bytes, DynSerde, Nullable, Response, ResponseSerde, Serde, Subscription, SubscriptionSerde,
 };
-use crate::state::{EngineKind, StoreBuilder};
+use crate::state::StoreBuilder;
 use crate::topology::{Consumed, NodeId, NodeSpec, Partitioner, Produced, TopologyBuilder};
 
 /// The names of nodes, topics and store.
@@ -145,11 +145,12 @@ impl<K: 'static, V: 'static, KO: 'static, VO: 'static> Join<K, V, KO, VO> {
     pub(super) fn append_answers(&self, graph: &mut TopologyBuilder, other: &[NodeId], request: NodeId) -> [NodeId; 2] {
         let store: StoreBuilder<SubscriptionStore> = StoreBuilder::timestamped(
             &self.names.store,
-            EngineKind::Persistent,
+            graph.default_engine,
             Arc::new(Bytes),
             Arc::new(SubscriptionSerde),
         )
-        .with_logged_headers();
+        .with_logged_headers()
+        .with_default_engine(true);
         graph.add_store(Arc::clone(&store.spec));
         let stores = || [Arc::clone(&store.spec.name)];
 

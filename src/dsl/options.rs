@@ -227,6 +227,11 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         Materialized { custom: Some(MakeEngine(Arc::new(make))), ..self }
     }
 
+    /// Whether nothing is said of it.
+    pub(super) fn is_default_engine(&self) -> bool {
+        self.engine.is_none()
+    }
+
     /// Where the rows are kept.
     pub(super) fn engine(&self, graph: &TopologyBuilder) -> EngineKind {
         self.engine.unwrap_or(graph.default_engine)
@@ -356,7 +361,7 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         key: Option<&DynSerde<K>>,
         value: Option<&DynSerde<V>>,
     ) -> TableStoreOption<K, V> {
-        let (is_named, engine) = (self.name.is_some(), self.engine(graph));
+        let (is_named, engine, is_default) = (self.name.is_some(), self.engine(graph), self.is_default_engine());
         let name = match self.name {
             Some(name) => graph.checked(name),
             None => graph.name(&format!("{prefix}STATE-STORE-")),
@@ -365,7 +370,7 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
         let key = serde_or_missing(self.key.or(key.map(Arc::clone)), &name, "key", &mut missing);
         let value = serde_or_missing(self.value.or(value.map(Arc::clone)), &name, "value", &mut missing);
         let (caching, engine) = (self.caching, (engine, self.custom));
-        let kept = Kept { logging: self.logging, ttl_ms: self.ttl.map(millis) };
+        let kept = Kept { logging: self.logging, ttl_ms: self.ttl.map(millis), is_default };
         let rows = match self.rows {
             RowOption::Versions(kind) => {
                 let store = StoreBuilder::versioned(&name, kind, Arc::clone(&key), Arc::clone(&value));
@@ -404,11 +409,12 @@ fn newest<K: 'static, V: 'static>(
 struct Kept {
     logging: Option<BTreeMap<String, String>>,
     ttl_ms: Option<i64>,
+    is_default: bool,
 }
 
 impl Kept {
     fn set<S>(self, store: StoreBuilder<S>) -> StoreBuilder<S> {
-        let store = store.with_ttl_ms(self.ttl_ms);
+        let store = store.with_ttl_ms(self.ttl_ms).with_default_engine(self.is_default);
         match self.logging {
             Some(config) => store.with_logging(config),
             None => store.without_logging(),

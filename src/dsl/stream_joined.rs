@@ -139,7 +139,8 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
         let own = self.engine.unwrap_or(graph.default_engine);
         let engine = this.map_or(own, |store| store.spec.engine);
         let bytes = || Arc::new(crate::serdes::Bytes);
-        let store = StoreBuilder::key_value(&name, StoreKind::KeyValue, engine, bytes(), bytes());
+        let store = StoreBuilder::key_value(&name, StoreKind::KeyValue, engine, bytes(), bytes())
+            .with_default_engine(this.is_none() && self.engine.is_none());
         match &self.logging {
             Some(config) => store.with_logging(config.clone()),
             None => store.without_logging(),
@@ -160,7 +161,8 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
         let kind = WindowKind::for_join(windows.retention_ms(), windows.size_ms(), engine);
         let store =
             StoreBuilder::<WindowStore<K, T>>::window(&name, kind, engine, Arc::clone(&self.key), Arc::clone(value))
-                .with_logged_headers();
+                .with_logged_headers()
+                .with_default_engine(self.engine.is_none());
         match &self.logging {
             Some(config) => {
                 // Rows of one key differ by a number, so there is nothing to compact.

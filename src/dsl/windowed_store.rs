@@ -109,7 +109,8 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
     }
 
     fn with_settings<S>(self, store: StoreBuilder<S>, caching: bool) -> StoreBuilder<S> {
-        let store = store.with_ttl_ms(self.ttl.map(millis)); // for `build` to refuse
+        let is_default = self.is_default_engine();
+        let store = store.with_ttl_ms(self.ttl.map(millis)).with_default_engine(is_default); // a ttl is for `build` to refuse
         let store = if caching { store.with_caching() } else { store };
         match self.logging {
             Some(config) => store.with_logging(config),

@@ -132,6 +132,8 @@ impl Application {
             outer_join_emit_interval: self.config.outer_join_emit_interval,
             upgrade_from: self.config.upgrade_from,
             window_emit_interval: self.config.window_emit_interval,
+            app_settings: Arc::clone(&self.config.app_settings),
+            state_dir: self.config.application_dir(),
         }
     }
 

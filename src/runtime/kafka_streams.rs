@@ -138,6 +138,7 @@ impl KafkaStreams {
     /// `Invalid`, naming what is wrong with the topology or the settings.
     pub fn new(topology: Topology, config: Config) -> Result<KafkaStreams> {
         config.check()?;
+        let topology = topology.with_default_engine(config.default_engine);
         if topology.nodes().next().is_none() {
             return Err(Error::invalid("the topology is empty: add a source at least"));
         }
@@ -160,6 +161,8 @@ impl KafkaStreams {
             outer_join_emit_interval: config.outer_join_emit_interval,
             upgrade_from: config.upgrade_from,
             window_emit_interval: config.window_emit_interval,
+            app_settings: Arc::clone(&config.app_settings),
+            state_dir: config.application_dir(),
         };
         try_makers(&topology, &trial)?;
         Ok(KafkaStreams {

@@ -143,6 +143,7 @@ fn spec() -> Arc<StoreSpec> {
         name: "bench".into(),
         kind,
         engine,
+        is_default_engine: false,
         caching: false,
         changelog,
         custom: None,

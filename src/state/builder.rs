@@ -234,6 +234,11 @@ impl<S> StoreBuilder<S> {
         self.change(|spec| spec.custom = make)
     }
 
+    /// Whether its engine is only that of the builder, which the configuration may change.
+    pub(crate) fn with_default_engine(self, is_default: bool) -> Self {
+        self.change(|spec| spec.is_default_engine = is_default)
+    }
+
     /// No changelog: the store is lost with its task, and nothing can restore it.
     #[must_use]
     pub fn without_logging(self) -> Self {
@@ -284,6 +289,7 @@ impl<S> StoreBuilder<S> {
             name: name.into(),
             kind,
             engine,
+            is_default_engine: false,
             caching: false,
             changelog,
             custom: None,

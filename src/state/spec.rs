@@ -18,6 +18,8 @@ pub(crate) struct StoreSpec {
     pub name: Arc<str>,
     pub kind: StoreKind,
     pub engine: EngineKind,
+    /// The program says nothing of it, so that the configuration may: see [`StoreSpec::in_memory`].
+    pub is_default_engine: bool,
     /// Whether updates may be held back and merged until the commit.
     pub caching: bool,
     pub changelog: Changelog,
@@ -176,6 +178,13 @@ impl StoreSpec {
         }
     }
 
+    /// The same store where the configuration keeps in memory what the program leaves to it; none: it stays as it is.
+    pub(crate) fn in_memory(&self) -> Option<StoreSpec> {
+        let moves = self.is_default_engine && self.engine == EngineKind::Persistent && self.custom.is_none();
+        let kind = self.kind.in_memory();
+        moves.then(|| StoreSpec { engine: EngineKind::Memory, kind, ..self.clone() })
+    }
+
     pub(crate) fn is_on_disk(&self) -> bool {
         cfg!(feature = "rocksdb") && self.engine == EngineKind::Persistent && self.custom.is_none()
     }
@@ -328,6 +337,25 @@ impl SessionKind {
 }
 
 impl StoreKind {
+    /// As the DSL lays a store out in memory.
+    fn in_memory(self) -> StoreKind {
+        let by_key = |keys: WindowedKeys, retention_ms| {
+            WindowedKeys::of(keys.tail, retention_ms, EngineKind::Memory).by_key(retention_ms)
+        };
+        match self {
+            StoreKind::Window(kind) => {
+                StoreKind::Window(WindowKind { keys: by_key(kind.keys, kind.retention_ms), ..kind })
+            }
+            StoreKind::Session(kind) => {
+                StoreKind::Session(SessionKind { keys: by_key(kind.keys, kind.retention_ms), ..kind })
+            }
+            StoreKind::KeyValue
+            | StoreKind::TimestampedKeyValue
+            | StoreKind::KeyValueWithHeaders
+            | StoreKind::Versioned(_) => self,
+        }
+    }
+
     /// Whether rows have room for headers in Java (KIP-1271).
     pub(crate) fn may_keep_headers(self) -> bool {
         match self {

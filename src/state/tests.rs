@@ -16,6 +16,7 @@ pub(super) fn spec(name: &str, kind: StoreKind, caching: bool) -> Arc<StoreSpec>
         name: name.into(),
         kind,
         engine: EngineKind::Persistent,
+        is_default_engine: false,
         caching,
         changelog,
         custom: None,

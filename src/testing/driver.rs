@@ -118,6 +118,7 @@ impl TopologyTestDriver {
         wall_clock_ms: i64,
     ) -> Result<TopologyTestDriver> {
         config.check()?;
+        let topology = &topology.clone().with_default_engine(config.default_engine);
         if config.require_names {
             topology.refuse_generated_names()?;
         }
@@ -138,6 +139,8 @@ impl TopologyTestDriver {
             outer_join_emit_interval: config.outer_join_emit_interval,
             upgrade_from: config.upgrade_from,
             window_emit_interval: config.window_emit_interval,
+            app_settings: Arc::clone(&config.app_settings),
+            state_dir: config.application_dir(),
         };
         let globals = global_inputs(topology, config, &environment, &mut stores, wall_clock_ms)?;
         let wait = |idle: Duration| MaxTaskIdle::WaitMs(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));

@@ -37,6 +37,8 @@ impl SingleTask {
             outer_join_emit_interval: std::time::Duration::ZERO,
             upgrade_from: None,
             window_emit_interval: std::time::Duration::ZERO,
+            app_settings: Arc::default(),
+            state_dir: std::path::Path::new("bench").into(),
         };
         let inputs: Vec<_> = topics.iter().map(|topic| TopicPartition::new(Arc::clone(topic), 0)).collect();
         let committed = inputs.iter().map(|_| CommitPoint::starting_at(0)).collect();

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,10 @@ pub(crate) struct TaskEnvironment {
     pub upgrade_from: Option<(u16, u16)>,
     /// How long an aggregation waits between two looks for windows that have closed.
     pub window_emit_interval: Duration,
+    /// What the program has put into its configuration for itself.
+    pub app_settings: Arc<BTreeMap<String, String>>,
+    /// Where the application keeps its state.
+    pub state_dir: Arc<Path>,
 }
 
 impl TaskEnvironment {
@@ -130,6 +135,24 @@ impl TaskContext {
     /// The application this task belongs to.
     pub fn application_id(&self) -> &str {
         &self.environment.application_id
+    }
+
+    /// A setting of the program's own: see [`Config::app_setting`](crate::Config::app_setting).
+    pub fn app_setting(&self, name: &str) -> Option<&str> {
+        self.environment.app_settings.get(name).map(String::as_str)
+    }
+
+    /// The settings of the program's own whose names begin with a prefix, by the rest of their names: Java's
+    /// `appConfigsWithPrefix`; with an empty prefix all of them.
+    pub fn app_settings(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
+        let settings = self.environment.app_settings.iter();
+        settings.filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_str())))
+    }
+
+    /// The folder of this task, `<state dir>/<application>/<task>`, for files of a processor's own. It may not be there yet;
+    /// it goes with the task's state, when that is cleaned up or reset. A file in it is no store: nothing restores it.
+    pub fn state_dir(&self) -> PathBuf {
+        self.environment.state_dir.join(self.task_id().to_string())
     }
 
     /// Asks for a commit once the record in hand is done. It is a request: the thread commits all its tasks together.

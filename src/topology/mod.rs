@@ -70,7 +70,7 @@ pub(crate) use times::CommittedTimes;
 
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::state::StoreSpec;
+use crate::state::{EngineKind, StoreSpec};
 
 /// One sub-topology on one partition: the unit that is assigned, committed and restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -216,6 +216,18 @@ impl Topology {
     pub(crate) fn sub_topology(&self, sub_topology: usize) -> Vec<NodeId> {
         let numbered = self.parts.sub_topologies.iter().enumerate();
         numbered.filter(|(_, number)| **number == sub_topology).map(|(id, _)| NodeId(id)).collect()
+    }
+
+    /// The same where the stores that the program leaves to the configuration are in memory.
+    pub(crate) fn with_default_engine(mut self, engine: EngineKind) -> Topology {
+        if engine == EngineKind::Memory && self.parts.stores.values().any(|spec| spec.in_memory().is_some()) {
+            for spec in Arc::make_mut(&mut self.parts).stores.values_mut() {
+                if let Some(in_memory) = spec.in_memory() {
+                    *spec = Arc::new(in_memory);
+                }
+            }
+        }
+        self
     }
 
     /// The stores that nodes use, in the order in which the nodes were added: the order in which caches are flushed.

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::schedules::{Punctuation, PunctuationType};
 use super::{NodeId, TaskId, Topology};
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::state::{RecordContext, StoreBuilder, StoreContext, TaskStores};
+use crate::state::{RecordContext, StoreBuilder, StoreContext, StoreSpec, TaskStores};
 
 /// Takes records of one type and forwards records of another.
 ///
@@ -203,6 +204,11 @@ impl ProcessorInit<'_> {
         Ok(store.open_as(index, kind))
     }
 
+    /// A store as it is in this topology, which may say more than the program did.
+    pub(crate) fn declared(&self, spec: &Arc<StoreSpec>) -> Arc<StoreSpec> {
+        Arc::clone(self.topology.store(&spec.name).unwrap_or(spec))
+    }
+
     /// Calls [`punctuate`](Processor::punctuate) each interval (at least 1 ms).
     pub fn schedule(&mut self, interval: Duration, kind: PunctuationType) -> Punctuation {
         self.task.schedule(self.id, kind, millis(interval))
@@ -221,6 +227,16 @@ impl ProcessorInit<'_> {
     /// The application.
     pub fn application_id(&self) -> &str {
         self.task.application_id()
+    }
+
+    /// A setting of the program's own: see [`Config::app_setting`](crate::Config::app_setting).
+    pub fn app_setting(&self, name: &str) -> Option<&str> {
+        self.task.app_setting(name)
+    }
+
+    /// The folder of the task: see [`TaskContext::state_dir`].
+    pub fn state_dir(&self) -> PathBuf {
+        self.task.state_dir()
     }
 
     pub(crate) fn node_name(&self) -> Arc<str> {

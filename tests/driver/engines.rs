@@ -202,3 +202,58 @@ fn the_default_place_of_stores_is_a_setting_by_javas_names() {
     let error = config().set("default.dsl.store", "papyrus").unwrap_err();
     assert!(error.to_string().contains("papyrus"), "{error}");
 }
+
+/// Everything that has a store of its own, none of which says where.
+fn with_every_store(builder: StreamsBuilder, config: &Config) -> Topology {
+    let (window, grace) = (Duration::from_secs(10), Duration::from_secs(5));
+    let grouped_in = || builder.stream("in", text()).group_by_key(grouped());
+    let sliding = SlidingWindows::of_time_difference_and_grace(window, grace);
+    grouped_in()
+        .windowed_by(sliding)
+        .count(Materialized::named("sliding"))
+        .to_stream_by(|key, _| key.key.clone())
+        .to("counts", Produced::with(Utf8, I64));
+    let sessions = SessionWindows::of_inactivity_gap_and_grace(window, grace);
+    grouped_in().windowed_by(sessions).count(Materialized::named("sessions"));
+    let within = JoinWindows::of_time_difference_and_grace(window, grace);
+    let joined = StreamJoined::with(Utf8, Utf8, Utf8).with_store_name("join");
+    let (left, right) = (builder.stream("in", text()), builder.stream("right", text()));
+    left.left_join_stream(right, |l, r| format!("{l}{}", r.cloned().unwrap_or_default()), within, joined)
+        .to("joined", to_text());
+    let orders = builder.table("orders", text(), Materialized::named("orders"));
+    let people = builder.table("people", text(), Materialized::named("people"));
+    orders
+        .join_foreign_key(&people, |_, order| order.clone(), |l, r| l + &r, TableJoined::named("fk"))
+        .to_stream_with(Option::unwrap_or_default)
+        .to("named", to_text());
+    builder.build_with(config).unwrap()
+}
+
+#[test]
+fn where_stores_are_kept_may_be_said_at_the_start_and_at_the_end() {
+    let in_memory = || Config::new("app", "embedded://").cache_bytes(0).stores_in_memory(true);
+    let run = |topology: &Topology, config: &Config| {
+        let mut driver = TopologyTestDriver::with_config(topology, config).unwrap();
+        let mut pipe = |topic: &str, key: &str, value: &str, at| {
+            driver.pipe_raw(topic, Some(key.as_bytes()), Some(value.as_bytes()), at, Headers::new()).unwrap();
+        };
+        pipe("people", "ann", "!", 0);
+        pipe("orders", "1", "ann", 0);
+        for (at, key) in
+            [(1, "a"), (4_000, "b"), (9_000, "a"), (40_000, "a"), (30_000, "b"), (95_000, "c"), (96_000, "a")]
+        {
+            pipe("in", key, "l", at);
+            pipe("right", key, "r", at + 500);
+        }
+        let produced: Vec<_> = driver.produced().iter().map(super::show).collect();
+        (produced, driver.rows().unwrap())
+    };
+    let plain = Config::new("app", "embedded://").cache_bytes(0);
+    let begun = with_every_store(StreamsBuilder::with_config(&in_memory()), &plain);
+    let ended = with_every_store(StreamsBuilder::new(), &in_memory());
+    let untold = with_every_store(StreamsBuilder::new(), &plain);
+    let expected = run(&begun, &plain);
+    assert_eq!(run(&ended, &plain), expected);
+    assert_eq!(run(&untold, &in_memory()), expected);
+    assert_ne!(run(&untold, &plain).1, expected.1, "on disk rows of windows lie by longer buckets");
+}

@@ -11,7 +11,7 @@ use crate::operators::table::View;
 use crate::operators::{Aggregator, Initializer};
 use crate::record::{Change, Headers, Record, ValueAndTimestamp};
 use crate::serdes::{Bytes, DynSerde};
-use crate::state::{EngineKind, SessionKind, SessionStore, StoreBuilder};
+use crate::state::{EngineKind, SessionKind, SessionStore, StoreBuilder, StoreKind};
 use crate::topology::{Processor, ProcessorContext, ProcessorInit, TaskContext};
 use crate::window::{SessionWindows, Window, Windowed};
 
@@ -84,10 +84,12 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SessionAggregate<K, V, 
     ) -> Result<Self> {
         let (name, store) = (init.node_name(), init.store(&spec.store)?);
         let index = store.index();
-        let rows = SessionStore::new(index, spec.kind, Arc::clone(&spec.key), Arc::new(Bytes));
+        let declared = init.declared(&spec.store.spec);
+        let kind = if let StoreKind::Session(kind) = declared.kind { kind } else { spec.kind };
+        let rows = SessionStore::new(index, kind, Arc::clone(&spec.key), Arc::new(Bytes));
         let form = RowForm::Session(Arc::clone(&spec.value));
         let changes = WindowedChanges::new(init, index, store.row_keys(), form, spec.emit);
-        let same_end = match spec.store.spec.engine {
+        let same_end = match declared.engine {
             EngineKind::Memory => SameEnd::ByKey,
             EngineKind::Persistent | EngineKind::Lru(_) => SameEnd::ByStart,
         };

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::operators::{Aggregator, Initializer};
 use crate::record::{Change, Headers, Record, ValueAndTimestamp};
 use crate::serdes::{Bytes, DynSerde, Timestamped};
-use crate::state::{TimestampedWindowStore, WindowKind};
+use crate::state::{StoreKind, TimestampedWindowStore, WindowKind};
 use crate::topology::{Processor, ProcessorContext, ProcessorInit, TaskContext};
 use crate::window::{SlidingWindows, Window, Windowed};
 
@@ -91,6 +91,7 @@ impl<K: Clone + 'static, V: Clone + 'static, A: 'static> SlidingAggregate<K, V, 
     ) -> Result<Self> {
         let (name, opened) = (init.node_name(), spec.open(init)?);
         let bytes: DynSerde<Row> = Arc::new(Timestamped(Bytes));
+        let kind = if let StoreKind::Window(kind) = init.declared(&spec.store.spec).kind { kind } else { kind };
         let rows = TimestampedWindowStore::new(opened.store.index(), kind, Arc::clone(&spec.key), bytes);
         let (key, row, time) = (
             Arc::clone(&spec.key),
