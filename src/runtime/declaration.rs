@@ -16,7 +16,7 @@ pub(super) fn declare(topology: &Topology, config: &Config) -> TopologyDeclarati
         |declared: &SubTopologyDeclaration| !declared.sources.is_empty() || !declared.repartition_sources.is_empty();
     let sub_topologies = sub_topologies.filter(is_read).collect();
     let groups = topology
-        .copartitions()
+        .copartition_calls()
         .iter()
         .map(|group| group.iter().flat_map(|topic| readers(topology, config, topic)).collect());
     TopologyDeclaration::new(sub_topologies, &groups.collect::<Vec<_>>())

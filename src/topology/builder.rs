@@ -34,6 +34,8 @@ pub struct TopologyBuilder {
     pub(super) global_stores: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) repartition_topics: BTreeMap<Arc<str>, RepartitionTopic>,
     pub(super) copartitions: Vec<BTreeSet<Arc<str>>>,
+    /// The same before groups were united, in order.
+    copartition_calls: Vec<BTreeSet<Arc<str>>>,
     generated_names: Vec<String>,
     pub(super) notes: Notes,
     /// The source behind the topic that the last join of a stream has sent it through, by the stream's node.
@@ -159,8 +161,8 @@ impl TopologyBuilder {
         }
         optimize(&mut self, optimization);
         let sub_topologies = sub_topology::number(&self.nodes);
-        let TopologyBuilder { nodes, stores, global_stores, repartition_topics, copartitions, generated_names, .. } =
-            self;
+        let TopologyBuilder { nodes, stores, global_stores, repartition_topics, generated_names, .. } = self;
+        let (copartitions, copartition_calls) = (self.copartitions, self.copartition_calls);
         let global_stores = global_stores.into_keys().collect();
         let parts = Parts {
             nodes,
@@ -169,6 +171,7 @@ impl TopologyBuilder {
             global_stores,
             repartition_topics,
             copartitions,
+            copartition_calls,
             generated_names,
             optimization,
         };
@@ -230,6 +233,7 @@ impl TopologyBuilder {
         if topics.is_empty() {
             return;
         }
+        self.copartition_calls.push(topics.clone());
         let place = self.copartitions.iter().position(|group| !group.is_disjoint(&topics));
         self.copartitions.retain_mut(|group| {
             let is_apart = group.is_disjoint(&topics);
@@ -290,7 +294,7 @@ impl TopologyBuilder {
     /// A repartition topic has become part of another one.
     pub(super) fn replace_repartition_topic(&mut self, topic: &Arc<str>, by: &Arc<str>) {
         self.repartition_topics.remove(topic);
-        for group in &mut self.copartitions {
+        for group in self.copartitions.iter_mut().chain(&mut self.copartition_calls) {
             if group.remove(topic) {
                 group.insert(Arc::clone(by));
             }

@@ -113,6 +113,8 @@ struct Parts {
     repartition_topics: BTreeMap<Arc<str>, RepartitionTopic>,
     /// Topics (without prefix) that must have the same number of partitions.
     copartitions: Vec<BTreeSet<Arc<str>>>,
+    /// What was asked of `copartitions`, join by join.
+    copartition_calls: Vec<BTreeSet<Arc<str>>>,
     /// Internal topics and stores whose names were generated: they change when the program does (KIP-1111).
     generated_names: Vec<String>,
     /// The rewrites that were made of it.
@@ -296,6 +298,11 @@ impl Topology {
 
     pub(crate) fn copartitions(&self) -> &[BTreeSet<Arc<str>>] {
         &self.parts.copartitions
+    }
+
+    /// Topics that belong together as each join has said it: what Java's order of them depends on.
+    pub(crate) fn copartition_calls(&self) -> &[BTreeSet<Arc<str>>] {
+        &self.parts.copartition_calls
     }
 
     /// The generated names of internal topics and stores, each with what to name.

@@ -41,15 +41,12 @@ pub(crate) struct CopartitionGroup {
 }
 
 impl TopologyDeclaration {
-    /// `groups` are sets of topics with equal numbers of partitions, each topic with the node that reads it.
+    /// `joins` are the topics that each join has said to belong together, each topic with the node that reads it.
     pub(crate) fn new(
         mut sub_topologies: Vec<SubTopologyDeclaration>,
-        groups: &[Vec<(Arc<str>, Arc<str>)>],
+        joins: &[Vec<(Arc<str>, Arc<str>)>],
     ) -> TopologyDeclaration {
-        let groups: Vec<_> = groups.iter().map(|group| in_java_order(group)).collect();
-        let hashes = groups.iter().map(|group| group.iter().fold(0, |sum: i32, topic| sum.wrapping_add(hash(topic))));
-        let order = hash_order(&hashes.collect::<Vec<_>>());
-        let groups: Vec<_> = order.into_iter().filter_map(|at| groups.get(at)).collect();
+        let groups = groups(joins);
         for sub_topology in &mut sub_topologies {
             sub_topology.sort();
             sub_topology.together = groups.iter().filter_map(|group| sub_topology.places(group)).collect();
@@ -98,32 +95,78 @@ fn hash(text: &str) -> i32 {
     text.encode_utf16().fold(0, |hash: i32, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
 }
 
-/// The topics of a group as a `HashSet` gives them, into which they came with the nodes that read them, themselves in a
-/// `HashSet`.
-fn in_java_order(group: &[(Arc<str>, Arc<str>)]) -> Vec<Arc<str>> {
-    // The order in which Java's builder adds sources shows only where two of them meet in one bucket.
-    let nodes: BTreeSet<&Arc<str>> = group.iter().map(|(_, node)| node).collect();
-    let nodes: Vec<_> = nodes.into_iter().collect();
-    let order = hash_order(&nodes.iter().map(|node| hash(node)).collect::<Vec<_>>());
-    let nodes = order.into_iter().filter_map(|at| nodes.get(at).copied());
-    let mut topics: Vec<&Arc<str>> = Vec::new();
-    for node in nodes {
-        for (topic, _) in group.iter().filter(|(_, reader)| reader == node) {
-            if !topics.contains(&topic) {
-                topics.push(topic);
+/// `InternalTopologyBuilder.copartitionGroups`: a join's topics come to the group of the first of them that has one.
+fn groups(joins: &[Vec<(Arc<str>, Arc<str>)>]) -> Vec<Vec<Arc<str>>> {
+    let mut groups: Vec<Vec<Arc<str>>> = Vec::new();
+    // In the order in which topics came.
+    let mut group_of: Vec<(Arc<str>, usize)> = Vec::new();
+    for join in joins {
+        let topics = topics_of(join);
+        let known = |topic| group_of.iter().find(|(known, _)| known == topic).map(|(_, group)| *group);
+        let place = topics.iter().find_map(known).unwrap_or_else(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        for topic in topics {
+            if let Some(group) = groups.get_mut(place).filter(|group| !group.contains(&topic)) {
+                group.push(Arc::clone(&topic));
+            }
+            match group_of.iter_mut().find(|(known, _)| *known == topic) {
+                Some((_, group)) => *group = place,
+                None => group_of.push((topic, place)),
             }
         }
     }
-    let order = hash_order(&topics.iter().map(|topic| hash(topic)).collect::<Vec<_>>());
-    order.into_iter().filter_map(|at| topics.get(at).copied().cloned()).collect()
+    let mut used: Vec<usize> = Vec::new();
+    for (_, group) in &group_of {
+        if !used.contains(group) {
+            used.push(*group);
+        }
+    }
+    let used: Vec<_> = used.into_iter().filter_map(|group| groups.get(group)).collect();
+    let sums = used.iter().map(|group| group.iter().fold(0, |sum: i32, topic| sum.wrapping_add(hash(topic))));
+    // A set that is made of a list has room for all of it from the beginning.
+    let order = hash_order(&sums.collect::<Vec<_>>(), buckets_for_all(group_of.len()));
+    order.into_iter().filter_map(|at| used.get(at)).map(|group| in_set(group)).collect()
 }
 
-/// The places of elements with these hashes in the order in which a `java.util.HashSet` gives them that they were added to.
-fn hash_order(hashes: &[i32]) -> Vec<usize> {
-    let mut buckets: u32 = 16;
-    while hashes.len() as u64 * 4 > u64::from(buckets) * 3 {
+/// The topics of a join as a `HashSet` gives them, into which they came by the nodes that read them, themselves in one.
+fn topics_of(join: &[(Arc<str>, Arc<str>)]) -> Vec<Arc<str>> {
+    let nodes: BTreeSet<&Arc<str>> = join.iter().map(|(_, node)| node).collect();
+    let nodes: Vec<_> = nodes.into_iter().collect();
+    let hashes: Vec<_> = nodes.iter().map(|node| hash(node)).collect();
+    let order = hash_order(&hashes, buckets_for_all(nodes.len()));
+    let mut topics: Vec<Arc<str>> = Vec::new();
+    for node in order.into_iter().filter_map(|at| nodes.get(at)) {
+        for (topic, _) in join.iter().filter(|(_, reader)| reader == *node) {
+            if !topics.contains(topic) {
+                topics.push(Arc::clone(topic));
+            }
+        }
+    }
+    in_set(&topics)
+}
+
+/// As a `HashSet` gives them that they were added to in this order.
+fn in_set(topics: &[Arc<str>]) -> Vec<Arc<str>> {
+    let mut buckets = BUCKETS_MIN;
+    while topics.len() as u64 * 4 > u64::from(buckets) * 3 {
         buckets *= 2;
     }
+    let order = hash_order(&topics.iter().map(|topic| hash(topic)).collect::<Vec<_>>(), buckets);
+    order.into_iter().filter_map(|at| topics.get(at)).map(Arc::clone).collect()
+}
+
+const BUCKETS_MIN: u32 = 16;
+
+/// Of a `HashSet` that is made of so many elements.
+fn buckets_for_all(elements: usize) -> u32 {
+    let room = u32::try_from(elements.saturating_mul(4) / 3 + 1).unwrap_or(u32::MAX / 4);
+    room.max(BUCKETS_MIN).next_power_of_two()
+}
+
+/// The places of elements with these hashes in the order of the buckets of a `HashSet`.
+fn hash_order(hashes: &[i32], buckets: u32) -> Vec<usize> {
     let bucket = |at: &usize| {
         let hash = hashes.get(*at).copied().unwrap_or(0).cast_unsigned();
         (hash ^ (hash >> 16)) & (buckets - 1)
@@ -137,19 +180,29 @@ fn hash_order(hashes: &[i32]) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn hashes_and_their_order_are_javas() {
-        assert_eq!((hash("orders"), hash("AaAa"), hash("BBBB"), hash("ä€")), (-1008770331, 2031744, 2031744, 15432));
-        let names = ["customers", "orders", "prices"];
-        let order = hash_order(&names.map(hash));
-        assert_eq!(order.into_iter().map(|at| names[at]).collect::<Vec<_>>(), ["orders", "customers", "prices"]);
+    fn names<const N: usize>(names: [&str; N]) -> Vec<Arc<str>> {
+        names.map(Arc::from).to_vec()
     }
 
     #[test]
-    fn a_set_grows_by_doubling_when_three_quarters_are_taken() {
-        let hashes: Vec<i32> = (0..12).map(|n| 16 * (n % 2)).collect();
-        assert_eq!(hash_order(&hashes), (0..12).collect::<Vec<_>>());
+    fn hashes_and_their_order_are_javas() {
+        assert_eq!((hash("orders"), hash("AaAa"), hash("BBBB"), hash("ä€")), (-1008770331, 2031744, 2031744, 15432));
+        assert_eq!(in_set(&names(["customers", "orders", "prices"])), names(["orders", "customers", "prices"]));
+    }
+
+    #[test]
+    fn a_set_doubles_when_three_quarters_are_taken_or_has_room_from_the_beginning() {
+        assert_eq!(in_set(&names(["BBBB", "AaAa", "AaBB"])), names(["BBBB", "AaAa", "AaBB"]));
         let hashes: Vec<i32> = (0..13).map(|n| 16 * ((n + 1) % 2)).collect();
-        assert_eq!(hash_order(&hashes), [1, 3, 5, 7, 9, 11, 0, 2, 4, 6, 8, 10, 12]);
+        assert_eq!(hash_order(&hashes, 16), (0..13).collect::<Vec<_>>());
+        assert_eq!(hash_order(&hashes, 32), [1, 3, 5, 7, 9, 11, 0, 2, 4, 6, 8, 10, 12]);
+        assert_eq!([11, 12, 23, 24].map(buckets_for_all), [16, 32, 32, 64]);
+    }
+
+    #[test]
+    fn joins_with_a_topic_in_common_are_one_group() {
+        let read = |topic: &str| (Arc::from(topic), Arc::from(format!("reads-{topic}")));
+        let joined = groups(&[vec![read("a"), read("b")], vec![read("c"), read("d")], vec![read("b"), read("e")]]);
+        assert_eq!(joined.iter().map(Vec::len).collect::<BTreeSet<_>>(), [2, 3].into());
     }
 }

@@ -151,6 +151,10 @@ fn topics_that_belong_together_stand_in_javas_order() {
         let c = joined(p.stream("clicks"), &p.table("users", "u"));
         a.merge(b).merge(c).to("out", Produced::with(Utf8, Utf8));
     });
+    check("same-bucket", |p| {
+        let stream = p.stream("AaAa");
+        joined(joined(stream, &p.table("BBBB", "t")), &p.table("AaBB", "u"));
+    });
     check("cogrouped", |p| {
         let add = |_: &String, _: String, all: String| all;
         let first = p.stream("in").group_by_key(grouped()).cogroup(add);
