@@ -1,11 +1,12 @@
 //! Aggregations of several grouped streams into one table.
 
-use kstreams::{CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream};
+use kstreams::{CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream, Windowed};
 use serde_json::Value as Json;
 
 use crate::build::text;
 use crate::dsl::{Builder, Codecs, Handle, Table, codecs_of_materialized, initial};
 use crate::functions;
+use crate::key::Key;
 use crate::outcome::{Stop, missing};
 use crate::value::{Codec, Val};
 use crate::windowed::{Kind, merger, windowed_store};
@@ -25,7 +26,7 @@ pub(crate) fn cogroup(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, St
             cogrouped.streams.push((text(op, "with").to_owned(), op["agg"].clone()));
             cogrouped
         }
-        Handle::Grouped(_, (key, _)) => {
+        Handle::Grouped(_, (key, _)) | Handle::WindowedGrouped(_, (key, _)) => {
             Cogrouped { streams: vec![(input.to_owned(), op["agg"].clone())], key, windows: None }
         }
         _ => return Err(missing(format!("cogroup of {input}"))),
@@ -41,14 +42,16 @@ pub(crate) fn aggregate(builder: &mut Builder<'_>, mut cogrouped: Cogrouped, op:
     let inherited: Codecs = (cogrouped.key.clone(), Codec::Text);
     let (inner, value) = codecs_of_materialized(op, inherited)?;
     let codecs = (inner.clone(), value.clone());
-    let streams = built(builder, &cogrouped)?;
+    let Some(windows) = &cogrouped.windows else {
+        let has_windows = matches!(inner, Codec::TimeWindowed(..) | Codec::SessionWindowed(_));
+        return match has_windows {
+            true => table::<Windowed<Val>>(builder, &cogrouped, op, codecs),
+            false => table::<Val>(builder, &cogrouped, op, codecs),
+        };
+    };
+    let streams = built::<Val>(builder, &cogrouped)?;
     let initial = initial(op)?;
     let name = op["name"].as_str();
-    let Some(windows) = &cogrouped.windows else {
-        let rows = builder.materialized(op, &codecs)?;
-        let streams = name.map_or(streams.clone(), |name| streams.clone().named(name));
-        return Ok(Handle::Table(Table { table: streams.aggregate(move || initial.clone(), rows), codecs }));
-    };
     let kind = Kind::parse(windows)?;
     let rows = windowed_store(builder, op, &codecs)?;
     let of_time = |windows: TimeWindowedCogroupedKStream<Val, Val>| match name {
@@ -72,12 +75,24 @@ pub(crate) fn aggregate(builder: &mut Builder<'_>, mut cogrouped: Cogrouped, op:
     Ok(Handle::WindowedTable(Table { table, codecs: (kind.codec(inner), value) }))
 }
 
-fn built(builder: &Builder<'_>, cogrouped: &Cogrouped) -> Result<CogroupedKStream<Val, Val>, Stop> {
-    let mut built: Option<CogroupedKStream<Val, Val>> = None;
+/// Without windows.
+fn table<K: Key>(builder: &mut Builder<'_>, cogrouped: &Cogrouped, op: &Json, codecs: Codecs) -> Result<Handle, Stop> {
+    let streams = built::<K>(builder, cogrouped)?;
+    let initial = initial(op)?;
+    let rows = builder.materialized(op, &codecs)?;
+    let streams = match op["name"].as_str() {
+        Some(name) => streams.named(name),
+        None => streams,
+    };
+    Ok(K::table(Table { table: streams.aggregate(move || initial.clone(), rows), codecs }))
+}
+
+fn built<K: Key>(builder: &Builder<'_>, cogrouped: &Cogrouped) -> Result<CogroupedKStream<K, Val>, Stop> {
+    let mut built: Option<CogroupedKStream<K, Val>> = None;
     for (id, function) in &cogrouped.streams {
-        let (grouped, _) = builder.grouped_of(id)?;
+        let grouped = K::grouped_of(builder, id)?;
         let add = functions::aggregator(function)?;
-        let fold = move |key: &Val, value: Val, row: Val| add(key, &value, &row).row();
+        let fold = move |key: &K, value: Val, row: Val| add(&key.val(), &value, &row).row();
         built = Some(match built {
             Some(built) => built.cogroup(grouped, fold),
             None => grouped.cogroup(fold),

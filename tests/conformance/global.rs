@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use crate::build::{consumed, text, topics};
 use crate::dsl::{Builder, Handle, Stream};
 use crate::functions;
+use crate::key::Key;
 use crate::outcome::{Stop, missing};
 use crate::processors::Script;
 use crate::stores::{StoreDecl, Stores};
@@ -80,13 +81,19 @@ pub(crate) fn add_fed_store(
 }
 
 pub(crate) fn global_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, Stop> {
-    let Handle::Stream(Stream { stream, codecs }) = builder.handle(text(op, "left"))? else {
-        return Err(missing("a global join of a stream with windowed keys"));
-    };
+    match builder.handle(text(op, "left"))? {
+        Handle::Stream(left) => join(builder, left, op),
+        Handle::WindowedStream(left) => join(builder, left, op),
+        _ => Err(missing(format!("op {op}"))),
+    }
+}
+
+fn join<K: Key>(builder: &Builder<'_>, left: Stream<K>, op: &Json) -> Result<Handle, Stop> {
+    let Stream { stream, codecs } = left;
     let Handle::GlobalTable(GlobalTable(table)) = builder.handle(text(op, "right"))? else {
         return Err(missing("a global join with something else than a global table"));
     };
-    let mut joined = Joined::with(codecs.0.clone(), codecs.1.clone());
+    let mut joined = Joined::with(K::codec(&codecs.0)?, codecs.1.clone());
     if let Some(name) = op["name"].as_str() {
         joined = joined.named(name);
     }
@@ -95,17 +102,17 @@ pub(crate) fn global_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle
     let stream = match text(op, "type") {
         "inner" => stream.join_global_with_key(
             &table,
-            move |key, value| select(key, value),
-            move |key, value, row| joiner(key, &value, &row),
+            move |key: &K, value| select(&key.val(), value),
+            move |key: &K, value, row| joiner(&key.val(), &value, &row),
             joined,
         ),
         "left" => stream.left_join_global_with_key(
             &table,
-            move |key, value| select(key, value),
-            move |key, value, row| joiner(key, &value, &row.unwrap_or(Val::Null)),
+            move |key: &K, value| select(&key.val(), value),
+            move |key: &K, value, row| joiner(&key.val(), &value, &row.unwrap_or(Val::Null)),
             joined,
         ),
         other => return Err(missing(format!("{other} global join"))),
     };
-    Ok(Handle::Stream(Stream { stream, codecs: (codecs.0, Codec::Text) }))
+    Ok(K::stream(Stream { stream, codecs: (codecs.0, Codec::Text) }))
 }

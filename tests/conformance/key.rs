@@ -29,6 +29,8 @@ pub(crate) trait Key: Clone + fmt::Debug + Send + Sync + Sized + 'static {
 
     fn grouped(grouped: KGroupedStream<Self, Val>, codecs: Codecs) -> Handle;
 
+    fn grouped_of(builder: &Builder<'_>, id: &str) -> Result<KGroupedStream<Self, Val>, Stop>;
+
     fn until_window_closes(buffer: BufferConfig<ShutDown>) -> Result<Suppressed<Self, Val>, Stop>;
 }
 
@@ -57,6 +59,13 @@ impl Key for Val {
 
     fn grouped(grouped: KGroupedStream<Val, Val>, codecs: Codecs) -> Handle {
         Handle::Grouped(grouped, codecs)
+    }
+
+    fn grouped_of(builder: &Builder<'_>, id: &str) -> Result<KGroupedStream<Val, Val>, Stop> {
+        match builder.handle(id)? {
+            Handle::Grouped(grouped, _) => Ok(grouped),
+            _ => Err(missing(format!("input {id} as a grouped stream"))),
+        }
     }
 
     fn until_window_closes(_: BufferConfig<ShutDown>) -> Result<Suppressed<Val, Val>, Stop> {
@@ -100,6 +109,13 @@ impl Key for Windowed<Val> {
 
     fn grouped(grouped: KGroupedStream<Windowed<Val>, Val>, codecs: Codecs) -> Handle {
         Handle::WindowedGrouped(grouped, codecs)
+    }
+
+    fn grouped_of(builder: &Builder<'_>, id: &str) -> Result<KGroupedStream<Windowed<Val>, Val>, Stop> {
+        match builder.handle(id)? {
+            Handle::WindowedGrouped(grouped, _) => Ok(grouped),
+            _ => Err(missing(format!("input {id} as a grouped stream with windowed keys"))),
+        }
     }
 
     fn until_window_closes(buffer: BufferConfig<ShutDown>) -> Result<Suppressed<Windowed<Val>, Val>, Stop> {

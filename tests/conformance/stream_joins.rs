@@ -13,26 +13,33 @@ use crate::outcome::{Stop, inexpressible, missing};
 use crate::value::{Codec, Val};
 
 pub(crate) fn stream_join(builder: &mut Builder<'_>, op: &Json) -> Result<Handle, Stop> {
-    let left = builder.stream_of(text(op, "left"))?.stream;
-    let right = builder.stream_of(text(op, "right"))?.stream;
+    match (builder.handle(text(op, "left"))?, builder.handle(text(op, "right"))?) {
+        (Handle::Stream(left), Handle::Stream(right)) => join_stream(builder, left, right, op),
+        (Handle::WindowedStream(left), Handle::WindowedStream(right)) => join_stream(builder, left, right, op),
+        _ => Err(missing(format!("op {op}"))),
+    }
+}
+
+fn join_stream<K: Key>(builder: &Builder<'_>, left: Stream<K>, right: Stream<K>, op: &Json) -> Result<Handle, Stop> {
+    let (left, right) = (left.stream, right.stream);
     let windows = windows(&op["window"])?;
-    let joined = stream_joined(builder, op)?;
+    let joined = stream_joined::<K>(builder, op)?;
     let joiner = functions::joiner(&op["joiner"])?;
     let stream = match text(op, "type") {
-        "inner" => left.join_stream_with_key(right, move |key, l, r| joiner(key, l, r), windows, joined),
+        "inner" => left.join_stream_with_key(right, move |key: &K, l, r| joiner(&key.val(), l, r), windows, joined),
         "left" => {
-            let joiner = move |key: &Val, l: &Val, r: Option<&Val>| joiner(key, l, r.unwrap_or(&Val::Null));
+            let joiner = move |key: &K, l: &Val, r: Option<&Val>| joiner(&key.val(), l, r.unwrap_or(&Val::Null));
             left.left_join_stream_with_key(right, joiner, windows, joined)
         }
         "outer" => {
-            let joiner = move |key: &Val, l: Option<&Val>, r: Option<&Val>| {
-                joiner(key, l.unwrap_or(&Val::Null), r.unwrap_or(&Val::Null))
+            let joiner = move |key: &K, l: Option<&Val>, r: Option<&Val>| {
+                joiner(&key.val(), l.unwrap_or(&Val::Null), r.unwrap_or(&Val::Null))
             };
             left.outer_join_stream_with_key(right, joiner, windows, joined)
         }
         other => return Err(missing(format!("{other} stream join"))),
     };
-    Ok(Handle::Stream(Stream { stream, codecs: (Codec::of(&op["key"])?, Codec::Text) }))
+    Ok(K::stream(Stream { stream, codecs: (Codec::of(&op["key"])?, Codec::Text) }))
 }
 
 fn windows(spec: &Json) -> Result<JoinWindows, Stop> {
@@ -53,10 +60,10 @@ fn millis(millis: &Json) -> Result<Duration, Stop> {
     millis.try_into().map(Duration::from_millis).map_err(|_| inexpressible("a_negative_window"))
 }
 
-fn stream_joined(builder: &Builder<'_>, op: &Json) -> Result<StreamJoined<Val, Val, Val>, Stop> {
+fn stream_joined<K: Key>(builder: &Builder<'_>, op: &Json) -> Result<StreamJoined<K, Val, Val>, Stop> {
     let [key, value, other] = [&op["key"], &op["value"], &op["other_value"]].map(Codec::of);
     let (key, value, other) = (key?, value?, other?);
-    let mut joined = StreamJoined::with(key.clone(), value.clone(), other.clone());
+    let mut joined = StreamJoined::with(K::codec(&key)?, value.clone(), other.clone());
     if let Some(name) = op["name"].as_str() {
         joined = joined.named(name);
     }
@@ -79,10 +86,10 @@ fn stream_joined(builder: &Builder<'_>, op: &Json) -> Result<StreamJoined<Val, V
     Ok(joined)
 }
 
-fn join_store(spec: &Json, key: &Codec, value: &Codec) -> Result<StoreBuilder<WindowStore<Val, Val>>, Stop> {
+fn join_store<K: Key>(spec: &Json, key: &Codec, value: &Codec) -> Result<StoreBuilder<WindowStore<K, Val>>, Stop> {
     let (retention, size) = (millis(&spec["retention_ms"])?, millis(&spec["window_ms"])?);
     let duplicates = spec["retain_duplicates"].as_bool().unwrap_or(true);
-    let (key, value) = (key.clone(), value.clone());
+    let (key, value) = (K::codec(key)?, value.clone());
     Ok(match spec["impl"].as_str() {
         Some("in_memory") => {
             kstreams::Stores::in_memory_window(text(spec, "name"), retention, size, duplicates, key, value)

@@ -190,13 +190,6 @@ impl Builder<'_> {
         }
     }
 
-    pub(crate) fn grouped_of(&self, id: &str) -> Result<(KGroupedStream<Val, Val>, Codecs), Stop> {
-        match self.handle(id)? {
-            Handle::Grouped(grouped, codecs) => Ok((grouped, codecs)),
-            _ => Err(missing(format!("input {id} as a grouped stream"))),
-        }
-    }
-
     /// The store of a table, which processors may use under its name.
     pub(crate) fn materialized<K: Key>(&mut self, op: &Json, codecs: &Codecs) -> Result<Materialized<K, Val>, Stop> {
         let spec = &op["materialized"];
