@@ -41,7 +41,7 @@ pub(super) enum Flaw {
 }
 
 /// Seeds that are tried for a flaw.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 400;
 
 #[track_caller]
 fn assert_found(flaw: Flaw, scenario: Scenario) {

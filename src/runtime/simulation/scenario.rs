@@ -11,8 +11,11 @@ use crate::{
 pub(super) const STORE: &str = "counts";
 pub(super) const CHANGELOG: &str = "app-counts-changelog";
 
-/// How long deletions stay in the changelog of [`Scenario::Deletions`]: processes are down for longer.
-const DELETE_RETENTION: Duration = Duration::from_secs(3);
+/// How long deletions stay in the changelog of [`Scenario::Deletions`]. A store that is open is never behind for as long.
+const DELETE_RETENTION: Duration = Duration::from_secs(60);
+
+/// How long everything is down at times.
+pub(super) const NIGHT: Duration = Duration::from_secs(80);
 
 const WINDOW: Duration = Duration::from_millis(500);
 

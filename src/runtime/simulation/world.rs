@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::flaw::Flaw;
 use super::oracle::Oracle;
 use super::process::{Process, Processes, with_process};
-use super::scenario::{CHANGELOG, Scenario};
+use super::scenario::{CHANGELOG, NIGHT, Scenario};
 use super::shared::{PARTITIONS, PROCESSES, Shared};
 use crate::client::{Cluster, ConsumerSpec, Isolation};
 use crate::membership::LeaveMode;
@@ -78,7 +78,8 @@ impl World {
             120..126 => self.fail_over(),
             126..129 => shared.move_coordinator(),
             129..135 => self.clean(),
-            135..450 => self.write(),
+            135..137 => self.end_the_day(),
+            137..450 => self.write(),
             450..750 => shared.pass(Duration::from_millis(shared.below(60))),
             _ => with_process(which, Process::step),
         }
@@ -113,6 +114,15 @@ impl World {
             self.shared.note("the start of a changelog moves");
             self.shared.cluster.drop_empty_front(&partition).unwrap();
         }
+    }
+
+    /// Everything is down for so long that the logs forget what was deleted.
+    fn end_the_day(&mut self) {
+        self.shared.note("everything is down for long");
+        (0..PROCESSES).for_each(|which| with_process(which, Process::crash));
+        self.clean();
+        self.shared.pass(NIGHT);
+        self.clean();
     }
 
     /// The faults end, every process runs: in bounded time everything is processed.
