@@ -20,7 +20,7 @@ type Chain<K, V> = Box<dyn FnOnce(KStream<K, V>) -> Option<KStream<K, V>>>;
 ///     .stream("numbers", Consumed::with(Utf8, I64))
 ///     .named("numbers-")
 ///     .split()
-///     .branch(|_, n| *n < 0, Branched::named("negative").with_function(|negative| negative.map_values(|n| -n)))
+///     .branch(|_, n| *n < 0, Branched::named("negative").with_function(|negative| negative.map_values(|n: i64| -n)))
 ///     .branch(|_, n| *n == 0, Branched::default().with_consumer(|zeros| zeros.to("zeros", Produced::with(Utf8, I64))))
 ///     .default_branch(Branched::named("positive"));
 /// assert_eq!(branches.into_keys().collect::<Vec<_>>(), ["numbers-negative", "numbers-positive"]);

@@ -93,19 +93,22 @@ fn a_table_may_live_in_an_engine_of_ones_own() {
     assert_eq!(changelog, 3, "the changelog is the library's");
 }
 
-/// What goes out, what is in the stores, and the engines, oldest first: some minutes of records with a crash in between.
+/// Keys and rows as bytes.
+type RawRows = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What goes out and what is in the store: some minutes of records with a crash in between.
 fn with_a_crash(
     build: impl Fn(&StreamsBuilder, Materialized<String, i64>),
     materialized: impl FnOnce(Materialized<String, i64>) -> Materialized<String, i64>,
-) -> (Vec<String>, Vec<(Vec<u8>, Vec<u8>)>) {
+) -> (Vec<String>, RawRows) {
     let builder = StreamsBuilder::new();
     build(&builder, materialized(Materialized::named("rows")));
     let mut driver = Driver::new(builder);
     let mut seen = Vec::new();
-    for step in 0..60_i64 {
+    for (step, key) in (0..60_i64).zip(["k", "l", "kk"].into_iter().cycle()) {
         // Now and then one that is late, for windows that are still kept and for such that are not.
         let late = if step % 7 == 6 { 100_000 } else { 0 };
-        seen.extend(driver.pipe("in", ["k", "l", "kk"][step as usize % 3], "x", step * 7_000 - late.min(step * 7_000)));
+        seen.extend(driver.pipe("in", key, "x", step * 7_000 - late.min(step * 7_000)));
         if step == 40 {
             driver.inner.crash(Guarantee::ExactlyOnce).unwrap();
         }
