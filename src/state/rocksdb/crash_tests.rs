@@ -132,7 +132,7 @@ fn child_of_the_crash_test() {
 fn restore_for_ever(home: &StateHome, stores: &mut TaskStores, end: u64) {
     let starts: Vec<_> = (0..STORES).map(|store| stores.offset(store).unwrap_or(0) as u64).collect();
     for commit in starts.iter().copied().min().unwrap_or(0).. {
-        for store in (0..STORES).map(|store| (store + end as usize) % STORES) {
+        for store in (0..STORES).map(|store| (store + usize::try_from(end).unwrap()) % STORES) {
             if commit < starts[store] {
                 continue;
             }
