@@ -67,6 +67,7 @@ pub(super) struct Run {
 
 impl TaskStores {
     /// Writes changelog records as committed rows, with the offset behind them.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn restore(&mut self, index: usize, batch: &RecordBatch, next_offset: i64) -> Result<()> {
         self.restore_towards(index, batch, Reach { next_offset, end: next_offset, pace: Pace::Alone })?;
         self.finish_restore(index)

@@ -22,4 +22,6 @@ pub(crate) use commit_point::CommitPoint;
 pub(crate) use global_task::GlobalTask;
 pub(crate) use partition_group::MaxTaskIdle;
 pub(crate) use pipeline::try_makers;
-pub(crate) use task::{Replay, Task, TaskSpec};
+#[cfg(feature = "testing")]
+pub(crate) use task::Replay;
+pub(crate) use task::{Task, TaskSpec};
