@@ -260,20 +260,16 @@ pub(super) fn first_offset(
     found: Found,
     now_ms: i64,
 ) -> Result<i64> {
+    let log = LogState { start, end, delete_retention_ms: delete_retention_ms(app, changelog) };
     match found {
-        Found::OnDisk => {
-            let known = app.changelogs.get(&changelog.topic);
-            let delete_retention_ms = known.and_then(|known| known.delete_retention_ms);
-            stores.begin_restore(store, &LogState { start, end, delete_retention_ms }, now_ms)
-        }
-        Found::Open => match stores.offset(store).filter(|stored| (start..=end).contains(stored)) {
-            Some(stored) => Ok(stored),
-            None => {
-                stores.wipe(store)?;
-                Ok(start)
-            }
-        },
+        Found::OnDisk => stores.begin_restore(store, &log, now_ms),
+        Found::Open => stores.go_on_restore(store, &log, now_ms),
     }
+}
+
+/// How long (ms) a deletion stays in a changelog; none: it is not compacted.
+pub(super) fn delete_retention_ms(app: &Application, changelog: &TopicPartition) -> Option<i64> {
+    app.changelogs.get(&changelog.topic)?.delete_retention_ms
 }
 
 /// The changelog partition of each store of a task.

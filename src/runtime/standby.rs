@@ -17,7 +17,7 @@ use super::clock::Now;
 use super::commit::Failure;
 use super::lags::{StoreLag, sum};
 use super::rebalance::close_stores;
-use super::restore::{Found, changelogs, first_offset, write_held_back};
+use super::restore::{Found, changelogs, delete_retention_ms, first_offset, write_held_back};
 use super::restore_event::{RestoreEvent, StandbyEnd};
 use super::stream_thread::{RETRY_PAUSE, StreamThread, later};
 use crate::client::{Consumer, Fetch, Lag};
@@ -67,6 +67,8 @@ struct Job {
     start: i64,
     lag: StoreLag,
     limit: Limit,
+    /// Whether there was nothing more to read at some time: before that, it is as any restoration.
+    was_at_end: bool,
 }
 
 /// How far a changelog may be read.
@@ -226,7 +228,7 @@ impl Standby {
             let store_name = Arc::clone(&name);
             app.restored(&RestoreEvent::StandbyStarted { store: store_name, partition, from: position });
             let lag = StoreLag { store: name, partition, position, end: marks.end.max(position) };
-            jobs.push(Job { store, changelog, start: position, lag, limit });
+            jobs.push(Job { store, changelog, start: position, lag, limit, was_at_end: false });
         }
         let assigned: Vec<_> = jobs.iter().map(|job| (job.changelog.clone(), job.lag.position)).collect();
         if !assigned.is_empty() {
@@ -249,11 +251,15 @@ impl Standby {
         app: &Application,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
-        records_max: usize,
-        pace: Pace,
+        (records_max, pace, now): (usize, Pace, Now),
     ) -> Result<usize> {
         let mut taken = 0;
         for job in &mut self.jobs {
+            let retention_ms = delete_retention_ms(app, &job.changelog).filter(|_| job.was_at_end && job.lag.lag() > 0);
+            if self.stores.is_outdated(job.store, retention_ms, now.wall_ms) {
+                let context = format!("changelog {} may have forgotten deletions that were not read", job.changelog);
+                return Err(Error::new(ErrorKind::Corrupted, context));
+            }
             let next = job.take(consumer, records_max.saturating_sub(taken), batch)?;
             job.lag.end = job.end(consumer, next);
             let Job { store, changelog, start, lag, .. } = job;
@@ -273,6 +279,7 @@ impl Standby {
                 return Err(error);
             }
             lag.position = next;
+            job.was_at_end |= next >= lag.end;
             taken += batch.len();
             if !batch.is_empty() {
                 let StoreLag { store, partition, position, end } = lag.clone();
@@ -372,7 +379,8 @@ impl StreamThread {
         }
         for mut standby in std::mem::take(&mut self.standbys.open) {
             let task = standby.task;
-            match standby.step(&self.app, consumer, &mut self.restore_batch, records_max.saturating_sub(taken), pace) {
+            let turn = (records_max.saturating_sub(taken), pace, now);
+            match standby.step(&self.app, consumer, &mut self.restore_batch, turn) {
                 Ok(records) => taken += records,
                 Err(error) if error.kind() == ErrorKind::Corrupted => {
                     tracing::warn!("the standby of task {task} is opened again: {}", error.report());
@@ -419,7 +427,7 @@ mod tests {
 
     fn job(limit: Limit) -> Job {
         let lag = StoreLag { store: "s".into(), partition: 0, position: 100, end: 900 };
-        Job { store: 0, changelog: TopicPartition::new("log", 0), start: 0, lag, limit }
+        Job { store: 0, changelog: TopicPartition::new("log", 0), start: 0, lag, limit, was_at_end: false }
     }
 
     #[test]

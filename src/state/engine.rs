@@ -34,6 +34,8 @@ pub(super) struct At<'a> {
     /// The largest time (ms) that was put to a store whose rows expire; none: as before.
     pub(super) stream_time: Option<i64>,
     pub(super) now_ms: i64,
+    /// Of what time the store is; none: of now.
+    pub(super) as_of_ms: Option<i64>,
 }
 
 /// Whether the caller of a scan wants the next row.
@@ -112,7 +114,7 @@ impl Engine {
                 // The rest is for meta records: memory forgets it with its rows.
                 memory.offset = at.next_offset.or(memory.offset);
                 #[cfg(all(test, feature = "testing"))]
-                memory.write_to_file(at.now_ms);
+                memory.write_to_file(at.as_of_ms.unwrap_or(at.now_ms));
                 Ok(())
             }
             Engine::Shared(memory) => {

@@ -12,6 +12,7 @@
 //!
 //! An engine only ever holds committed rows, and with them the changelog offset that they correspond to.
 
+mod as_of;
 #[cfg(feature = "testing")]
 mod bench;
 mod buffer_log;

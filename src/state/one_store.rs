@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::as_of::AsOf;
 use super::buffer_log;
 use super::cache::{CacheBudget, Evicted, Ranges, RecordCache, Taken};
 use super::engine::{At, Engine, Scan};
@@ -49,8 +50,17 @@ pub(super) struct Store {
     /// The dirty rows of the cache are being taken: nothing is evicted in between.
     pub(super) flushing: bool,
     pub(super) sharing: Sharing,
+    pub(super) as_of: AsOf,
     /// Rows of the changelog that are collected while it is restored.
     pub(super) run: Option<Run>,
+}
+
+/// How far a changelog is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReadTo {
+    pub(super) next_offset: i64,
+    /// Where the changelog ended then, as far as it is known.
+    pub(super) end: i64,
 }
 
 /// How rows are given to the engine.
@@ -100,6 +110,7 @@ impl Store {
             forwards,
             flushing,
             sharing,
+            as_of: AsOf::default(),
             run: None,
         }
     }
@@ -333,8 +344,11 @@ impl Store {
     }
 
     /// The same for rows of the changelog, which have come as far as an offset.
-    pub(super) fn write_as(&mut self, next_offset: i64, now_ms: i64, form: Form) -> Result<()> {
-        self.write(At { next_offset: Some(next_offset), now_ms, ..At::default() }, form)?;
+    pub(super) fn write_as(&mut self, to: ReadTo, now_ms: i64, form: Form) -> Result<()> {
+        let mut as_of = self.as_of;
+        let as_of_ms = Some(as_of.read_to(to.next_offset, to.end, now_ms));
+        self.write(At { next_offset: Some(to.next_offset), now_ms, as_of_ms, ..At::default() }, form)?;
+        self.as_of = as_of;
         self.tell_readers(true);
         Ok(())
     }

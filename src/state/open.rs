@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::as_of::AsOf;
 use super::cache::CacheBudget;
 use super::directory::{StateDirectory, TaskDirectory};
 use super::engine::Engine;
@@ -144,17 +145,50 @@ impl TaskStores {
         let store = self.stores.get_mut(index).ok_or_else(no_changelog)?;
         let changelog = store.changelog.as_ref().ok_or_else(no_changelog)?;
         match plan(&store.condition, changelog, log, now_ms) {
-            RestorePlan::Resume { from } => Ok(from),
+            RestorePlan::Resume { from } => {
+                if let StoreCondition::Known(meta) = &store.condition {
+                    store.as_of = AsOf::at(meta.wall_clock_ms);
+                }
+                Ok(from)
+            }
             RestorePlan::FromScratch { from, reason } => {
                 if reason != Reason::Empty {
                     let (store, topic) = (&*store.spec.name, &*changelog.topic);
                     let partition = changelog.partition;
                     tracing::warn!(store, topic, partition, %reason, "a store is restored from the start of its changelog");
                 }
-                self.wipe(index)?;
+                self.wipe_at(index, now_ms)?;
                 Ok(from)
             }
         }
+    }
+
+    /// The same for a store that was open all the time, while others may have written its changelog.
+    ///
+    /// # Errors
+    /// As [`begin_restore`](TaskStores::begin_restore).
+    pub(crate) fn go_on_restore(&mut self, index: usize, log: &LogState, now_ms: i64) -> Result<i64> {
+        let store = self.stores.get_mut(index).ok_or_else(no_changelog)?;
+        let known = store.engine.offset().filter(|stored| (log.start..=log.end).contains(stored));
+        match known.filter(|stored| *stored == log.end || !store.is_outdated(log.delete_retention_ms, now_ms)) {
+            Some(stored) => Ok(stored),
+            None => {
+                self.wipe_at(index, now_ms)?;
+                Ok(log.start)
+            }
+        }
+    }
+
+    /// Whether a store that has not come to the end of its changelog for so long may have missed deletions.
+    pub(crate) fn is_outdated(&self, index: usize, delete_retention_ms: Option<i64>, now_ms: i64) -> bool {
+        self.stores.get(index).is_some_and(|store| store.is_outdated(delete_retention_ms, now_ms))
+    }
+
+    fn wipe_at(&mut self, index: usize, now_ms: i64) -> Result<()> {
+        self.wipe(index)?;
+        // What is read from the start on misses no deletion that is kept from now on.
+        self.stores.iter_mut().skip(index).take(1).for_each(|store| store.as_of = AsOf::at(now_ms));
+        Ok(())
     }
 
     /// Forgets everything that all stores hold.
@@ -186,6 +220,16 @@ impl TaskStores {
         }
         drop(self);
         Ok(())
+    }
+}
+
+/// A store that is open is not read anew for being behind for less than this (ms), though its changelog forget deletions
+/// sooner: it would never be done.
+const BEHIND_MS_MIN: i64 = 2_000;
+
+impl Store {
+    fn is_outdated(&self, delete_retention_ms: Option<i64>, now_ms: i64) -> bool {
+        delete_retention_ms.is_some_and(|kept| self.as_of.is_older_than(kept.max(BEHIND_MS_MIN), now_ms))
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::expiry::Expiry;
 use super::known_rows::KnownRows;
-use super::one_store::{Form, Store};
+use super::one_store::{Form, ReadTo, Store};
 use super::state_memory::RunPlace;
 use super::task_stores::{TaskStores, bad_key, no_store};
 use crate::error::Result;
@@ -61,8 +61,8 @@ fn way(missing: i64, is_empty: bool, run_bytes_max: usize) -> Way {
 #[derive(Debug)]
 pub(super) struct Run {
     place: RunPlace,
-    /// The offset behind them; none: there are none.
-    next_offset: Option<i64>,
+    /// How far they go; none: there are none.
+    to: Option<ReadTo>,
 }
 
 impl TaskStores {
@@ -85,18 +85,21 @@ impl TaskStores {
         let memory = registration.map(|registration| &registration.memory);
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         store.take_in(batch, &mut self.key)?;
-        let missing = reach.end.saturating_sub(reach.next_offset);
+        let Reach { next_offset, end, pace } = reach;
+        let to = ReadTo { next_offset, end };
+        store.as_of.mark(end, now_ms);
+        let missing = end.saturating_sub(next_offset);
         if store.run.is_none()
             && let Some(memory) = memory.filter(|_| store.engine.takes_runs())
             && way(missing, store.engine.offset().is_none(), memory.run_bytes_max()) == Way::Runs
         {
-            store.run = memory.begin_run().map(|place| Run { place, next_offset: None });
+            store.run = memory.begin_run().map(|place| Run { place, to: None });
         }
         let Some(run) = &mut store.run else {
-            return store.write_restored(reach.next_offset, now_ms, Form::RestoredBatch);
+            return store.write_restored(to, now_ms, Form::RestoredBatch);
         };
-        run.next_offset = Some(reach.next_offset);
-        let bytes_max = match reach.pace {
+        run.to = Some(to);
+        let bytes_max = match pace {
             Pace::Alone => run.place.bytes_max(),
             Pace::BesideTasks => run.place.bytes_max().min(RUN_BYTES_BESIDE_TASKS),
         };
@@ -168,16 +171,16 @@ impl Store {
 
     fn write_run(&mut self, now_ms: i64) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
-        let Some(next_offset) = run.next_offset else { return Ok(()) };
+        let Some(to) = run.to else { return Ok(()) };
         // A small rest is no file: it would be merged with all others for a few rows.
         let form = if self.buffer.bytes() < run.place.bytes_max() / 16 { Form::RestoredBatch } else { Form::File };
-        self.write_restored(next_offset, now_ms, form)?;
-        self.run.iter_mut().for_each(|run| run.next_offset = None);
+        self.write_restored(to, now_ms, form)?;
+        self.run.iter_mut().for_each(|run| run.to = None);
         Ok(())
     }
 
-    fn write_restored(&mut self, next_offset: i64, now_ms: i64, form: Form) -> Result<()> {
-        self.write_as(next_offset, now_ms, form)?;
+    fn write_restored(&mut self, to: ReadTo, now_ms: i64, form: Form) -> Result<()> {
+        self.write_as(to, now_ms, form)?;
         // What a standby has read in is not what its task will ask for.
         self.buffer.forget();
         self.known.iter_mut().for_each(KnownRows::forget);

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::as_of::AsOf;
 use super::cache::CacheBudget;
 use super::changelog::{ChangelogRecord, Pending};
 use super::directory::TaskDirectory;
@@ -440,6 +441,8 @@ impl TaskStores {
         self.stores.iter_mut().zip(offsets).try_for_each(|(store, next_offset)| {
             let has_changed = store.buffer.dirty_len() > 0;
             store.apply(At { next_offset, now_ms, ..At::default() })?;
+            // Nobody else writes its changelog.
+            store.as_of = AsOf::at(now_ms);
             store.tell_readers(has_changed);
             Ok(())
         })

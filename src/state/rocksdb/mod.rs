@@ -330,7 +330,12 @@ impl Family {
     fn meta_at(&self, at: &At<'_>) -> Meta {
         let stream_time = at.stream_time.or(self.stream_time).unwrap_or(-1);
         let next_offset = at.next_offset.or(self.next_offset);
-        Meta { changelog: self.changelog.clone(), next_offset, wall_clock_ms: at.now_ms, stream_time }
+        Meta {
+            changelog: self.changelog.clone(),
+            next_offset,
+            wall_clock_ms: at.as_of_ms.unwrap_or(at.now_ms),
+            stream_time,
+        }
     }
 
     /// The meta record is written, and with it the rows.

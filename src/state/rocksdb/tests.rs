@@ -130,6 +130,43 @@ fn a_store_that_has_to_begin_again_does_not_touch_the_others() {
     assert_eq!((get(&mut stores, 0, "k"), stores.offset(0)), (Some("restored".into()), Some(20)));
 }
 
+const MINUTE: LogState = LogState { start: 0, end: 20, delete_retention_ms: Some(60_000) };
+
+#[test]
+fn a_store_that_was_open_and_behind_for_as_long_as_deletions_are_kept_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path(), 0);
+    let mut stores = open(&home);
+    put(&mut stores, 0, "k", "a");
+    stores.apply(&[Some(7), None]).unwrap();
+    assert_eq!(stores.go_on_restore(0, &MINUTE, NOW_MS + 54_000).unwrap(), 7);
+    let nothing_is_missing = LogState { end: 7, ..MINUTE };
+    assert_eq!(stores.go_on_restore(0, &nothing_is_missing, NOW_MS + 99_000).unwrap(), 7);
+    assert!(!stores.is_outdated(0, MINUTE.delete_retention_ms, NOW_MS + 54_000));
+    assert!(stores.is_outdated(0, MINUTE.delete_retention_ms, NOW_MS + 54_001));
+    assert!(!stores.is_outdated(0, Some(100), NOW_MS + 1_800), "it would never be done");
+    assert_eq!(stores.go_on_restore(0, &MINUTE, NOW_MS + 54_001).unwrap(), 0);
+    assert_eq!(get(&mut stores, 0, "k"), None);
+}
+
+#[test]
+fn what_is_read_on_the_way_to_the_end_makes_a_store_no_younger() {
+    for (end, expected) in [(20, 0), (8, 8)] {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path(), 0);
+        filled(&home);
+        let mut stores = open(&home);
+        assert_eq!(stores.begin_restore(0, &MINUTE, NOW_MS).unwrap(), 7);
+        home.memory.set_now(NOW_MS + 40_000);
+        let mut batch = RecordBatch::default();
+        batch.push(7, 0, Some(b"other"), Some(b"row"), Headers::new()).unwrap();
+        stores.restore_towards(0, &batch, Reach { next_offset: 8, end, pace: Pace::Alone }).unwrap();
+        stores.close().unwrap();
+        let mut stores = open(&home);
+        assert_eq!(stores.begin_restore(0, &MINUTE, NOW_MS + 70_000).unwrap(), expected);
+    }
+}
+
 #[test]
 fn a_store_of_another_kind_under_the_same_name_begins_again() {
     let folder = tempfile::tempdir().unwrap();
