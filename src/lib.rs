@@ -46,8 +46,6 @@ mod client;
 mod config;
 mod dsl;
 mod error;
-#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queries will tell it"))]
-mod input_positions;
 mod membership;
 mod metrics;
 mod operators;

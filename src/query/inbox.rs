@@ -27,6 +27,11 @@ impl Inbox {
         Inbox { reads: Mutex::default(), is_used: AtomicBool::new(false), wake }
     }
 
+    /// Wakes the thread: there is something for it in the next turn.
+    pub(super) fn wake(&self) {
+        (self.wake)();
+    }
+
     /// Leaves a read; whether there was room.
     pub(super) fn leave(&self, task: TaskId, read: Read) -> bool {
         let mut reads = self.reads();
@@ -36,7 +41,7 @@ impl Inbox {
         reads.push((task, read));
         self.is_used.store(true, Ordering::Relaxed);
         drop(reads);
-        (self.wake)();
+        self.wake();
         true
     }
 

@@ -12,6 +12,8 @@
 mod inbox;
 mod iter;
 mod position;
+#[cfg(feature = "testing")]
+mod position_bytes;
 mod store;
 mod store_type;
 mod tasks;

@@ -17,11 +17,11 @@ use crate::state::{
     KeyValueStore, NotRead, RecordContext, SessionStore, StoreContext, StoreKind, TaskStores, VersionedKeyValueStore,
     VersionedRecord, WindowStore,
 };
+use crate::topology::TaskId;
 use crate::window::Windowed;
 
 /// How long a query waits for the owner of rows in memory to share them. It does so in its next turn.
 const SHARE_WAIT: Duration = Duration::from_secs(5);
-const SHARE_STEP: Duration = Duration::from_millis(100);
 
 /// The committed rows of a store on this instance: those of all its partitions here, or of one.
 ///
@@ -203,14 +203,15 @@ impl<S: 'static> QueryableStore<S> {
         if tasks.is_empty() {
             return Err(if waits { self.not_ready() } else { self.not_here() });
         }
-        for task in &tasks {
-            let bound = match task.role {
-                Role::Global => self.bound.clone(),
-                Role::Active | Role::Restoring(_) | Role::Standby(_) => self.bound.of_partition(task.id.partition),
-            };
-            if !task.position.covers(&bound) && !self.tasks.wait_for(task.id, &bound, self.patience) {
-                return Err(self.not_up_to_bound(task));
+        let bound = |task: &LocalTask| match task.role {
+            Role::Global => (task.id, self.bound.clone()),
+            Role::Active | Role::Restoring(_) | Role::Standby(_) => {
+                (task.id, self.bound.of_partition(task.id.partition))
             }
+        };
+        let bounds: Vec<_> = tasks.iter().map(bound).collect();
+        if tasks.iter().zip(&bounds).any(|(task, (_, bound))| !task.position.covers(bound)) {
+            self.tasks.wait_for(&bounds, self.patience).map_err(|task| self.not_up_to_bound(task))?;
         }
         Ok((tasks, !waits))
     }
@@ -221,7 +222,6 @@ impl<S: 'static> QueryableStore<S> {
     }
 
     fn read<T>(&self, task: &LocalTask, mut with: impl FnMut(&mut QueryContext<'_>) -> Result<T>) -> Result<T> {
-        let mut waited = Duration::ZERO;
         loop {
             let read = task
                 .readers
@@ -231,11 +231,12 @@ impl<S: 'static> QueryableStore<S> {
                 Err(NotRead::Failed(error)) => return Err(error),
                 Err(NotRead::Closed) => return Err(self.not_here()),
                 Err(NotRead::Owned) => return Err(self.owned()),
-                Err(NotRead::NotShared) if waited < SHARE_WAIT => {
-                    self.tasks.wait(SHARE_STEP);
-                    waited += SHARE_STEP;
+                Err(NotRead::NotShared) => {
+                    task.inbox.iter().for_each(|inbox| inbox.wake());
+                    if !self.tasks.wait_until_shared(&task.readers, SHARE_WAIT) {
+                        return Err(self.not_ready());
+                    }
                 }
-                Err(NotRead::NotShared) => return Err(self.not_ready()),
             }
         }
     }
@@ -260,8 +261,8 @@ impl<S: 'static> QueryableStore<S> {
     }
 
     #[cold]
-    fn not_up_to_bound(&self, task: &LocalTask) -> Error {
-        let context = format!("task {} of store {} is not up to the position that was asked for", task.id, self.name);
+    fn not_up_to_bound(&self, task: TaskId) -> Error {
+        let context = format!("task {} of store {} is not up to the position that was asked for", task, self.name);
         Error::new(ErrorKind::Unavailable, context + ": ask again")
     }
 

@@ -115,7 +115,10 @@ impl LocalTasks {
 
     /// Rows in memory can be read now.
     pub(crate) fn shared(&self) {
+        // IMPORTANT: under the lock, or who has just looked whether they are would sleep through it.
+        let tasks = self.tasks();
         self.changed.notify_all();
+        drop(tasks);
     }
 
     /// The tasks that have a store.
@@ -124,20 +127,26 @@ impl LocalTasks {
         tasks.values().filter(|task| task.place(store).is_some()).cloned().collect()
     }
 
-    /// Waits until the state of a task is at a position; whether it is. A task that is closed never will be.
-    pub(super) fn wait_for(&self, id: TaskId, position: &Position, timeout: Duration) -> bool {
-        let is_behind = |tasks: &mut BTreeMap<TaskId, LocalTask>| {
-            tasks.get(&id).is_some_and(|task| !task.position.covers(position))
+    /// Waits until the states of tasks are all at their positions: the first one that is not when the time is over, or that
+    /// is closed and never will be.
+    pub(super) fn wait_for(&self, bounds: &[(TaskId, Position)], timeout: Duration) -> Result<(), TaskId> {
+        let lacks = |tasks: &BTreeMap<TaskId, LocalTask>, (id, bound): &(TaskId, Position)| {
+            tasks.get(id).is_none_or(|task| !task.position.covers(bound))
         };
-        let waited = self.changed.wait_timeout_while(self.tasks(), timeout, is_behind);
+        let may_come = |tasks: &mut BTreeMap<TaskId, LocalTask>| {
+            bounds.iter().all(|(id, _)| tasks.contains_key(id)) && bounds.iter().any(|bound| lacks(tasks, bound))
+        };
+        let waited = self.changed.wait_timeout_while(self.tasks(), timeout, may_come);
         let (tasks, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        tasks.get(&id).is_some_and(|task| task.position.covers(position))
+        bounds.iter().find(|bound| lacks(&tasks, bound)).map_or(Ok(()), |(id, _)| Err(*id))
     }
 
-    /// Waits until something changes.
-    pub(super) fn wait(&self, timeout: Duration) {
-        let waited = self.changed.wait_timeout(self.tasks(), timeout);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    /// Waits until rows in memory that were asked for are shared; whether they are.
+    pub(super) fn wait_until_shared(&self, readers: &TaskReaders, timeout: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.tasks(), timeout, |_| readers.is_wanted());
+        let (tasks, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(tasks);
+        !waited.timed_out()
     }
 
     fn tasks(&self) -> MutexGuard<'_, BTreeMap<TaskId, LocalTask>> {

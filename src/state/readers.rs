@@ -68,6 +68,7 @@ pub(super) struct Gatekeeper(Arc<TaskReaders>);
 impl Drop for Gatekeeper {
     fn drop(&mut self) {
         self.0.set(None);
+        self.0.wanted.store(false, Ordering::Release);
     }
 }
 
@@ -92,6 +93,11 @@ impl TaskReaders {
             idle.push(stores);
         }
         read.map_err(NotRead::Failed)
+    }
+
+    /// Whether rows in memory are asked for and not shared yet.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
     }
 
     fn set(&self, open: Option<Open>) {
@@ -138,7 +144,7 @@ impl TaskStores {
     /// Shares the rows in memory, if somebody has asked for them since the last call; whether that is so.
     #[inline]
     pub(crate) fn share_if_wanted(&mut self) -> bool {
-        let is_wanted = |keeper: &Gatekeeper| keeper.0.wanted.load(Ordering::Acquire);
+        let is_wanted = |keeper: &Gatekeeper| keeper.0.is_wanted();
         self.backing.readers.as_ref().is_some_and(is_wanted) && self.share_rows()
     }
 
@@ -152,8 +158,8 @@ impl TaskStores {
         }
         let open = self.open_gate();
         if let Some(Gatekeeper(readers)) = &self.backing.readers {
-            readers.wanted.store(false, Ordering::Release);
             readers.set(Some(open));
+            readers.wanted.store(false, Ordering::Release);
         }
         true
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::wire::Wire;
 use crate::error::Result;
-use crate::input_positions::InputPositions;
 use crate::membership::classic::{AssignmentInfo, HostPartitions, SubscriptionInfo};
+use crate::query::Position;
 use crate::record::{Headers, TopicPartition};
 use crate::serdes::{headers_bytes, read_row_headers, write_row_headers};
 use crate::topology::TaskId;
@@ -58,20 +58,15 @@ impl Wire {
 
     /// How far a store is in its inputs.
     pub fn position(offsets: &[(&str, i32, i64)]) -> Result<Vec<u8>> {
-        let mut positions = InputPositions::default();
-        for (topic, partition, offset) in offsets {
-            positions.0.entry((*topic).into()).or_default().insert(*partition, *offset);
-        }
-        positions.encode()
+        let with =
+            |position: Position, (topic, partition, offset): &(&str, _, _)| position.with(topic, *partition, *offset);
+        offsets.iter().fold(Position::new(), with).encode()
     }
 
     /// What [`position`](Wire::position) has written.
     pub fn read_position(bytes: &[u8]) -> Result<Vec<(String, i32, i64)>> {
-        let positions = InputPositions::decode(bytes)?.0;
-        let offsets = positions.iter().flat_map(|(topic, offsets)| {
-            offsets.iter().map(|(partition, offset)| (topic.to_string(), *partition, *offset))
-        });
-        Ok(offsets.collect())
+        let position = Position::decode(bytes)?;
+        Ok(position.iter().map(|(at, offset)| (at.topic.to_string(), at.partition, offset)).collect())
     }
 
     /// The number of partitions of a group of topics that are read together: see

@@ -1,23 +1,22 @@
 //! A member's conversation with the coordinator of its group.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Token, Waker};
+use mio::Token;
 
 use super::Failure;
 use super::lane::{Lane, Outcome};
 use super::requests::{Request, kind};
 use super::responses;
 use super::security::SideSettings;
-use crate::error::{Error, ErrorKind as Kind, Result};
+use super::sockets::Sockets;
+use crate::error::Result;
 use crate::membership::classic::protocol::{GroupAnswer, GroupCoordinator, GroupError, GroupRequest, RequestKind};
 
 const SLOW: usize = 0;
 const QUICK: usize = 1;
-const WAKER: Token = Token(2);
 
 /// Requests that wait for the one before them. A member sends one at a time; more than these are not sent at all.
 const QUEUED_MAX: usize = 8;
@@ -36,9 +35,7 @@ pub(in crate::client::kafka) struct SideCoordinator {
     /// Of the last join.
     session_timeout: Duration,
     rebalance_timeout: Duration,
-    poll: Poll,
-    events: Events,
-    waker: Arc<Waker>,
+    sockets: Sockets,
 }
 
 impl SideCoordinator {
@@ -51,12 +48,7 @@ impl SideCoordinator {
         group: &str,
         client_id: &str,
     ) -> Result<SideCoordinator> {
-        let failed = |error| {
-            Error::new(Kind::Unavailable, format!("could not wait for the coordinator of group {group}"))
-                .with_source(error)
-        };
-        let poll: Poll = Poll::new().map_err(failed)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(failed)?);
+        let sockets = Sockets::new(group)?;
         let (settings, group, client_id) = (Arc::new(settings), Arc::from(group), Arc::from(client_id));
         let lane = |place| Lane::new(Arc::clone(&settings), &group, &client_id, Token(place));
         Ok(SideCoordinator {
@@ -65,9 +57,7 @@ impl SideCoordinator {
             answers: VecDeque::new(),
             session_timeout: settings.request_timeout,
             rebalance_timeout: settings.request_timeout,
-            poll,
-            events: Events::with_capacity(8),
-            waker,
+            sockets,
             settings,
         })
     }
@@ -87,7 +77,7 @@ impl SideCoordinator {
     fn step(&mut self, now: Instant) {
         for place in [SLOW, QUICK] {
             while let Some(lane) = self.lanes.get_mut(place) {
-                if let Some(outcome) = lane.step(now, self.poll.registry()) {
+                if let Some(outcome) = lane.step(now, self.sockets.registry()) {
                     let answer = heard(lane, outcome, now);
                     self.answers.extend(answer);
                     continue;
@@ -177,27 +167,13 @@ impl GroupCoordinator for SideCoordinator {
 
     fn wait(&mut self, timeout: Duration) {
         let now = super::now();
-        // Sockets tell only once that there is something to read: nothing may be left in them before the wait.
         self.step(now);
-        if !self.answers.is_empty() {
-            return;
-        }
-        let next = self.lanes.iter().filter_map(Lane::next_time).min();
-        let timeout = next.map_or(timeout, |next| timeout.min(next.saturating_duration_since(now)));
-        // A signal ends the wait early, which is allowed.
-        if let Err(error) = self.poll.poll(&mut self.events, Some(timeout))
-            && error.kind() != ErrorKind::Interrupted
-        {
-            tracing::warn!(%error, "could not wait for the coordinator");
+        if self.answers.is_empty() {
+            self.sockets.wait(&self.lanes, timeout, now);
         }
     }
 
     fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
-        let waker = Arc::clone(&self.waker);
-        Arc::new(move || {
-            if let Err(error) = waker.wake() {
-                tracing::warn!(%error, "could not wake the group's thread");
-            }
-        })
+        self.sockets.waker()
     }
 }

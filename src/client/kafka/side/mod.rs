@@ -39,6 +39,7 @@ mod sasl;
 #[cfg(feature = "tls")]
 mod scram;
 mod security;
+mod sockets;
 mod streams;
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,21 @@
 //! A member's conversation with the coordinator of its streams group: one kind of request, one after the other.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Token, Waker};
+use mio::Token;
 
 use super::lane::{Lane, Outcome};
 use super::requests::Request;
 use super::security::SideSettings;
+use super::sockets::Sockets;
 use super::{Failure, heartbeat};
-use crate::error::{Error, ErrorKind as Kind, Result};
+use crate::error::Result;
 use crate::membership::classic::protocol::GroupCoordinator;
 use crate::membership::streams::protocol::{Heard, Heartbeat, HeartbeatAnswer, StreamsError};
 
 const LANE: Token = Token(0);
-const WAKER: Token = Token(1);
 
 /// Heartbeats that wait for the one before them. A member sends one at a time; more than these are not sent at all.
 const QUEUED_MAX: usize = 8;
@@ -30,9 +29,7 @@ pub(in crate::client::kafka) struct SideStreams {
     queue: VecDeque<Heartbeat>,
     answers: VecDeque<HeartbeatAnswer>,
     patience: Duration,
-    poll: Poll,
-    events: Events,
-    waker: Arc<Waker>,
+    sockets: Sockets,
 }
 
 impl SideStreams {
@@ -41,22 +38,16 @@ impl SideStreams {
     /// # Errors
     /// `Unavailable` when the system gives nothing to wait with.
     pub(in crate::client::kafka) fn new(settings: SideSettings, group: &str, client_id: &str) -> Result<SideStreams> {
-        let failed = |error| {
-            Error::new(Kind::Unavailable, format!("could not wait for the coordinator of streams group {group}"))
-                .with_source(error)
-        };
-        let poll: Poll = Poll::new().map_err(failed)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(failed)?);
+        let sockets = Sockets::new(group)?;
         let patience = settings.request_timeout.min(PATIENCE_MAX);
         let lane = Lane::new(Arc::new(settings), &Arc::from(group), &Arc::from(client_id), LANE);
-        let (queue, answers, events) = (VecDeque::new(), VecDeque::new(), Events::with_capacity(4));
-        Ok(SideStreams { lane, queue, answers, patience, poll, events, waker })
+        Ok(SideStreams { lane, queue: VecDeque::new(), answers: VecDeque::new(), patience, sockets })
     }
 
     /// Drives the connection; answers are put aside.
     fn step(&mut self, now: Instant) {
         loop {
-            if let Some(outcome) = self.lane.step(now, self.poll.registry()) {
+            if let Some(outcome) = self.lane.step(now, self.sockets.registry()) {
                 let answer = heard(&mut self.lane, outcome, now);
                 self.answers.extend(answer);
                 continue;
@@ -133,26 +124,13 @@ impl GroupCoordinator<Heartbeat, HeartbeatAnswer> for SideStreams {
 
     fn wait(&mut self, timeout: Duration) {
         let now = super::now();
-        // Sockets tell only once that there is something to read: nothing may be left in them before the wait.
         self.step(now);
-        if !self.answers.is_empty() {
-            return;
-        }
-        let timeout = self.lane.next_time().map_or(timeout, |next| timeout.min(next.saturating_duration_since(now)));
-        // A signal ends the wait early, which is allowed.
-        if let Err(error) = self.poll.poll(&mut self.events, Some(timeout))
-            && error.kind() != ErrorKind::Interrupted
-        {
-            tracing::warn!(%error, "could not wait for the coordinator");
+        if self.answers.is_empty() {
+            self.sockets.wait(std::slice::from_ref(&self.lane), timeout, now);
         }
     }
 
     fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
-        let waker = Arc::clone(&self.waker);
-        Arc::new(move || {
-            if let Err(error) = waker.wake() {
-                tracing::warn!(%error, "could not wake the group's thread");
-            }
-        })
+        self.sockets.waker()
     }
 }
