@@ -78,7 +78,10 @@ pub use operators::{
     AsyncOrder, EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext,
     ValueTransformerWithKey,
 };
-pub use query::{Position, QueryContext, QueryIter, QueryableStore, QueryableStoreType, QueryableStoreTypes};
+pub use query::{
+    FailureReason, Position, QueryContext, QueryFailure, QueryIter, QueryableStore, QueryableStoreType,
+    QueryableStoreTypes, RawAnswer, RawKind, RawPartition, RawQuery, RawRole, RawRow, RawStore, RawStores,
+};
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,
     TopicPartition, ValueAndTimestamp,

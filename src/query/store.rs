@@ -7,21 +7,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use super::iter::{Cursor, PAGE, QueryIter};
+use super::failure::QueryFailure;
+use super::iter::{Cursor, QueryIter};
 use super::position::Position;
+use super::scope::{Found, Scope};
 use super::store_type::QueryableStoreType;
 use super::tasks::{LocalTask, LocalTasks, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::serdes::Serde;
 use crate::state::{
-    KeyValueStore, NotRead, RecordContext, SessionStore, StoreContext, StoreKind, TaskStores, VersionedKeyValueStore,
+    KeyValueStore, RecordContext, SessionStore, StoreContext, StoreKind, TaskStores, VersionedKeyValueStore,
     VersionedRecord, WindowStore,
 };
-use crate::topology::TaskId;
 use crate::window::Windowed;
-
-/// How long a query waits for the owner of rows in memory to share them. It does so in its next turn.
-const SHARE_WAIT: Duration = Duration::from_secs(5);
 
 /// The committed rows of a store on this instance: those of all its partitions here, or of one.
 ///
@@ -32,19 +30,20 @@ const SHARE_WAIT: Duration = Duration::from_secs(5);
 /// that do not find a row elsewhere fail with [`Unavailable`](ErrorKind::Unavailable), to be asked again later. Rows of
 /// partitions that other instances own are not found.
 pub struct QueryableStore<S> {
-    tasks: Arc<LocalTasks>,
-    name: Arc<str>,
+    scope: Scope,
     store_type: QueryableStoreType<S>,
-    partition: Option<i32>,
-    stale: Option<u64>,
-    bound: Position,
-    patience: Duration,
 }
 
 /// Stores while they are read: what the methods of a store in a query ask for. Writes are refused.
 pub struct QueryContext<'a> {
     stores: &'a mut TaskStores,
     context: RecordContext,
+}
+
+impl QueryContext<'_> {
+    pub(super) fn of(stores: &mut TaskStores) -> QueryContext<'_> {
+        QueryContext { stores, context: RecordContext::default() }
+    }
 }
 
 impl StoreContext for QueryContext<'_> {
@@ -61,34 +60,37 @@ impl fmt::Debug for QueryContext<'_> {
 
 impl<S: 'static> QueryableStore<S> {
     pub(crate) fn new(tasks: Arc<LocalTasks>, name: Arc<str>, store_type: QueryableStoreType<S>) -> QueryableStore<S> {
-        let (bound, patience) = (Position::new(), Duration::ZERO);
-        QueryableStore { tasks, name, store_type, partition: None, stale: None, bound, patience }
+        QueryableStore { scope: Scope::new(tasks, name), store_type }
     }
 
     /// Refuses a store of another kind.
     pub(crate) fn checked(self, kind: StoreKind) -> Result<QueryableStore<S>> {
         match self.store_type.open(0, kind) {
             Some(_) => Ok(self),
-            None => Err(of_another_kind(&self.name, self.store_type.name())),
+            None => Err(self.other_kind()),
         }
     }
 
     /// The store's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.scope.name
+    }
+
+    fn with(&self, scope: Scope) -> QueryableStore<S> {
+        QueryableStore { scope, store_type: self.store_type.clone() }
     }
 
     /// Asks one partition only.
     #[must_use]
     pub fn with_partition(&self, partition: i32) -> QueryableStore<S> {
-        QueryableStore { partition: Some(partition), ..self.clone() }
+        self.with(Scope { partition: Some(partition), ..self.scope.clone() })
     }
 
     /// Asks copies, too, that are at most so many records behind: those of standbys, and stores that are being restored
     /// (`enableStaleStores` in Java; `u64::MAX` takes all). Rows may be missing or old.
     #[must_use]
     pub fn enable_stale_stores(&self, records_behind_max: u64) -> QueryableStore<S> {
-        QueryableStore { stale: Some(records_behind_max), ..self.clone() }
+        self.with(Scope { stale: Some(records_behind_max), ..self.scope.clone() })
     }
 
     /// Answers only from a state that has what is at this position; waits for it so long. Of the bound, what is about the
@@ -96,7 +98,7 @@ impl<S: 'static> QueryableStore<S> {
     /// such a position: what is read then has it in.
     #[must_use]
     pub fn with_position_bound(&self, bound: &Position, patience: Duration) -> QueryableStore<S> {
-        QueryableStore { bound: bound.clone(), patience, ..self.clone() }
+        self.with(Scope { bound: bound.clone(), patience, ..self.scope.clone() })
     }
 
     /// How far the state is that queries are answered from: what was read before this call is at most as far.
@@ -104,7 +106,7 @@ impl<S: 'static> QueryableStore<S> {
     /// # Errors
     /// `Unavailable`: no partition of the store is here now.
     pub fn position(&self) -> Result<Position> {
-        Ok(self.partitions()?.0.iter().fold(Position::new(), |position, task| position.merge(&task.position)))
+        Ok(self.found()?.position())
     }
 
     /// Reads a partition as its task sees it: with what is processed and not committed yet, which an abort may take back.
@@ -130,154 +132,76 @@ impl<S: 'static> QueryableStore<S> {
         timeout: Duration,
         read: impl FnOnce(&mut S, &mut QueryContext<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let store = self.with_partition(partition);
-        let (tasks, _) = store.partitions()?;
-        let task = tasks.iter().find(|task| task.role == Role::Active).ok_or_else(|| store.not_here())?;
-        let inbox = task.inbox.as_ref().ok_or_else(|| store.not_here())?;
-        let (index, kind) = task.place(&self.name).ok_or_else(|| store.not_here())?;
+        let scope = Scope { partition: Some(partition), ..self.scope.clone() };
+        let found = scope.find().map_err(QueryFailure::into_error)?;
+        let task =
+            found.tasks.iter().find(|task| task.role == Role::Active).ok_or_else(|| scope.not_here().into_error())?;
+        let inbox = task.inbox.as_ref().ok_or_else(|| scope.not_here().into_error())?;
+        let (index, kind) = task.place(&scope.name).ok_or_else(|| scope.not_here().into_error())?;
         let open = self.store_type.clone();
-        let name = Arc::clone(&self.name);
+        let asked = scope.clone();
         let (answer, answered) = sync_channel(1);
         let read = move |stores: &mut TaskStores| {
             let read = || {
-                let mut facade = open.open(index, kind).ok_or_else(|| of_another_kind(&name, open.name()))?;
-                read(&mut facade, &mut QueryContext { stores, context: RecordContext::default() })
+                let mut facade =
+                    open.open(index, kind).ok_or_else(|| asked.of_another_kind(open.name()).into_error())?;
+                read(&mut facade, &mut QueryContext::of(stores))
             };
             let read = catch_unwind(AssertUnwindSafe(read));
             // Nobody may wait any more.
-            let _ = answer.send(
-                read.unwrap_or_else(|_| Err(Error::new(ErrorKind::User, format!("a query of store {name} panicked")))),
-            );
+            let _ = answer.send(read.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::User, format!("a query of store {} panicked", asked.name)))
+            }));
         };
         if !inbox.leave(task.id, Box::new(read)) {
-            return Err(store.not_answered());
+            return Err(scope.not_answered().into_error());
         }
         answered.recv_timeout(timeout).unwrap_or_else(|error| match error {
-            RecvTimeoutError::Timeout => Err(store.not_answered()),
-            RecvTimeoutError::Disconnected => Err(store.not_here()),
+            RecvTimeoutError::Timeout => Err(scope.not_answered().into_error()),
+            RecvTimeoutError::Disconnected => Err(scope.not_here().into_error()),
         })
     }
 
     /// Tries one task after the other; the first row counts.
     fn find<T>(&self, get: impl Fn(&mut S, &mut QueryContext<'_>) -> Result<Option<T>>) -> Result<Option<T>> {
-        let (tasks, is_whole) = self.partitions()?;
-        for task in &tasks {
+        let found = self.found()?;
+        for task in &found.tasks {
             let mut facade = self.facade(task)?;
             if let Some(row) = self.read(task, |ctx| get(&mut facade, ctx))? {
                 return Ok(Some(row));
             }
         }
-        if is_whole { Ok(None) } else { Err(self.not_ready()) }
+        if found.is_whole { Ok(None) } else { Err(self.scope.not_ready().into_error()) }
     }
 
     /// Rows of all tasks.
     fn rows<T: 'static, C: Cursor<T> + 'static>(&self, begin: impl Fn(&S) -> Result<C>) -> Result<QueryIter<T>> {
-        let (tasks, is_whole) = self.partitions()?;
-        if !is_whole {
-            return Err(self.not_ready());
+        let found = self.found()?;
+        if !found.is_whole {
+            return Err(self.scope.not_ready().into_error());
         }
         let begin = |task: LocalTask| Ok((Box::new(begin(&self.facade(&task)?)?) as Box<dyn Cursor<T>>, task));
-        let cursors = tasks.into_iter().map(begin).collect::<Result<Vec<_>>>()?;
-        let store = self.clone();
-        let read = move |task: &LocalTask, cursor: &mut dyn Cursor<T>| {
-            store.read(task, |ctx| {
-                let mut page = Vec::new();
-                while page.len() < PAGE
-                    && let Some(row) = cursor.next(ctx)?
-                {
-                    page.push(row);
-                }
-                Ok(page)
-            })
-        };
-        Ok(QueryIter::new(cursors, Box::new(read)))
+        let cursors = found.tasks.into_iter().map(begin).collect::<Result<Vec<_>>>()?;
+        Ok(self.scope.rows(cursors))
     }
 
-    /// The tasks that may be asked, and whether no other one may have rows of this instance.
-    fn partitions(&self) -> Result<(Vec<LocalTask>, bool)> {
-        let mut tasks = self.tasks.with_store(&self.name);
-        tasks.retain(|task| self.partition.is_none_or(|partition| partition == task.id.partition));
-        let is_near = |role: Role| role.lag().is_some_and(|lag| self.stale.is_some_and(|max| lag <= max));
-        let waits = tasks.iter().any(|task| matches!(task.role, Role::Restoring(_)) && !is_near(task.role));
-        tasks.retain(|task| task.role.is_current() || is_near(task.role));
-        if tasks.is_empty() {
-            return Err(if waits { self.not_ready() } else { self.not_here() });
-        }
-        let bound = |task: &LocalTask| match task.role {
-            Role::Global => (task.id, self.bound.clone()),
-            Role::Active | Role::Restoring(_) | Role::Standby(_) => {
-                (task.id, self.bound.of_partition(task.id.partition))
-            }
-        };
-        let bounds: Vec<_> = tasks.iter().map(bound).collect();
-        if tasks.iter().zip(&bounds).any(|(task, (_, bound))| !task.position.covers(bound)) {
-            self.tasks.wait_for(&bounds, self.patience).map_err(|task| self.not_up_to_bound(task))?;
-        }
-        Ok((tasks, !waits))
+    #[cold]
+    fn other_kind(&self) -> Error {
+        self.scope.of_another_kind(self.store_type.name()).into_error()
+    }
+
+    fn found(&self) -> Result<Found> {
+        self.scope.find().map_err(QueryFailure::into_error)
+    }
+
+    fn read<T>(&self, task: &LocalTask, with: impl FnMut(&mut QueryContext<'_>) -> Result<T>) -> Result<T> {
+        self.scope.read(task, with).map_err(QueryFailure::into_error)
     }
 
     fn facade(&self, task: &LocalTask) -> Result<S> {
-        let (index, kind) = task.place(&self.name).ok_or_else(|| self.not_here())?;
-        self.store_type.open(index, kind).ok_or_else(|| of_another_kind(&self.name, self.store_type.name()))
+        let (index, kind) = task.place(&self.scope.name).ok_or_else(|| self.scope.not_here().into_error())?;
+        self.store_type.open(index, kind).ok_or_else(|| self.other_kind())
     }
-
-    fn read<T>(&self, task: &LocalTask, mut with: impl FnMut(&mut QueryContext<'_>) -> Result<T>) -> Result<T> {
-        loop {
-            let read = task
-                .readers
-                .read(&self.name, |stores| with(&mut QueryContext { stores, context: RecordContext::default() }));
-            match read {
-                Ok(read) => return Ok(read),
-                Err(NotRead::Failed(error)) => return Err(error),
-                Err(NotRead::Closed) => return Err(self.not_here()),
-                Err(NotRead::Owned) => return Err(self.owned()),
-                Err(NotRead::NotShared) => {
-                    task.inbox.iter().for_each(|inbox| inbox.wake());
-                    if !self.tasks.wait_until_shared(&task.readers, SHARE_WAIT) {
-                        return Err(self.not_ready());
-                    }
-                }
-            }
-        }
-    }
-
-    #[cold]
-    fn not_here(&self) -> Error {
-        let partition = self.partition.map(|partition| format!("partition {partition} of ")).unwrap_or_default();
-        let context = format!("{partition}store {} is not on this instance now", self.name);
-        Error::new(ErrorKind::Unavailable, context + ": ask the one that owns it, or again after the rebalance")
-    }
-
-    #[cold]
-    fn not_ready(&self) -> Error {
-        let context = format!("a task of store {} is not ready on this instance", self.name);
-        Error::new(ErrorKind::Unavailable, context + ": ask again when it is, or enable stale stores")
-    }
-
-    #[cold]
-    fn not_answered(&self) -> Error {
-        let context = format!("the thread of store {} has not answered in time", self.name);
-        Error::new(ErrorKind::Unavailable, context + ": ask again, or what is committed")
-    }
-
-    #[cold]
-    fn not_up_to_bound(&self, task: TaskId) -> Error {
-        let context = format!("task {} of store {} is not up to the position that was asked for", task, self.name);
-        Error::new(ErrorKind::Unavailable, context + ": ask again")
-    }
-
-    #[cold]
-    fn owned(&self) -> Error {
-        Error::invalid(format!(
-            "store {} is in an engine of its own, which only its task can read: leave with_engine out to query it",
-            self.name
-        ))
-    }
-}
-
-#[cold]
-pub(super) fn of_another_kind(store: &str, asked: &str) -> Error {
-    Error::invalid(format!("store {store} cannot be asked as {asked}: it is of another kind"))
 }
 
 impl<K: 'static, V: 'static> QueryableStore<KeyValueStore<K, V>> {
@@ -334,8 +258,8 @@ impl<K: 'static, V: 'static> QueryableStore<KeyValueStore<K, V>> {
     /// # Errors
     /// As [`get`](QueryableStore::get).
     pub fn approximate_num_entries(&self) -> Result<u64> {
-        let (tasks, _) = self.partitions()?;
-        tasks.iter().try_fold(0, |sum, task| {
+        let found = self.found()?;
+        found.tasks.iter().try_fold(0, |sum, task| {
             let facade = self.facade(task)?;
             Ok(sum + self.read(task, |ctx| Ok(facade.approximate_num_entries(ctx)))?)
         })
@@ -448,20 +372,12 @@ impl<K: 'static, V: 'static> QueryableStore<VersionedKeyValueStore<K, V>> {
 
 impl<S> Clone for QueryableStore<S> {
     fn clone(&self) -> Self {
-        QueryableStore {
-            tasks: Arc::clone(&self.tasks),
-            name: Arc::clone(&self.name),
-            store_type: self.store_type.clone(),
-            partition: self.partition,
-            stale: self.stale,
-            bound: self.bound.clone(),
-            patience: self.patience,
-        }
+        QueryableStore { scope: self.scope.clone(), store_type: self.store_type.clone() }
     }
 }
 
 impl<S> fmt::Debug for QueryableStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueryableStore").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("QueryableStore").field("name", &self.scope.name).finish_non_exhaustive()
     }
 }

@@ -127,6 +127,13 @@ impl LocalTasks {
         tasks.values().filter(|task| task.place(store).is_some()).cloned().collect()
     }
 
+    /// What a task that was found is good for now; none: it was closed since, or opened anew.
+    pub(super) fn role_of(&self, found: &LocalTask) -> Option<Role> {
+        let tasks = self.tasks();
+        let task = tasks.get(&found.id)?;
+        Arc::ptr_eq(&task.readers, &found.readers).then_some(task.role)
+    }
+
     /// Waits until the states of tasks are all at their positions: the first one that is not when the time is over, or that
     /// is closed and never will be.
     pub(super) fn wait_for(&self, bounds: &[(TaskId, Position)], timeout: Duration) -> Result<(), TaskId> {

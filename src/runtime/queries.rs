@@ -6,7 +6,7 @@ use super::kafka_streams::KafkaStreams;
 use super::state::State;
 use super::stream_thread::StreamThread;
 use crate::error::{Error, ErrorKind, Result};
-use crate::query::{QueryableStore, QueryableStoreType};
+use crate::query::{QueryableStore, QueryableStoreType, RawStores};
 
 impl KafkaStreams {
     /// A store of this instance, to be asked by any thread: Java's `store`. What is committed is read, by default of tasks
@@ -51,6 +51,18 @@ impl KafkaStreams {
         }
         let local = Arc::clone(&self.board.lags.local);
         QueryableStore::new(local, Arc::clone(&spec.name), store_type).checked(spec.kind)
+    }
+
+    /// The stores of this instance by their names, with keys and values as bytes: for a server in front of it. To be had
+    /// before the start, too; nothing is there then.
+    pub fn raw_stores(&self) -> RawStores {
+        let topology = self.topology();
+        let sub_topologies = (0..topology.sub_topology_count()).map(|number| topology.sub_topology(number));
+        let specs = sub_topologies.flat_map(|nodes| topology.stores(&nodes));
+        let mut stores: Vec<_> = specs.map(|spec| (Arc::clone(&spec.name), spec.kind)).collect();
+        stores.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        stores.dedup_by(|(one, _), (other, _)| one == other);
+        RawStores::new(Arc::clone(&self.board.lags.local), stores.into_iter())
     }
 }
 

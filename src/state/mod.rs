@@ -98,6 +98,7 @@ pub(crate) use spec::{SessionKind, WindowKind};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreContext, TimestampedKeyValueStore};
 pub(crate) use task_stores::{RecordContext, TaskStores};
+pub(crate) use versioned_store::VersionRows;
 pub use versioned_store::{VersionedKeyValueStore, VersionedRecord};
 pub use versions::VersionPut;
 pub(crate) use window_rows::WindowedKey;

@@ -273,6 +273,16 @@ impl TaskStores {
         self.stores.get_mut(index).ok_or_else(no_store)?.version_as_of(key, time)
     }
 
+    /// The version of a key that was put for a time or last before it, deletions too.
+    pub(crate) fn version_up_to(&mut self, index: usize, key: &[u8], time: i64) -> Result<Option<Version>> {
+        self.stores.get_mut(index).ok_or_else(no_store)?.version_up_to(key, time)
+    }
+
+    /// The earliest time that a versioned store may be asked for.
+    pub(crate) fn history_start(&mut self, index: usize) -> i64 {
+        self.stores.get_mut(index).map_or(i64::MIN, Store::history_start)
+    }
+
     /// The number that keeps the next row apart from others with the same key and time. A row without a value is only
     /// logged.
     pub(crate) fn next_sequence(&mut self, index: usize, has_value: bool) -> u32 {

@@ -1,6 +1,7 @@
 //! Versioned stores as a processor sees them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::store::StoreContext;
 use super::versions::{Version, VersionPut};
@@ -105,6 +106,17 @@ impl<K: 'static, V: 'static> VersionedKeyValueStore<K, V> {
         version.map(|version| self.read(version)).transpose().map(Option::flatten)
     }
 
+    /// The versions of a key that are valid somewhere in a span of time (ms), both ends included, newest first. What the
+    /// history has forgotten is not among them, and nothing is when the whole span lies before it.
+    ///
+    /// # Errors
+    /// A key that the serde refuses.
+    pub(crate) fn versions(&self, key: &K, from: i64, to: i64) -> Result<VersionRows<V>> {
+        let mut bytes = Vec::new();
+        self.key.serialize(key, &mut bytes)?;
+        Ok(VersionRows { index: self.index, value: Arc::clone(&self.value), key: bytes, from, to: Some(to) })
+    }
+
     fn encode_key(&mut self, key: &K) -> Result<()> {
         self.key_bytes.clear();
         self.key.serialize(key, &mut self.key_bytes)
@@ -114,6 +126,40 @@ impl<K: 'static, V: 'static> VersionedKeyValueStore<K, V> {
         let Version { valid_from: timestamp, valid_to, value } = version;
         let Some(value) = value else { return Ok(None) };
         Ok(Some(VersionedRecord { value: self.value.deserialize(&value)?, timestamp, valid_to }))
+    }
+}
+
+/// Versions of one key, newest first, each read when it is asked for: the store may be written in between.
+pub(crate) struct VersionRows<V> {
+    index: usize,
+    value: DynSerde<V>,
+    key: Vec<u8>,
+    from: i64,
+    /// Versions that begin here or earlier are left; none: there are no more.
+    to: Option<i64>,
+}
+
+impl<V: 'static> VersionRows<V> {
+    /// # Errors
+    /// A row that the serde refuses, or a store that cannot be read.
+    pub(crate) fn next(&mut self, ctx: &mut impl StoreContext) -> Result<Option<VersionedRecord<V>>> {
+        let stores = ctx.stores().0;
+        while let Some(to) = self.to.take() {
+            let from = self.from.max(stores.history_start(self.index));
+            if to < from {
+                break;
+            }
+            let Some(version) = stores.version_up_to(self.index, &self.key, to)? else { break };
+            let Version { valid_from: timestamp, valid_to, value } = version;
+            if valid_to.is_some_and(|valid_to| valid_to <= from) {
+                break;
+            }
+            self.to = timestamp.checked_sub(1).filter(|_| timestamp > from);
+            if let Some(value) = value {
+                return Ok(Some(VersionedRecord { value: self.value.deserialize(&value)?, timestamp, valid_to }));
+            }
+        }
+        Ok(None)
     }
 }
 

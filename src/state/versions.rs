@@ -119,7 +119,7 @@ impl Store {
     /// The version that is valid at a time.
     pub(super) fn version_as_of(&mut self, key: &[u8], time: i64) -> Result<Option<Version>> {
         self.follow();
-        let horizon = self.history.as_ref().map_or(i64::MIN, History::start);
+        let horizon = self.history_start();
         let newest_key = [key, &NEWEST].concat();
         if let Some(row) = self.buffer.get(&newest_key, &mut self.engine)? {
             let (valid_from, value) = read(row)?;
@@ -135,6 +135,26 @@ impl Store {
         let version =
             before.map(|(valid_from, valid_to, value)| Version { valid_from, valid_to: Some(valid_to), value });
         Ok(version.filter(|version| version.value.is_some()))
+    }
+
+    /// The version that was put for this time or last before it; one without a value is a deletion.
+    pub(super) fn version_up_to(&mut self, key: &[u8], time: i64) -> Result<Option<Version>> {
+        self.follow();
+        let newest_key = [key, &NEWEST].concat();
+        if let Some(row) = self.buffer.get(&newest_key, &mut self.engine)? {
+            let (valid_from, value) = read(row)?;
+            if valid_from <= time {
+                return Ok(Some(Version { valid_from, valid_to: None, value: value.map(<[u8]>::to_vec) }));
+            }
+        }
+        let before = self.version_before(key, time)?;
+        Ok(before.map(|(valid_from, valid_to, value)| Version { valid_from, valid_to: Some(valid_to), value }))
+    }
+
+    /// The earliest time that may be asked for.
+    pub(super) fn history_start(&mut self) -> i64 {
+        self.follow();
+        self.history.as_ref().map_or(i64::MIN, History::start)
     }
 
     /// The last of the earlier versions that was put for this time or one before: from, to and value.

@@ -22,6 +22,7 @@ mod metadata;
 mod offset_resets;
 mod patterns;
 mod queries;
+mod queries_raw;
 mod recorder;
 mod reset;
 mod restoring;

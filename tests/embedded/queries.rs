@@ -14,7 +14,7 @@ use crate::application::{self, PARTITIONS, PATIENCE, wait_for, wait_until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn cluster() -> EmbeddedCluster {
+pub(crate) fn cluster() -> EmbeddedCluster {
     let cluster = application::cluster();
     for topic in ["clicks", "towns", "customers"] {
         cluster.create_topic(topic, PARTITIONS).unwrap();
@@ -23,7 +23,7 @@ fn cluster() -> EmbeddedCluster {
 }
 
 /// Stores of every kind.
-fn topology() -> Topology {
+pub(crate) fn topology() -> Topology {
     let builder = StreamsBuilder::new();
     let hour = Duration::from_secs(3_600);
     let rows = |name| Materialized::named(name).with_retention(hour);
@@ -36,24 +36,24 @@ fn topology() -> Topology {
     builder.build().unwrap()
 }
 
-fn start(config: Config) -> KafkaStreams {
+pub(crate) fn start(config: Config) -> KafkaStreams {
     let streams = KafkaStreams::new(topology(), config).unwrap();
     streams.start().unwrap();
     streams
 }
 
 /// Where the record is.
-fn write(cluster: &EmbeddedCluster, topic: &str, key: &str, value: &str, at: i64) -> Position {
+pub(crate) fn write(cluster: &EmbeddedCluster, topic: &str, key: &str, value: &str, at: i64) -> Position {
     let written = cluster.produce(topic, Some(key.as_bytes()), Some(value.as_bytes()), Some(at));
     let (partition, offset) = written.unwrap();
     Position::at(topic, partition, offset)
 }
 
-fn counts(streams: &KafkaStreams) -> QueryableStore<KeyValueStore<String, i64>> {
+pub(crate) fn counts(streams: &KafkaStreams) -> QueryableStore<KeyValueStore<String, i64>> {
     streams.store("counts", QueryableStoreTypes::key_value(Utf8, I64)).unwrap()
 }
 
-fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     text.to_owned()
 }
 
