@@ -35,6 +35,7 @@
 //! | write an operator of one's own | [`Processor`], [`Stores`] |
 //! | read and write other types | [`Serde`], [`Json`], [`serde_fn`] |
 //! | run it | [`KafkaStreams`], [`Config`] |
+//! | answer requests over events | [`Gateway`], [`IdempotencyKey`] |
 //! | let it begin anew | [`ApplicationReset`] |
 //! | test it without a broker | [`TopologyTestDriver`], [`EmbeddedCluster`] |
 //! | decide about bad records | [`ErrorHandler`], [`ErrorKind`] |
@@ -46,6 +47,7 @@ mod client;
 mod config;
 mod dsl;
 mod error;
+mod gateway;
 mod membership;
 mod metrics;
 mod operators;
@@ -71,6 +73,9 @@ pub use dsl::{
     StreamJoined, StreamsBuilder, Suppressed, TableJoined, TimeWindowedCogroupedKStream, TimeWindowedKStream, Windows,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use gateway::{
+    Answers, Awaited, CorrelateBy, Gateway, GatewayLimits, IdempotencyKey, RequestTopic, StateWatch, Watched,
+};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use membership::BenchGroup;

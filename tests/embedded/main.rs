@@ -14,6 +14,7 @@ mod bad_records;
 mod control;
 mod count_windows;
 mod crash;
+mod gateway;
 mod globals;
 mod housekeeping;
 mod joins;
