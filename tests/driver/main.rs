@@ -26,6 +26,7 @@ mod names;
 mod operator_times;
 mod optimisations;
 mod order_of_emission;
+mod orders;
 mod processors;
 mod properties;
 mod stateless;
