@@ -48,6 +48,8 @@ mod config;
 mod dsl;
 mod error;
 mod gateway;
+#[cfg(feature = "query-http")]
+mod http;
 mod membership;
 mod metrics;
 mod operators;
@@ -76,9 +78,14 @@ pub use error::{Error, ErrorKind, Result};
 pub use gateway::{
     Answers, Awaited, CorrelateBy, Gateway, GatewayLimits, IdempotencyKey, RequestTopic, StateWatch, Watched,
 };
+#[cfg(feature = "query-http")]
+pub use http::{
+    Answer, Forwarder, HttpLimits, Owner, Problem, ProblemCode, QueryClient, QueryServer, RemoteRows, RemoteStore,
+    ServedStore,
+};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use membership::{BenchGroup, Settling};
+pub use membership::BenchGroup;
 pub use operators::{
     AsyncOrder, EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext,
     ValueTransformerWithKey,

@@ -8,7 +8,7 @@ pub(crate) mod streams;
 use std::collections::BTreeSet;
 
 #[cfg(feature = "testing")]
-pub use classic::{BenchGroup, Settling};
+pub use classic::BenchGroup;
 
 use crate::client::GroupMetadata;
 use crate::error::Result;

@@ -15,6 +15,7 @@ mod iter;
 mod position;
 #[cfg(feature = "testing")]
 mod position_bytes;
+mod position_text;
 mod raw;
 mod raw_rows;
 mod scope;

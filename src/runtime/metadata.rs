@@ -70,12 +70,35 @@ pub struct TaskMetadata {
     pub end_offsets: BTreeMap<TopicPartition, i64>,
 }
 
+/// Who has the partitions of a store, as this instance knows it.
+#[cfg(feature = "query-http")]
+#[derive(Debug, Clone)]
+pub(crate) struct Placement {
+    /// Grows with each change that this instance hears of; says nothing to others.
+    pub version: u64,
+    /// Every instance has it whole.
+    pub is_global: bool,
+    /// By their numbers.
+    pub partitions: Vec<Owners>,
+}
+
+/// Who has a partition.
+#[cfg(feature = "query-http")]
+#[derive(Debug, Clone)]
+pub(crate) struct Owners {
+    /// None: nobody that has an address is known to.
+    pub active: Option<HostInfo>,
+    pub standbys: Vec<HostInfo>,
+}
+
 /// The whereabouts of everything, for all threads.
 #[derive(Default)]
 pub(super) struct Whereabouts(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
+    /// How often the rest has changed.
+    version: u64,
     /// What there is, once the client has started.
     program: Option<Program>,
     hosts: Vec<Host>,
@@ -90,13 +113,18 @@ struct Program {
 impl Whereabouts {
     /// What the application consists of now.
     pub(super) fn set_program(&self, topology: &Topology, layout: &Arc<TaskLayout>, own: Option<HostInfo>) {
-        self.known().program = Some(Program { topology: topology.clone(), layout: Arc::clone(layout), own });
+        let mut known = self.known();
+        known.version += 1;
+        known.program = Some(Program { topology: topology.clone(), layout: Arc::clone(layout), own });
     }
 
     /// What the leader says.
     pub(super) fn set_hosts(&self, hosts: &[Host]) {
         let mut known = self.known();
-        hosts.clone_into(&mut known.hosts);
+        if known.hosts != hosts {
+            known.version += 1;
+            hosts.clone_into(&mut known.hosts);
+        }
     }
 
     pub(super) fn all(&self) -> Vec<StreamsMetadata> {
@@ -115,11 +143,13 @@ impl Whereabouts {
         Ok(known.hosts.iter().filter_map(|host| program.metadata(host)).filter(has_it).collect())
     }
 
-    /// Where the partition of a store is that is chosen among so many.
-    ///
     /// # Errors
     /// As [`KafkaStreams::metadata_for_key`](crate::KafkaStreams::metadata_for_key) says.
-    pub(super) fn of_key(&self, store: &str, choose: impl FnOnce(i32) -> Result<i32>) -> Result<KeyMetadata> {
+    pub(super) fn of_key<S: Serde + ?Sized>(&self, store: &str, key: &S::Item, serde: &S) -> Result<KeyMetadata> {
+        let mut bytes = Vec::new();
+        serde.serialize(key, &mut bytes)?;
+        // The windows of a key are where the key is.
+        bytes.truncate(bytes.len().saturating_sub(serde.window_bytes()));
         let known = self.known();
         let program = known.started()?;
         let own = program.own.clone().ok_or_else(|| {
@@ -131,13 +161,7 @@ impl Whereabouts {
             return Ok(KeyMetadata { active: own, standbys: Vec::new(), partition: None });
         };
         let tasks = program.layout.sub_topologies().get(sub_topology).map_or(0, |known| known.tasks);
-        let partition = choose(tasks)?;
-        if !(0..tasks).contains(&partition) {
-            return Err(Error::invalid(format!(
-                "the partitioner says that the key is in partition {partition} of store {store}, which has {tasks}: it has \
-                 to be the one that the records were written with"
-            )));
-        }
+        let partition = partition_for_key(&bytes, tasks);
         let task = TaskId { sub_topology, partition };
         let address = |host: &Host| host.endpoint.as_ref()?.parse::<HostInfo>().ok();
         let active = known.hosts.iter().find(|host| host.active.binary_search(&task).is_ok()).and_then(address);
@@ -148,6 +172,32 @@ impl Whereabouts {
         })?;
         let standbys = known.hosts.iter().filter(|host| host.standby.binary_search(&task).is_ok());
         Ok(KeyMetadata { active, standbys: standbys.filter_map(address).collect(), partition: Some(partition) })
+    }
+
+    /// # Errors
+    /// `Invalid` for a store that the application does not have; `Unavailable` before the start.
+    #[cfg(feature = "query-http")]
+    pub(super) fn placement(&self, store: &str) -> Result<Placement> {
+        let known = self.known();
+        let program = known.started()?;
+        let Some(sub_topology) = program.sub_topology_of(store)? else {
+            return Ok(Placement { version: known.version, is_global: true, partitions: Vec::new() });
+        };
+        let tasks = program.layout.sub_topologies().get(sub_topology).map_or(0, |known| known.tasks);
+        let address = |host: &Host| host.endpoint.as_ref()?.parse::<HostInfo>().ok();
+        let with = |tasks: fn(&Host) -> &[TaskId], task: TaskId| -> Vec<HostInfo> {
+            let hosts = known.hosts.iter().filter(|host| tasks(host).binary_search(&task).is_ok());
+            hosts.filter_map(address).collect()
+        };
+        let owners = |partition| {
+            let task = TaskId { sub_topology, partition };
+            Owners {
+                active: with(|host| &host.active, task).into_iter().next(),
+                standbys: with(|host| &host.standby, task),
+            }
+        };
+        let partitions = (0..tasks).map(owners).collect();
+        Ok(Placement { version: known.version, is_global: false, partitions })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -271,40 +321,7 @@ impl KafkaStreams {
     /// `Invalid`: the application has no such store, or this instance no `application_server`. `Unavailable`: nobody is
     /// known to have it now, because it moves or its owner has no address; ask again. What the serde fails with.
     pub fn metadata_for_key<S: Serde + ?Sized>(&self, store: &str, key: &S::Item, serde: &S) -> Result<KeyMetadata> {
-        self.board.whereabouts.of_key(store, |partitions| {
-            let mut bytes = Vec::new();
-            serde.serialize(key, &mut bytes)?;
-            // The windows of a key are where the key is.
-            bytes.truncate(bytes.len().saturating_sub(serde.window_bytes()));
-            Ok(partition_for_key(&bytes, partitions))
-        })
-    }
-
-    /// Who has the row of a key whose records were partitioned by something else, such as
-    /// [`Produced::with_partitioner`](crate::Produced::with_partitioner) or
-    /// [`Repartitioned::with_partitioner`](crate::Repartitioned::with_partitioner): the partitioner gives the partition of
-    /// the key among so many. Of a windowed row it is asked for the key in the window.
-    ///
-    /// # Examples
-    /// ```no_run
-    /// # fn whom(streams: &kstreams::KafkaStreams) -> kstreams::Result<()> {
-    /// let found = streams.metadata_for_key_by("orders-by-number", &41_i64, |number, partitions| {
-    ///     (number % i64::from(partitions)) as i32
-    /// })?;
-    /// println!("ask {}", found.active);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`metadata_for_key`](KafkaStreams::metadata_for_key). `Invalid`: the store has no such partition.
-    pub fn metadata_for_key_by<K: ?Sized>(
-        &self,
-        store: &str,
-        key: &K,
-        partitioner: impl FnOnce(&K, i32) -> i32,
-    ) -> Result<KeyMetadata> {
-        self.board.whereabouts.of_key(store, |partitions| Ok(partitioner(key, partitions)))
+        self.board.whereabouts.of_key(store, key, serde)
     }
 
     /// The stream threads of this instance and their tasks (Java's `metadataForLocalThreads`), at most a second old.

@@ -49,15 +49,21 @@ mod task_layout;
 #[cfg(test)]
 mod tests;
 mod topic_watch;
+#[cfg(feature = "query-http")]
+mod view;
 
 #[cfg(feature = "testing")]
 pub(crate) use calls::CallsInTurn;
 pub use kafka_streams::{CloseOptions, KafkaStreams};
 pub use lags::StoreLag;
 pub use metadata::{KeyMetadata, StreamsMetadata, TaskMetadata, ThreadMetadata};
+#[cfg(feature = "query-http")]
+pub(crate) use metadata::{Owners, Placement};
 #[cfg(feature = "testing")]
 pub(crate) use partition_counts::copartition_of;
 pub use restore_event::{RestoreEvent, RestoreProgress, StandbyEnd};
 pub(crate) use start::cluster;
 pub use state::State;
 pub use supervisor::UncaughtErrorResponse;
+#[cfg(feature = "query-http")]
+pub(crate) use view::StreamsView;

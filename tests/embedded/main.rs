@@ -17,6 +17,12 @@ mod crash;
 mod gateway;
 mod globals;
 mod housekeeping;
+#[cfg(feature = "query-http")]
+mod http;
+#[cfg(feature = "query-http")]
+mod http_failures;
+#[cfg(feature = "query-http")]
+mod http_site;
 mod joins;
 mod lifecycle;
 mod metadata;

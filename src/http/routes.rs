@@ -1,0 +1,318 @@
+//! The routes: one table, from which both the router and its description are made.
+
+use super::problem::ProblemCode;
+
+/// What is done with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Stores,
+    Key,
+    Range,
+    Prefix,
+    Windows,
+    Sessions,
+    Metadata,
+    KeyMetadata,
+    Live,
+    Ready,
+    Description,
+}
+
+/// A path and what it takes.
+pub(super) struct Route {
+    pub endpoint: Endpoint,
+    pub path: &'static str,
+    pub summary: &'static str,
+    pub params: &'static [Param],
+    pub problems: &'static [ProblemCode],
+}
+
+pub(super) struct Param {
+    pub name: &'static str,
+    pub place: Place,
+    pub kind: ParamKind,
+    pub about: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Path,
+    Query,
+    /// Of the query, and there has to be one.
+    Required,
+    Header,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ParamKind {
+    Text,
+    Integer,
+    Flag,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+const fn param(name: &'static str, place: Place, kind: ParamKind, about: &'static str) -> Param {
+    Param { name, place, kind, about }
+}
+
+const STORE: Param = param("store", Place::Path, ParamKind::Text, "The name of a store that is served.");
+const KEY: Param = param(
+    "key",
+    Place::Path,
+    ParamKind::Text,
+    "The key: plain text if its type is read from a JSON string, otherwise JSON; base64 of URLs with format=base64.",
+);
+const FORMAT: Param = param(
+    "format",
+    Place::Query,
+    ParamKind::Word(&["json", "base64"]),
+    "How keys and values are written: through the serdes of the store, or as their bytes.",
+);
+const POSITION: Param = param(
+    "position",
+    Place::Query,
+    ParamKind::Text,
+    "Answers only from a state that has these records: topic:partition:offset, with commas between.",
+);
+const STALE: Param = param(
+    "stale",
+    Place::Query,
+    ParamKind::Text,
+    "true: also copies; a number: also copies that are at most so many records behind; false: never a copy.",
+);
+const TIMEOUT: Param =
+    param("timeout_ms", Place::Query, ParamKind::Integer, "How long the answer may take, within the server's bounds.");
+const LIMIT: Param =
+    param("limit", Place::Query, ParamKind::Integer, "Rows of a page, at least 1, within the server's bounds.");
+const PAGE: Param = param(
+    "page",
+    Place::Query,
+    ParamKind::Text,
+    "From the `next` of the page before, which is a parameter of the next request.",
+);
+const REVERSE: Param = param("reverse", Place::Query, ParamKind::Flag, "Last row first.");
+const PARTIAL: Param =
+    param("partial", Place::Query, ParamKind::Flag, "Rows of those partitions that answer, and the others named.");
+const TIMEOUT_HEADER: Param =
+    param("x-kstreams-timeout-ms", Place::Header, ParamKind::Integer, "As the parameter timeout_ms.");
+const POSITION_HEADER: Param =
+    param("x-kstreams-position", Place::Header, ParamKind::Text, "As the parameter position.");
+
+const OF_READS: &[ProblemCode] = &[
+    ProblemCode::MalformedRequest,
+    ProblemCode::Unauthorized,
+    ProblemCode::Forbidden,
+    ProblemCode::NoSuchStore,
+    ProblemCode::WrongKind,
+    ProblemCode::KeyTooLong,
+    ProblemCode::NotOwner,
+    ProblemCode::Overloaded,
+    ProblemCode::NotReady,
+    ProblemCode::BehindPosition,
+    ProblemCode::ShuttingDown,
+    ProblemCode::Unreachable,
+    ProblemCode::DeadlineExceeded,
+    ProblemCode::UnreadableRow,
+    ProblemCode::Internal,
+];
+
+const OF_KEYS: &[ProblemCode] = &[
+    ProblemCode::NoSuchKey,
+    ProblemCode::MalformedRequest,
+    ProblemCode::Unauthorized,
+    ProblemCode::Forbidden,
+    ProblemCode::NoSuchStore,
+    ProblemCode::WrongKind,
+    ProblemCode::KeyTooLong,
+    ProblemCode::NotOwner,
+    ProblemCode::Overloaded,
+    ProblemCode::NotReady,
+    ProblemCode::BehindPosition,
+    ProblemCode::ShuttingDown,
+    ProblemCode::Unreachable,
+    ProblemCode::DeadlineExceeded,
+    ProblemCode::UnreadableRow,
+    ProblemCode::Internal,
+];
+
+const OF_RANGES: &[ProblemCode] = &[
+    ProblemCode::Incomplete,
+    ProblemCode::MalformedRequest,
+    ProblemCode::Unauthorized,
+    ProblemCode::Forbidden,
+    ProblemCode::NoSuchStore,
+    ProblemCode::WrongKind,
+    ProblemCode::KeyTooLong,
+    ProblemCode::Overloaded,
+    ProblemCode::NotReady,
+    ProblemCode::ShuttingDown,
+    ProblemCode::DeadlineExceeded,
+    ProblemCode::UnreadableRow,
+    ProblemCode::Internal,
+];
+
+const OF_METADATA: &[ProblemCode] = &[
+    ProblemCode::MalformedRequest,
+    ProblemCode::Unauthorized,
+    ProblemCode::Forbidden,
+    ProblemCode::NoSuchStore,
+    ProblemCode::KeyTooLong,
+    ProblemCode::Overloaded,
+    ProblemCode::NotReady,
+    ProblemCode::ShuttingDown,
+    ProblemCode::Internal,
+];
+
+/// All of them.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        endpoint: Endpoint::Stores,
+        path: "/v1/stores",
+        summary: "The stores that are served, with their kinds.",
+        params: &[],
+        problems: &[
+            ProblemCode::MalformedRequest,
+            ProblemCode::Unauthorized,
+            ProblemCode::Forbidden,
+            ProblemCode::Overloaded,
+        ],
+    },
+    Route {
+        endpoint: Endpoint::Key,
+        path: "/v1/stores/{store}/keys/{key}",
+        summary: "The row of a key. With `Accept: application/octet-stream` the answer is the value's bytes.",
+        params: &[
+            STORE,
+            KEY,
+            param("as_of", Place::Query, ParamKind::Integer, "Of a versioned store: the version of this time, in ms."),
+            FORMAT,
+            POSITION,
+            STALE,
+            TIMEOUT,
+            POSITION_HEADER,
+            TIMEOUT_HEADER,
+        ],
+        problems: OF_KEYS,
+    },
+    Route {
+        endpoint: Endpoint::Range,
+        path: "/v1/stores/{store}/range",
+        summary: "Rows of a key-value store, of all partitions, in the order of the keys' bytes.",
+        params: &[
+            STORE,
+            param("from", Place::Query, ParamKind::Text, "The first key."),
+            param("to", Place::Query, ParamKind::Text, "The last key."),
+            REVERSE,
+            LIMIT,
+            PAGE,
+            PARTIAL,
+            FORMAT,
+            POSITION,
+            STALE,
+            TIMEOUT,
+            POSITION_HEADER,
+            TIMEOUT_HEADER,
+        ],
+        problems: OF_RANGES,
+    },
+    Route {
+        endpoint: Endpoint::Prefix,
+        path: "/v1/stores/{store}/prefix",
+        summary: "Rows of a key-value store whose keys' bytes begin with those of a text.",
+        params: &[
+            STORE,
+            param("prefix", Place::Required, ParamKind::Text, "The text, or bytes with format=base64."),
+            REVERSE,
+            LIMIT,
+            PAGE,
+            PARTIAL,
+            FORMAT,
+            POSITION,
+            STALE,
+            TIMEOUT,
+            POSITION_HEADER,
+            TIMEOUT_HEADER,
+        ],
+        problems: OF_RANGES,
+    },
+    Route {
+        endpoint: Endpoint::Windows,
+        path: "/v1/stores/{store}/windows/{key}",
+        summary: "The windows of a key, by their starts.",
+        params: &[
+            STORE,
+            KEY,
+            param("from", Place::Query, ParamKind::Integer, "The first start, in ms."),
+            param("to", Place::Query, ParamKind::Integer, "The last start, in ms."),
+            REVERSE,
+            LIMIT,
+            FORMAT,
+            POSITION,
+            STALE,
+            TIMEOUT,
+            POSITION_HEADER,
+            TIMEOUT_HEADER,
+        ],
+        problems: OF_READS,
+    },
+    Route {
+        endpoint: Endpoint::Sessions,
+        path: "/v1/stores/{store}/sessions/{key}",
+        summary: "The sessions of a key, by their ends.",
+        params: &[
+            STORE,
+            KEY,
+            param("from", Place::Query, ParamKind::Integer, "Sessions that end then or later, in ms."),
+            param("to", Place::Query, ParamKind::Integer, "Sessions that begin then or earlier, in ms."),
+            LIMIT,
+            FORMAT,
+            POSITION,
+            STALE,
+            TIMEOUT,
+            POSITION_HEADER,
+            TIMEOUT_HEADER,
+        ],
+        problems: OF_READS,
+    },
+    Route {
+        endpoint: Endpoint::Metadata,
+        path: "/v1/metadata/{store}",
+        summary: "Who has the partitions of a store, as this instance knows it.",
+        params: &[STORE],
+        problems: OF_METADATA,
+    },
+    Route {
+        endpoint: Endpoint::KeyMetadata,
+        path: "/v1/metadata/{store}/keys/{key}",
+        summary: "Who has the row of a key, as this instance knows it.",
+        params: &[STORE, KEY, FORMAT],
+        problems: OF_METADATA,
+    },
+    Route {
+        endpoint: Endpoint::Live,
+        path: "/v1/live",
+        summary: "200 while the client can go on; without authentication.",
+        params: &[],
+        problems: &[ProblemCode::MalformedRequest, ProblemCode::ShuttingDown],
+    },
+    Route {
+        endpoint: Endpoint::Ready,
+        path: "/v1/ready",
+        summary: "200 when every task of this instance is at work, with its tasks and lags; without authentication.",
+        params: &[],
+        problems: &[ProblemCode::MalformedRequest, ProblemCode::NotReady, ProblemCode::ShuttingDown],
+    },
+    Route {
+        endpoint: Endpoint::Description,
+        path: "/v1/openapi.json",
+        summary: "This description.",
+        params: &[],
+        problems: &[
+            ProblemCode::MalformedRequest,
+            ProblemCode::Unauthorized,
+            ProblemCode::Forbidden,
+            ProblemCode::Overloaded,
+        ],
+    },
+];
