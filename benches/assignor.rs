@@ -24,9 +24,16 @@ fn main() {
         timed(name, "nothing has changed", &mut group);
         (MEMBERS..MEMBERS + 100).for_each(|number| group.join(number, racks));
         timed(name, "100 more members", &mut group);
-        group.follow();
-        timed(name, "their warm-ups are ready", &mut group);
-        group.follow();
+        let start = Instant::now();
+        let settling = group.settle();
+        println!(
+            "{:44} {:6.0} for {} rebalances; {} moves, the fewest possible are {}",
+            format!("{name}: until they have settled"),
+            start.elapsed().as_secs_f64() * 1e3,
+            settling.rounds,
+            settling.moves,
+            settling.fewest_moves
+        );
         group.crash(100);
         timed(name, "100 members crash", &mut group);
     }

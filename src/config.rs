@@ -477,7 +477,8 @@ impl Config {
     }
 
     /// How long the group waits for a word of an instance before others get its tasks (`session.timeout.ms`). 6 s, where
-    /// Java waits 45.
+    /// Java waits 45. Brokers take what is between their `group.min.session.timeout.ms` and `group.max.session.timeout.ms`,
+    /// by default 6 s and 30 min; what they refuse ends the client with an error that says so.
     pub fn session_timeout(self, timeout: Duration) -> Config {
         Config { session_timeout: timeout, ..self }
     }

@@ -85,7 +85,7 @@ pub use http::{
 };
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use membership::BenchGroup;
+pub use membership::{BenchGroup, Settling};
 pub use operators::{
     AsyncOrder, EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext,
     ValueTransformerWithKey,

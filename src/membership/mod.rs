@@ -8,7 +8,7 @@ pub(crate) mod streams;
 use std::collections::BTreeSet;
 
 #[cfg(feature = "testing")]
-pub use classic::BenchGroup;
+pub use classic::{BenchGroup, Settling};
 
 use crate::client::GroupMetadata;
 use crate::error::Result;

@@ -101,7 +101,7 @@ impl<S: 'static> QueryableStore<S> {
         self.with(Scope { bound: bound.clone(), patience, ..self.scope.clone() })
     }
 
-    /// How far the state is that queries are answered from: what was read before this call is at most as far.
+    /// How far the state is that queries are answered from: what is read after this call is at least as far.
     ///
     /// # Errors
     /// `Unavailable`: no partition of the store is here now.

@@ -19,6 +19,7 @@ use super::stream_thread::Order;
 use super::supervisor::{EVENTS_MAX, ErrorPolicy, Event, Supervisor, UncaughtErrorResponse};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::state::IdleState;
 use crate::task::try_makers;
 use crate::topology::{Optimization, TaskEnvironment, TaskId, Topology};
 
@@ -345,6 +346,42 @@ impl KafkaStreams {
             let _ = supervisor.join();
         }
         Ok(())
+    }
+
+    /// Deletes the local state of the application in this instance's state directory (Java's `cleanUp`), before it starts or
+    /// after it has ended: its stores are restored from their changelogs when it starts again. Topics and offsets stay; to
+    /// begin anew altogether there is [`ApplicationReset`](crate::ApplicationReset).
+    ///
+    /// # Errors
+    /// `Invalid`: the client runs. `Unavailable`: another process uses the directory, or something in it cannot be deleted.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> kstreams::Result<()> {
+    /// # use kstreams::*;
+    /// # let cluster = EmbeddedCluster::new();
+    /// # cluster.create_topic("in", 1)?;
+    /// # let builder = StreamsBuilder::new();
+    /// # builder.stream("in", Consumed::with(Utf8, Utf8)).for_each(|_, _| {});
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let config = Config::new("app", "embedded://").cluster(&cluster).state_dir(folder.path());
+    /// let streams = KafkaStreams::new(builder.build()?, config)?;
+    /// streams.clean_up()?;
+    /// streams.start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn clean_up(&self) -> Result<()> {
+        let state = self.state();
+        if state != State::Created && !state.is_terminal() {
+            return Err(Error::invalid(format!("the state of a client that is {state} is in use: close it first")));
+        }
+        if state.is_terminal() {
+            // The state of its end is told before its last thread has let go of the directory.
+            self.close(CloseOptions::default())?;
+        }
+        let found = IdleState::hold(&self.config.state_dir_or_default(), &self.config.application_id)?;
+        found.map_or(Ok(()), |state| state.remove_stores())
     }
 
     /// Ends every thread where it stands: nothing is committed, closed or told to the cluster. For tests of what a

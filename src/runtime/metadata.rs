@@ -143,13 +143,11 @@ impl Whereabouts {
         Ok(known.hosts.iter().filter_map(|host| program.metadata(host)).filter(has_it).collect())
     }
 
+    /// Where the partition of a store is that is chosen among so many.
+    ///
     /// # Errors
     /// As [`KafkaStreams::metadata_for_key`](crate::KafkaStreams::metadata_for_key) says.
-    pub(super) fn of_key<S: Serde + ?Sized>(&self, store: &str, key: &S::Item, serde: &S) -> Result<KeyMetadata> {
-        let mut bytes = Vec::new();
-        serde.serialize(key, &mut bytes)?;
-        // The windows of a key are where the key is.
-        bytes.truncate(bytes.len().saturating_sub(serde.window_bytes()));
+    pub(super) fn of_key(&self, store: &str, choose: impl FnOnce(i32) -> Result<i32>) -> Result<KeyMetadata> {
         let known = self.known();
         let program = known.started()?;
         let own = program.own.clone().ok_or_else(|| {
@@ -161,7 +159,13 @@ impl Whereabouts {
             return Ok(KeyMetadata { active: own, standbys: Vec::new(), partition: None });
         };
         let tasks = program.layout.sub_topologies().get(sub_topology).map_or(0, |known| known.tasks);
-        let partition = partition_for_key(&bytes, tasks);
+        let partition = choose(tasks)?;
+        if !(0..tasks).contains(&partition) {
+            return Err(Error::invalid(format!(
+                "the partitioner says that the key is in partition {partition} of store {store}, which has {tasks}: it has \
+                 to be the one that the records were written with"
+            )));
+        }
         let task = TaskId { sub_topology, partition };
         let address = |host: &Host| host.endpoint.as_ref()?.parse::<HostInfo>().ok();
         let active = known.hosts.iter().find(|host| host.active.binary_search(&task).is_ok()).and_then(address);
@@ -321,7 +325,40 @@ impl KafkaStreams {
     /// `Invalid`: the application has no such store, or this instance no `application_server`. `Unavailable`: nobody is
     /// known to have it now, because it moves or its owner has no address; ask again. What the serde fails with.
     pub fn metadata_for_key<S: Serde + ?Sized>(&self, store: &str, key: &S::Item, serde: &S) -> Result<KeyMetadata> {
-        self.board.whereabouts.of_key(store, key, serde)
+        self.board.whereabouts.of_key(store, |partitions| {
+            let mut bytes = Vec::new();
+            serde.serialize(key, &mut bytes)?;
+            // The windows of a key are where the key is.
+            bytes.truncate(bytes.len().saturating_sub(serde.window_bytes()));
+            Ok(partition_for_key(&bytes, partitions))
+        })
+    }
+
+    /// Who has the row of a key whose records were partitioned by something else, such as
+    /// [`Produced::with_partitioner`](crate::Produced::with_partitioner) or
+    /// [`Repartitioned::with_partitioner`](crate::Repartitioned::with_partitioner): the partitioner gives the partition of
+    /// the key among so many. Of a windowed row it is asked for the key in the window.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn whom(streams: &kstreams::KafkaStreams) -> kstreams::Result<()> {
+    /// let found = streams.metadata_for_key_by("orders-by-number", &41_i64, |number, partitions| {
+    ///     (number % i64::from(partitions)) as i32
+    /// })?;
+    /// println!("ask {}", found.active);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`metadata_for_key`](KafkaStreams::metadata_for_key). `Invalid`: the store has no such partition.
+    pub fn metadata_for_key_by<K: ?Sized>(
+        &self,
+        store: &str,
+        key: &K,
+        partitioner: impl FnOnce(&K, i32) -> i32,
+    ) -> Result<KeyMetadata> {
+        self.board.whereabouts.of_key(store, |partitions| Ok(partitioner(key, partitions)))
     }
 
     /// The stream threads of this instance and their tasks (Java's `metadataForLocalThreads`), at most a second old.

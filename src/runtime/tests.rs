@@ -1,7 +1,9 @@
 //! The error table of the commit: every call of the cluster fails in every way, and nothing is lost or doubled.
 
 mod membership;
+mod neighbours;
 mod positions;
+mod rights;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

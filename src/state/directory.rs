@@ -45,7 +45,7 @@ impl Drop for Inner {
 
 pub(super) const LOCK: &str = ".lock";
 /// Java's file, so that a Java application that is moved over keeps its identity.
-const PROCESS_METADATA: &str = "kafka-streams-process-metadata";
+pub(super) const PROCESS_METADATA: &str = "kafka-streams-process-metadata";
 const DAMAGED: &str = "damaged";
 const SET_ASIDE: &str = ".corrupt-";
 

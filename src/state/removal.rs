@@ -1,10 +1,10 @@
-//! The state of an application that is reset: removed while no process uses it.
+//! The state of an application that is reset or cleaned up: removed while no process uses it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-use crate::state::directory::{LOCK, lock, unavailable};
+use crate::state::directory::{LOCK, PROCESS_METADATA, lock, unavailable};
 
 /// The folder of an application that does not run. It stays locked, so that none starts on it meanwhile.
 #[derive(Debug)]
@@ -42,7 +42,21 @@ impl IdleState {
     /// # Errors
     /// `Unavailable` when something cannot be removed; what is left is removed the next time.
     pub(crate) fn remove(&self) -> Result<()> {
-        for path in contents(&self.path)? {
+        self.remove_but(&[])
+    }
+
+    /// Removes what the stores hold. The installation keeps its identity: whoever starts next is the same member of the
+    /// group, and nobody waits for the session of the one before to be over.
+    ///
+    /// # Errors
+    /// As [`remove`](IdleState::remove).
+    pub(crate) fn remove_stores(&self) -> Result<()> {
+        self.remove_but(&[PROCESS_METADATA])
+    }
+
+    fn remove_but(&self, kept: &[&str]) -> Result<()> {
+        let is_kept = |path: &Path| path.file_name().is_some_and(|name| kept.iter().any(|kept| name == *kept));
+        for path in contents(&self.path)?.into_iter().filter(|path| !is_kept(path)) {
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(|error| unavailable("remove", &path, error))?;
         }

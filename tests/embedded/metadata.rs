@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kstreams::{Config, EmbeddedCluster, ErrorKind, KafkaStreams, State, Utf8};
+use kstreams::{Config, EmbeddedCluster, ErrorKind, KafkaStreams, State, TimeWindowedSerde, Utf8, Window, Windowed};
 
 use crate::application::{PARTITIONS, cluster, config, start, wait_for, wait_until, write};
 
@@ -59,11 +59,24 @@ fn every_instance_knows_who_has_which_key() {
             let found = instance.metadata_for_key(STORE, &word, &Utf8).unwrap();
             assert_eq!(found.partition, Some(row.partition), "{word}");
             assert_eq!(found.active.to_string(), owners[&row.partition], "{word}");
+            let chosen = instance.metadata_for_key_by(STORE, &word, |_, count| row.partition % count).unwrap();
+            assert_eq!(chosen, found);
+            let windowed = Windowed { key: word.clone(), window: Window { start: 60, end: 120 } };
+            let serde = TimeWindowedSerde::new(Utf8, Duration::from_millis(60));
+            assert_eq!(
+                instance.metadata_for_key(STORE, &windowed, &serde).unwrap(),
+                found,
+                "a window is where its key is"
+            );
         }
     }
     assert_eq!(first.all_metadata_for_store(STORE).unwrap().len(), 2);
     assert_eq!(first.all_metadata_for_store("lost").unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(first.metadata_for_key("lost", &"a".to_owned(), &Utf8).unwrap_err().kind(), ErrorKind::Invalid);
+    for stray in [-1, PARTITIONS] {
+        let error = first.metadata_for_key_by(STORE, "a", |_, _| stray).unwrap_err();
+        assert!(error.to_string().contains(&format!("partition {stray} of store {STORE}, which has 4")), "{error}");
+    }
 
     wait_until("the threads tell of their tasks", || {
         let threads = second.metadata_for_local_threads();

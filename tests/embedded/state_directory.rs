@@ -2,6 +2,7 @@
 //!
 //! For the last two a test starts this binary once more, in a mount namespace of its own with a small file system.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -12,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kstreams::{EmbeddedCluster, ErrorKind, KafkaStreams, State};
 
 use crate::application::{
-    PATIENCE, assert_gapless, cluster, config, counts, start, wait_for, wait_until, word_count, write,
+    PATIENCE, assert_gapless, cluster, config, counts, expected, last_counts, start, wait_for, wait_until, word_count,
+    write,
 };
 
 #[test]
@@ -209,4 +211,32 @@ fn on_a_disk_that_fills_up() {
     streams.close(PATIENCE).unwrap();
     assert_gapless(&cluster);
     assert!(!log.text().contains("damaged"), "nothing is set aside: {}", log.text());
+}
+
+#[test]
+fn state_that_is_cleaned_up_is_restored_and_the_instance_is_who_it_was() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&cluster).state_dir(folder.path());
+    write(&cluster, &["a b", "a"]);
+    let streams = start(config.clone());
+    wait_until("both are counted", || last_counts(&cluster) == expected(&[("a", 2), ("b", 1)]));
+    let error = streams.clean_up().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("close it first"), "{error}");
+    streams.close(PATIENCE).unwrap();
+    streams.clean_up().unwrap();
+    let left = || -> BTreeSet<String> {
+        let entries = fs::read_dir(folder.path().join("word-count")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let identity = BTreeSet::from([".lock", "kafka-streams-process-metadata"].map(str::to_owned));
+    assert_eq!(left(), identity);
+
+    let streams = KafkaStreams::new(word_count(), config).unwrap();
+    streams.clean_up().unwrap();
+    streams.start().unwrap();
+    write(&cluster, &["a"]);
+    wait_until("it goes on", || last_counts(&cluster) == expected(&[("a", 3), ("b", 1)]));
+    streams.close(PATIENCE).unwrap();
 }

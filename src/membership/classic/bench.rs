@@ -1,5 +1,7 @@
 //! What `benches/assignor.rs` drives: a large group, rebalanced again and again.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::assignor::{AssignmentInput, AssignorMember, AssignorSettings, MemberTasks, Share, TaskToAssign, assign};
@@ -69,11 +71,73 @@ impl BenchGroup {
         }
     }
 
+    /// Rebalances, followed each time, until nothing is under way any more.
+    pub fn settle(&mut self) -> Settling {
+        let (before, members) = (self.places(), self.input.members.len());
+        let mut rounds = 0;
+        loop {
+            let given = assign(&self.input);
+            (rounds, self.given) = (rounds + 1, given.members);
+            self.follow();
+            if given.is_settled {
+                break;
+            }
+        }
+        let mut settling = Settling { rounds, moves: 0, fewest_moves: 0 };
+        let stateful = |task: &TaskToAssign| task.is_stateful;
+        let after = self.places();
+        let mut beside = vec![0; members];
+        for kind in [true, false] {
+            let mut had = vec![0; members];
+            let mut has = vec![0; members];
+            for task in self.input.tasks.iter().filter(|task| stateful(task) == kind) {
+                let (before, after) = (before.get(&task.id), after.get(&task.id));
+                settling.moves += usize::from(before.is_some_and(|before| after != Some(before)));
+                before.and_then(|member| had.get_mut(*member)).into_iter().for_each(|count| *count += 1);
+                after.and_then(|member| has.get_mut(*member)).into_iter().for_each(|count| *count += 1);
+            }
+            settling.fewest_moves += fewest_moves(&had, &beside);
+            beside = has;
+        }
+        settling
+    }
+
+    /// The member of each task that runs, by its place among the members.
+    fn places(&self) -> HashMap<TaskId, usize> {
+        let members = self.input.members.iter().enumerate();
+        members.flat_map(|(place, member)| member.active.iter().map(move |task| (*task, place))).collect()
+    }
+
     /// How many tasks are active, awaited, standbys, warming up.
     pub fn counts(&self) -> [usize; 4] {
         let count = |list: fn(&MemberTasks) -> &Vec<TaskId>| self.given.iter().map(|tasks| list(tasks).len()).sum();
         [count(|it| &it.active), count(|it| &it.awaiting), count(|it| &it.standby), count(|it| &it.warmup)]
     }
+}
+
+/// What it took until a group had settled. For benches of this crate only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settling {
+    /// Rebalances.
+    pub rounds: usize,
+    /// Tasks that are elsewhere in the end.
+    pub moves: usize,
+    /// The optimum: so many have to move however they are shared out, if loads are to differ by one at most; those with
+    /// state first, then those without beside them.
+    pub fewest_moves: usize,
+}
+
+/// The fewest tasks that leave members with equally many workers, who have so many tasks of a kind, beside others that
+/// stay, so that all of them have as many, give or take one.
+fn fewest_moves(has: &[usize], beside: &[usize]) -> usize {
+    let total: usize = has.iter().chain(beside).sum();
+    let share = total / has.len().max(1);
+    // Of the members with a task too many, so many keep one of them.
+    let larger = total - share * has.len();
+    let excess = has.iter().zip(beside).map(|(has, beside)| has.saturating_sub(share.saturating_sub(*beside)));
+    let (too_many, all) =
+        excess.fold((0, 0), |(members, all), excess| (members + usize::from(excess > 0), all + excess));
+    all - larger.min(too_many)
 }
 
 #[cfg(test)]
@@ -88,6 +152,12 @@ mod tests {
         group.follow();
         group.assign();
         assert_eq!(group.counts(), [100_000, 0, 80_000, 0]);
+        // A tenth more: no task moves that need not, and each once.
+        group.input.settings.max_warmups = 1000;
+        (1000..1100).for_each(|number| group.join(number, 3));
+        let Settling { rounds, moves, fewest_moves } = group.settle();
+        assert_eq!((moves, fewest_moves), (9000, 9000));
+        assert!(rounds <= 4, "{rounds}");
         // Those with standbys run there at once, or wait a moment where that makes one too many.
         group.crash(100);
         group.assign();

@@ -27,7 +27,7 @@ pub(crate) mod user_data;
 
 pub(crate) use assignment_info::{AssignmentInfo, HostPartitions};
 #[cfg(feature = "testing")]
-pub use bench::BenchGroup;
+pub use bench::{BenchGroup, Settling};
 pub(crate) use subscription_info::SubscriptionInfo;
 
 /// The versions that are read and written: 6 is Kafka 2.4's, 11 that of 3.0 and all later ones.

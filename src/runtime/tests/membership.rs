@@ -12,24 +12,38 @@ use crate::client::{
 };
 use crate::config::GivenCluster;
 use crate::membership::Membership;
-use crate::membership::classic::protocol::{GroupAnswer, GroupRequest};
+use crate::membership::classic::protocol::{GroupAnswer, GroupError, GroupRequest, RequestKind};
 use crate::record::{RecordBatch, TopicPartition};
 use crate::{
     CloseOptions, Config, Consumed, Error, ErrorKind, GroupProtocol, Grouped, I64, KafkaStreams, Materialized,
     Produced, Result, State, StreamsBuilder, Utf8,
 };
 
-const PARTITIONS: i32 = 6;
+pub(super) const PARTITIONS: i32 = 6;
 
 /// The embedded cluster, with a journal of what instances do.
 #[derive(Clone)]
-struct Watched {
-    inner: EmbeddedCluster,
+pub(super) struct Watched {
+    pub(super) inner: EmbeddedCluster,
     journal: Arc<Mutex<Vec<Entry>>>,
+    /// What the coordinator says to every heartbeat, when it denies access.
+    denied: Arc<Mutex<Option<String>>>,
+}
+
+impl Watched {
+    pub(super) fn deny(&self, what: &str) {
+        *self.denied.lock().unwrap() = Some(what.to_owned());
+    }
+
+    pub(super) fn allow(&self) {
+        *self.denied.lock().unwrap() = None;
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Entry {
+pub(super) enum Entry {
+    /// What the coordinator says to a join.
+    Refused(GroupError),
     Joined {
         client: String,
         generation: i32,
@@ -62,7 +76,8 @@ impl Cluster for Watched {
 
     fn coordinator(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupCoordinator>> {
         let (inner, client) = (self.inner.coordinator(group, client_id)?, client_id.to_owned());
-        Ok(Box::new(WatchedCoordinator { inner, client, journal: Arc::clone(&self.journal) }))
+        let (journal, denied) = (Arc::clone(&self.journal), Arc::clone(&self.denied));
+        Ok(Box::new(WatchedCoordinator { inner, client, journal, denied }))
     }
 
     fn group_offsets(&self, group: &str, client_id: &str) -> Result<Box<dyn GroupOffsets>> {
@@ -75,6 +90,7 @@ struct WatchedCoordinator {
     inner: Box<dyn GroupCoordinator>,
     client: String,
     journal: Arc<Mutex<Vec<Entry>>>,
+    denied: Arc<Mutex<Option<String>>>,
 }
 
 impl GroupCoordinator for WatchedCoordinator {
@@ -83,11 +99,19 @@ impl GroupCoordinator for WatchedCoordinator {
     }
 
     fn poll(&mut self) -> Option<GroupAnswer> {
-        let answer = self.inner.poll();
-        if let Some(GroupAnswer::Joined { generation, .. }) = &answer {
-            let entry = Entry::Joined { client: self.client.clone(), generation: *generation };
-            self.journal.lock().unwrap().push(entry);
+        let mut answer = self.inner.poll();
+        if let (Some(GroupAnswer::Alive), Some(what)) = (&answer, &*self.denied.lock().unwrap()) {
+            let error = GroupError::Denied(what.clone());
+            answer = Some(GroupAnswer::Refused { request: RequestKind::Heartbeat, error });
         }
+        let entry = match &answer {
+            Some(GroupAnswer::Joined { generation, .. }) => {
+                Some(Entry::Joined { client: self.client.clone(), generation: *generation })
+            }
+            Some(GroupAnswer::Refused { request: RequestKind::Join, error }) => Some(Entry::Refused(error.clone())),
+            _ => None,
+        };
+        self.journal.lock().unwrap().extend(entry);
         answer
     }
 
@@ -170,8 +194,8 @@ impl Consumer for WatchedConsumer {
 }
 
 /// A counting application on a cluster of its own.
-struct Scene {
-    cluster: Watched,
+pub(super) struct Scene {
+    pub(super) cluster: Watched,
     folder: tempfile::TempDir,
     written: i64,
     /// Short where its end is waited for, long where it must not come.
@@ -181,15 +205,15 @@ struct Scene {
 const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 impl Scene {
-    fn new(session: Duration) -> Scene {
+    pub(super) fn new(session: Duration) -> Scene {
         let inner = EmbeddedCluster::new();
         inner.create_topic("in", PARTITIONS).unwrap();
         inner.create_topic("out", 1).unwrap();
-        let cluster = Watched { inner, journal: Arc::default() };
+        let cluster = Watched { inner, journal: Arc::default(), denied: Arc::default() };
         Scene { cluster, folder: tempfile::tempdir().unwrap(), written: 0, session }
     }
 
-    fn config(&self, instance: &str) -> Config {
+    pub(super) fn config(&self, instance: &str) -> Config {
         let mut config = Config::new("app", "embedded://")
             .exactly_once()
             .group_protocol(GroupProtocol::Sticky)
@@ -204,16 +228,26 @@ impl Scene {
         config
     }
 
-    fn start(&self, instance: &str) -> KafkaStreams {
+    pub(super) fn start(&self, instance: &str) -> KafkaStreams {
         start(self.config(instance))
     }
 
-    /// Another record of each key, and all of them counted by somebody.
-    fn count(&mut self) {
+    /// Another record of each key.
+    pub(super) fn write(&mut self) {
         self.written += 1;
         for key in KEYS {
             self.cluster.inner.produce("in", Some(key.as_bytes()), Some(b"x"), Some(self.written)).unwrap();
         }
+    }
+
+    /// Another record of each key, and all of them counted by somebody.
+    pub(super) fn count(&mut self) {
+        self.write();
+        self.assert_counted();
+    }
+
+    /// Everything is counted once, by and by.
+    pub(super) fn assert_counted(&self) {
         let expected: Vec<_> = (1..=self.written).collect();
         wait_until("all is counted", || {
             let counts = counts(&self.cluster.inner);
@@ -225,27 +259,27 @@ impl Scene {
         }
     }
 
-    fn journal(&self) -> Vec<Entry> {
+    pub(super) fn journal(&self) -> Vec<Entry> {
         self.cluster.journal.lock().unwrap().clone()
     }
 
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         self.cluster.journal.lock().unwrap().clear();
     }
 
     fn generations(&self) -> BTreeSet<i32> {
         let generation = |entry| match entry {
             Entry::Joined { generation, .. } => Some(generation),
-            Entry::Reads { .. } | Entry::Fenced(_) => None,
+            Entry::Reads { .. } | Entry::Fenced(_) | Entry::Refused(_) => None,
         };
         self.journal().into_iter().filter_map(generation).collect()
     }
 
     /// Inputs that an instance has begun to read, in order.
-    fn reads(&self, instance: &str) -> Vec<i32> {
+    pub(super) fn reads(&self, instance: &str) -> Vec<i32> {
         let read = |entry| match entry {
             Entry::Reads { client, partition } if client.starts_with(instance) => Some(partition),
-            Entry::Reads { .. } | Entry::Joined { .. } | Entry::Fenced(_) => None,
+            Entry::Reads { .. } | Entry::Joined { .. } | Entry::Fenced(_) | Entry::Refused(_) => None,
         };
         let mut reads: Vec<_> = self.journal().into_iter().filter_map(read).collect();
         reads.sort_unstable();
@@ -253,7 +287,7 @@ impl Scene {
     }
 }
 
-fn start(config: Config) -> KafkaStreams {
+pub(super) fn counting() -> StreamsBuilder {
     let builder = StreamsBuilder::new();
     builder
         .stream("in", Consumed::with(Utf8, Utf8))
@@ -261,15 +295,25 @@ fn start(config: Config) -> KafkaStreams {
         .count(Materialized::named("counts").in_memory())
         .to_stream()
         .to("out", Produced::with(Utf8, I64));
-    let streams = KafkaStreams::new(builder.build().unwrap(), config).unwrap();
+    builder
+}
+
+/// Not waited for.
+pub(super) fn begin(config: Config) -> KafkaStreams {
+    let streams = KafkaStreams::new(counting().build().unwrap(), config).unwrap();
     streams.start().unwrap();
+    streams
+}
+
+pub(super) fn start(config: Config) -> KafkaStreams {
+    let streams = begin(config);
     wait_until("it runs", || streams.state() == State::Running);
     streams
 }
 
 #[track_caller]
 #[expect(clippy::disallowed_methods, reason = "a test waits for threads")]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
@@ -278,7 +322,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 const SHORT: Duration = Duration::from_millis(500);
-const LONG: Duration = Duration::from_secs(300);
+pub(super) const LONG: Duration = Duration::from_secs(300);
 
 #[test]
 fn what_stays_is_not_touched_when_an_instance_joins() {
@@ -328,7 +372,7 @@ fn the_tasks_of_an_instance_that_crashes_go_to_the_others_when_its_session_is_ov
     assert_eq!(scene.reads("second").len(), 3);
     let fenced = scene.journal().into_iter().find_map(|entry| match entry {
         Entry::Fenced(ids) => Some(ids),
-        Entry::Joined { .. } | Entry::Reads { .. } => None,
+        Entry::Joined { .. } | Entry::Reads { .. } | Entry::Refused(_) => None,
     });
     assert!(fenced.is_some_and(|ids| ids.len() == 1 && ids[0].starts_with("app-") && ids[0].ends_with("-1")));
     second.close(CloseOptions::default()).unwrap();
@@ -371,19 +415,6 @@ fn the_threads_of_an_instance_share_its_tasks() {
     }
     assert_eq!(scene.generations(), BTreeSet::from([1]));
     streams.close(CloseOptions::default()).unwrap();
-}
-
-#[test]
-fn an_instance_with_the_name_of_another_one_ends_it() {
-    let scene = Scene::new(LONG);
-    let twin = |folder: &str| scene.config(folder).group_instance_id("same");
-    let first = start(twin("first"));
-    let second = start(twin("second"));
-    wait_until("the first one has ended", || first.state() == State::Error);
-    let error = first.take_error().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Fenced);
-    assert!(error.report().contains("state directory"), "{}", error.report());
-    second.close(CloseOptions::default()).unwrap();
 }
 
 #[test]
