@@ -109,6 +109,9 @@ pub(crate) struct ProducerSpec {
     /// Given: the producer is transactional (exactly once). None: idempotent.
     pub transactional_id: Option<String>,
     pub transaction_timeout: Duration,
+    /// The topics that are written to, as far as known: what an earlier producer of the id has left open is ended there.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the embedded cluster leaves nothing open"))]
+    pub outputs: Arc<[Arc<str>]>,
 }
 
 /// Which records a consumer sees.

@@ -117,7 +117,8 @@ impl Thread {
             Some(producer) => producer,
             none => {
                 let (client_id, transaction_timeout) = (self.client_id.clone(), DELIVERY_TIMEOUT);
-                let spec = ProducerSpec { client_id, transactional_id: None, transaction_timeout };
+                let spec =
+                    ProducerSpec { client_id, transactional_id: None, transaction_timeout, outputs: Arc::default() };
                 none.insert(self.cluster.producer(&spec)?)
             }
         };

@@ -1,6 +1,6 @@
 //! What all threads of an application share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -18,7 +18,7 @@ use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::state::{CacheBudget, ChangelogIdentity, GlobalStores, StateDirectory, StateHome, StateMemory, StoreToOpen};
-use crate::topology::{CallRunner, PartitionCounts, TaskEnvironment, TaskId, Topology};
+use crate::topology::{CallRunner, NodeKind, PartitionCounts, SinkName, TaskEnvironment, TaskId, Topology};
 
 pub(super) type RestoreListener = Arc<dyn Fn(&RestoreEvent) + Send + Sync>;
 
@@ -118,7 +118,19 @@ impl Application {
             client_id: self.client_id(thread, "producer"),
             transactional_id: self.is_exactly_once().then_some(transactional_id),
             transaction_timeout: self.config.transaction_timeout,
+            outputs: self.outputs(),
         }
+    }
+
+    /// The topics that producers of the application write to, but for those that a record names.
+    pub(super) fn outputs(&self) -> Arc<[Arc<str>]> {
+        let sinks = self.topology.nodes().filter_map(|id| {
+            let NodeKind::Sink { topic: SinkName::Fixed(topic) } = &self.topology.node(id).kind else { return None };
+            Some(self.topology.full_name(self.id(), topic))
+        });
+        let letters = self.config.handlers.dead_letter_topic.clone();
+        let all: BTreeSet<Arc<str>> = self.changelogs.keys().cloned().chain(sinks).chain(letters).collect();
+        all.into_iter().collect()
     }
 
     /// What a task is told when it is made.

@@ -175,7 +175,7 @@ pub(super) fn join(
     let client_id = app.client_id(index, "consumer");
     let offsets = app.cluster.group_offsets(app.id(), &client_id)?;
     let consumer = app.cluster.consumer(&ConsumerSpec { client_id, isolation: app.isolation() })?;
-    Ok((group.seat(index, offsets, consumer.waker()), consumer))
+    Ok((group.seat(index, offsets, app.outputs(), consumer.waker()), consumer))
 }
 
 fn task_of(name: &str) -> Option<TaskId> {

@@ -143,13 +143,20 @@ impl GroupThread {
     }
 
     /// A stream thread's place in the group; the waker is of that thread.
-    pub(super) fn seat(&self, index: usize, offsets: Box<dyn GroupOffsets>, waker: Waker) -> Box<dyn Membership> {
+    pub(super) fn seat(
+        &self,
+        index: usize,
+        offsets: Box<dyn GroupOffsets>,
+        outputs: Arc<[Arc<str>]>,
+        waker: Waker,
+    ) -> Box<dyn Membership> {
         let mut state = self.shared.state();
         state.wakers.insert(index, waker);
         state.seats.open(index);
         drop(state);
         self.shared.wake_all();
-        Box::new(SeatMembership { shared: Arc::clone(&self.shared), index, offsets, fence: Vec::new(), is_open: true })
+        let shared = Arc::clone(&self.shared);
+        Box::new(SeatMembership { shared, index, offsets, outputs, fence: Vec::new(), is_open: true })
     }
 
     /// The topics are others, and so are the tasks: every stream thread ends and is followed by another one.
@@ -357,6 +364,8 @@ struct SeatMembership {
     shared: Arc<Shared>,
     index: usize,
     offsets: Box<dyn GroupOffsets>,
+    /// The topics that every instance writes to.
+    outputs: Arc<[Arc<str>]>,
     /// To be fenced before committed offsets are read.
     fence: Vec<String>,
     is_open: bool,
@@ -398,7 +407,7 @@ impl Membership for SeatMembership {
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
         if !self.fence.is_empty() {
             // IMPORTANT: first, or the offsets of a transaction that its dead owner has left open are waited for.
-            self.offsets.fence(&self.fence)?;
+            self.offsets.fence(&self.fence, &self.outputs)?;
             self.fence.clear();
         }
         self.offsets.committed(partitions)

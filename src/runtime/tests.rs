@@ -158,8 +158,8 @@ impl GroupOffsets for FaultyOffsets {
         self.cluster.call(Call::CommitOffsets, || self.inner.commit(offsets, as_member))
     }
 
-    fn fence(&mut self, transactional_ids: &[String]) -> Result<()> {
-        self.inner.fence(transactional_ids)
+    fn fence(&mut self, transactional_ids: &[String], outputs: &[Arc<str>]) -> Result<()> {
+        self.inner.fence(transactional_ids, outputs)
     }
 }
 

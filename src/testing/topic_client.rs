@@ -58,7 +58,12 @@ impl TopicClient {
         let cluster = crate::runtime::cluster(config)?;
         let client_id = format!("{}-topic-client", config.application_id());
         let timeout = Duration::from_secs(30);
-        let spec = ProducerSpec { client_id: client_id.clone(), transactional_id: None, transaction_timeout: timeout };
+        let spec = ProducerSpec {
+            client_id: client_id.clone(),
+            transactional_id: None,
+            transaction_timeout: timeout,
+            outputs: Arc::default(),
+        };
         let producer = cluster.producer(&spec)?;
         Ok(TopicClient {
             cluster,

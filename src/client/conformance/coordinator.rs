@@ -349,7 +349,7 @@ pub(crate) fn fencing_ends_what_a_producer_has_left_open(cluster: &dyn Cluster) 
     confirm(dead.as_mut());
     dead.send_offsets(&[(partition.clone(), at(9, ""))], &client.metadata()).unwrap();
     let mut offsets = cluster.group_offsets(&party.group, &unique("client")).unwrap();
-    offsets.fence(&[id, unique("never-used")]).unwrap();
+    offsets.fence(&[id, unique("never-used")], &[]).unwrap();
     assert_eq!(offsets.committed(&[partition]).unwrap(), [None]);
     let error = dead.commit_transaction(CALL).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced, "{}", error.report());

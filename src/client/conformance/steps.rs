@@ -77,7 +77,12 @@ pub(super) fn new_topic(cluster: &dyn Cluster, partitions: i32, config: &[(&str,
 }
 
 pub(super) fn plain_producer(cluster: &dyn Cluster) -> Box<dyn Producer> {
-    let spec = ProducerSpec { client_id: unique("client"), transactional_id: None, transaction_timeout: CALL };
+    let spec = ProducerSpec {
+        client_id: unique("client"),
+        transactional_id: None,
+        transaction_timeout: CALL,
+        outputs: Arc::default(),
+    };
     cluster.producer(&spec).unwrap()
 }
 
@@ -86,6 +91,7 @@ pub(super) fn transactional_producer(cluster: &dyn Cluster, id: &str) -> Box<dyn
         client_id: unique("client"),
         transactional_id: Some(id.to_owned()),
         transaction_timeout: Duration::from_secs(60),
+        outputs: Arc::default(),
     };
     let mut producer = cluster.producer(&spec).unwrap();
     producer.init_transactions(CALL).unwrap();

@@ -110,6 +110,7 @@ pub(crate) fn a_transaction_past_its_timeout_is_aborted(cluster: &dyn Cluster) {
         client_id: unique("client"),
         transactional_id: Some(unique("tx")),
         transaction_timeout: Duration::from_secs(1),
+        outputs: [Arc::clone(&topic)].into(),
     };
     let mut producer = cluster.producer(&spec).unwrap();
     producer.init_transactions(CALL).unwrap();

@@ -201,7 +201,7 @@ impl GroupOffsets for EmbeddedOffsets {
         self.shared.state()?.commit(as_member, offsets)
     }
 
-    fn fence(&mut self, transactional_ids: &[String]) -> Result<()> {
+    fn fence(&mut self, transactional_ids: &[String], _outputs: &[Arc<str>]) -> Result<()> {
         let mut state = self.shared.state()?;
         transactional_ids.iter().try_for_each(|id| state.init_producer(id).map(drop))?;
         drop(state);

@@ -20,7 +20,7 @@ use self::consumer::KafkaConsumer;
 use self::failure::Failure;
 use self::group::KafkaMembership;
 use self::group_admin::KafkaGroupAdmin;
-use self::producer::KafkaProducer;
+use self::producer::{KafkaProducer, Predecessor};
 use self::settings::{ClientKind, Settings, fix};
 use self::side::{SideCoordinator, SideOffsets, SideSettings, SideStreams};
 use self::sys::Client;
@@ -46,6 +46,9 @@ mod wake;
 
 /// How long a broker may take to answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one look at the transactions of an earlier producer may take; it goes on with the next one.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the first broker may take to answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,7 +112,8 @@ impl Cluster for KafkaCluster {
                 conf
             }
         };
-        Ok(Box::new(KafkaProducer::new(conf, &spec.client_id, self.settings.bootstrap())?))
+        let predecessor = spec.transactional_id.as_ref().and_then(|id| self.predecessor(id, spec));
+        Ok(Box::new(KafkaProducer::new(conf, &spec.client_id, self.settings.bootstrap(), predecessor)?))
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>> {
@@ -139,6 +143,14 @@ impl KafkaCluster {
         let client_id = format!("{}-admin", self.group);
         let conf = self.settings.conf(ClientKind::Admin, &client_id)?;
         KafkaAdmin::new(conf, &client_id, self.settings.bootstrap(), CONNECT_TIMEOUT)
+    }
+
+    /// None where the side connection does not speak the security settings.
+    #[expect(clippy::disallowed_methods, reason = "bounds a wait of the outer rim, no result depends on it")]
+    fn predecessor(&self, id: &str, spec: &ProducerSpec) -> Option<Predecessor> {
+        let side = self.side(&spec.client_id).ok()?;
+        let side = SideOffsets::with_patience(side, &self.group, &spec.client_id, SETTLE_TIMEOUT).ok()?;
+        Some(Predecessor { side, id: id.to_owned(), outputs: Arc::clone(&spec.outputs), since: Instant::now() })
     }
 
     /// What the side connections take over from librdkafka's consumer.

@@ -5,12 +5,13 @@
 //! for one. A report of a record that is not tracked costs a function call.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka_sys::RDKafkaErrorCode as Code;
 use rustc_hash::FxHashMap;
 
 use super::failure::Failure;
+use super::side::{Claim, SideOffsets};
 use super::sys::{Client, Conf, Outgoing, PartitionList, Topic};
 use super::{REQUEST_TIMEOUT, connect, group::explain};
 use crate::client::{DeliveryFailure, GroupMetadata, Producer, partition_for_key};
@@ -41,6 +42,17 @@ pub(super) struct KafkaProducer {
     by_name: FxHashMap<Arc<str>, usize>,
     since_poll: u32,
     in_transaction: bool,
+    /// What is to be ended before the first transaction.
+    predecessor: Option<Predecessor>,
+}
+
+/// The producer before, of the same transactional id.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    pub(super) side: SideOffsets,
+    pub(super) id: String,
+    pub(super) outputs: Arc<[Arc<str>]>,
+    pub(super) since: Instant,
 }
 
 #[derive(Debug)]
@@ -54,7 +66,12 @@ struct KnownTopic {
 }
 
 impl KafkaProducer {
-    pub(super) fn new(conf: Conf, client_id: &str, bootstrap: &str) -> Result<KafkaProducer> {
+    pub(super) fn new(
+        conf: Conf,
+        client_id: &str,
+        bootstrap: &str,
+        predecessor: Option<Predecessor>,
+    ) -> Result<KafkaProducer> {
         let failed = |failure: Failure| failure.while_doing(format_args!("could not make the producer {client_id}"));
         Ok(KafkaProducer {
             client: Client::producer(conf, client_id).map_err(failed)?,
@@ -63,6 +80,7 @@ impl KafkaProducer {
             by_name: FxHashMap::default(),
             since_poll: 0,
             in_transaction: false,
+            predecessor,
         })
     }
 
@@ -165,6 +183,15 @@ impl Producer for KafkaProducer {
     /// so it is connected first.
     fn init_transactions(&mut self, timeout: Duration) -> Result<()> {
         connect(&self.client, &self.bootstrap, timeout)?;
+        if let Some(Predecessor { side, id, outputs, since }) = &mut self.predecessor {
+            match side.settle(id, outputs, Claim::Own { since: *since }) {
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                // Whatever it is, librdkafka meets it as well.
+                Err(error) => tracing::debug!(error = error.report(), "left-over transactions cannot be looked for"),
+                Ok(()) => {}
+            }
+            self.predecessor = None;
+        }
         self.client
             .init_transactions(timeout)
             .map_err(|failure| self.failed(failure, "could not initialise transactions"))

@@ -164,8 +164,12 @@ fn a_missing_source_topic_is_named() {
 fn records_without_a_key_go_on_to_the_next_partition_in_runs() {
     let Some(cluster) = cluster() else { return eprintln!("skipped: there is no broker") };
     let topic = topic(&cluster, 2);
-    let spec =
-        ProducerSpec { client_id: "test".to_string(), transactional_id: None, transaction_timeout: Duration::ZERO };
+    let spec = ProducerSpec {
+        client_id: "test".to_string(),
+        transactional_id: None,
+        transaction_timeout: Duration::ZERO,
+        outputs: Arc::default(),
+    };
     let mut producer = cluster.producer(&spec).unwrap();
     let (value, headers) = ([0; 1024], Headers::new());
     for _ in 0..128 {
@@ -204,6 +208,7 @@ fn a_record_that_the_broker_refuses_is_told_and_the_producer_goes_on() {
             client_id: "test".to_string(),
             transactional_id,
             transaction_timeout: Duration::from_secs(30),
+            outputs: Arc::default(),
         };
         let mut producer = cluster.producer(&spec).unwrap();
         if transactional {

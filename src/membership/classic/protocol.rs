@@ -188,9 +188,9 @@ pub(crate) trait GroupOffsets: Send {
     fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)], as_member: &GroupMetadata) -> Result<()>;
 
     /// Ends what the producers of these transactional ids have left open (`InitProducerId`), and keeps them from going
-    /// on: 10 ms instead of the transaction timeout.
+    /// on: 10 ms instead of the transaction timeout. `outputs`: the topics that they write to.
     ///
     /// # Errors
     /// `Unavailable`: nobody answers; to be called again.
-    fn fence(&mut self, transactional_ids: &[String]) -> Result<()>;
+    fn fence(&mut self, transactional_ids: &[String], outputs: &[Arc<str>]) -> Result<()>;
 }

@@ -92,7 +92,7 @@ impl GroupOffsets for Script {
         Ok(())
     }
 
-    fn fence(&mut self, transactional_ids: &[String]) -> Result<()> {
+    fn fence(&mut self, transactional_ids: &[String], _outputs: &[Arc<str>]) -> Result<()> {
         self.0.lock().unwrap().asked.push(format!("fence {}", transactional_ids.join(" ")));
         Ok(())
     }
@@ -121,7 +121,7 @@ fn start() -> (Script, Driver, Box<dyn Membership>) {
         assignor: Box::new(script.clone()),
         coordinator: Box::new(script.clone()),
     });
-    let mut thread = group.seat(1, Box::new(script.clone()), Arc::new(|| {}));
+    let mut thread = group.seat(1, Box::new(script.clone()), Arc::default(), Arc::new(|| {}));
     assert_eq!(thread.group_metadata().unwrap(), None, "no member yet");
     assert_eq!(hear(&mut driver, &mut *thread), MembershipEvent::Assigned { active: tasks([0, 1]) });
     (script, driver, thread)

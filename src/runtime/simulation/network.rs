@@ -400,12 +400,12 @@ impl GroupOffsets for Committed {
         self.inner.commit(offsets, as_member)
     }
 
-    fn fence(&mut self, transactional_ids: &[String]) -> Result<()> {
+    fn fence(&mut self, transactional_ids: &[String], outputs: &[Arc<str>]) -> Result<()> {
         if self.network.shared.is_flawed(Flaw::SkipsFencing) {
             return Ok(());
         }
         self.network.shared.note("a dead process is fenced");
-        self.inner.fence(transactional_ids)
+        self.inner.fence(transactional_ids, outputs)
     }
 }
 

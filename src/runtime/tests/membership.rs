@@ -142,9 +142,9 @@ impl GroupOffsets for WatchedOffsets {
         self.inner.commit(offsets, as_member)
     }
 
-    fn fence(&mut self, transactional_ids: &[String]) -> Result<()> {
+    fn fence(&mut self, transactional_ids: &[String], outputs: &[Arc<str>]) -> Result<()> {
         self.journal.lock().unwrap().push(Entry::Fenced(transactional_ids.to_vec()));
-        self.inner.fence(transactional_ids)
+        self.inner.fence(transactional_ids, outputs)
     }
 }
 

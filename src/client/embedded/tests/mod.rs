@@ -94,8 +94,9 @@ fn at(offset: i64) -> OffsetAndMetadata {
 
 fn transactional(cluster: &EmbeddedCluster, id: &str, timeout: Duration) -> Box<dyn Producer> {
     let (client_id, transactional_id) = (id.to_owned(), Some(id.to_owned()));
-    let mut producer =
-        cluster.producer(&ProducerSpec { client_id, transactional_id, transaction_timeout: timeout }).unwrap();
+    let mut producer = cluster
+        .producer(&ProducerSpec { client_id, transactional_id, transaction_timeout: timeout, outputs: Arc::default() })
+        .unwrap();
     producer.init_transactions(timeout).unwrap();
     producer
 }

@@ -14,6 +14,8 @@ impl Code {
     pub(super) const NONE: Code = Code(0);
     pub(super) const UNKNOWN_SERVER_ERROR: Code = Code(-1);
     pub(super) const UNKNOWN_TOPIC_OR_PARTITION: Code = Code(3);
+    pub(super) const LEADER_NOT_AVAILABLE: Code = Code(5);
+    pub(super) const NOT_LEADER_OR_FOLLOWER: Code = Code(6);
     pub(super) const REQUEST_TIMED_OUT: Code = Code(7);
     pub(super) const OFFSET_METADATA_TOO_LARGE: Code = Code(12);
     pub(super) const NETWORK_EXCEPTION: Code = Code(13);
@@ -47,6 +49,7 @@ impl Code {
     pub(super) const FENCED_INSTANCE_ID: Code = Code(82);
     pub(super) const UNSTABLE_OFFSET_COMMIT: Code = Code(88);
     pub(super) const PRODUCER_FENCED: Code = Code(90);
+    pub(super) const TRANSACTIONAL_ID_NOT_FOUND: Code = Code(105);
     pub(super) const FENCED_MEMBER_EPOCH: Code = Code(110);
     pub(super) const STALE_MEMBER_EPOCH: Code = Code(113);
 
@@ -150,6 +153,8 @@ impl Code {
         match self {
             Code::UNKNOWN_SERVER_ERROR => "unknown server error",
             Code::UNKNOWN_TOPIC_OR_PARTITION => "unknown topic or partition",
+            Code::LEADER_NOT_AVAILABLE => "leader not available",
+            Code::NOT_LEADER_OR_FOLLOWER => "not leader or follower",
             Code::REQUEST_TIMED_OUT => "request timed out",
             Code::OFFSET_METADATA_TOO_LARGE => "offset metadata too large",
             Code::NETWORK_EXCEPTION => "network exception",
@@ -182,6 +187,7 @@ impl Code {
             Code::FENCED_INSTANCE_ID => "fenced instance id",
             Code::UNSTABLE_OFFSET_COMMIT => "unstable offset commit",
             Code::PRODUCER_FENCED => "producer fenced",
+            Code::TRANSACTIONAL_ID_NOT_FOUND => "transactional id not found",
             Code::FENCED_MEMBER_EPOCH => "fenced member epoch",
             Code::STALE_MEMBER_EPOCH => "stale member epoch",
             _ => "an error of the broker",

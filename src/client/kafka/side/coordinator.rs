@@ -110,6 +110,7 @@ fn heard(lane: &mut Lane, outcome: Outcome, now: Instant) -> Option<GroupAnswer>
         | Request::OffsetFetch(..)
         | Request::OffsetCommit(..)
         | Request::InitProducerId(_)
+        | Request::Ending(_)
         | Request::Outside(_) => None,
     };
     match outcome {

@@ -97,6 +97,8 @@ pub(super) struct Lane {
     untried: VecDeque<(Address, SocketAddr)>,
     /// Where the coordinator is, as far as known.
     coordinator: Option<Address>,
+    /// `coordinator` is the broker that the request names, whoever it coordinates.
+    is_of_broker: bool,
     /// The transactional id that `coordinator` is for; none: the group.
     coordinates: Option<String>,
     /// Brokers that were there when last asked, besides the bootstrap servers: those may be gone by now.
@@ -123,6 +125,7 @@ impl Lane {
             stage: Stage::Down,
             untried: VecDeque::new(),
             coordinator: None,
+            is_of_broker: false,
             coordinates: None,
             learned: Vec::new(),
             learned_until: None,
@@ -139,18 +142,15 @@ impl Lane {
 
     /// Begins a request. To be called when not busy.
     pub(super) fn start(&mut self, request: Request, deadline: Instant) {
-        let coordinates = match &request {
-            Request::InitProducerId(id) => Some(id.clone()),
-            Request::Group(_)
-            | Request::Streams(_)
-            | Request::OffsetFetch(..)
-            | Request::OffsetCommit(..)
-            | Request::Outside(_) => None,
-        };
+        let coordinates = request.transactional_id().map(str::to_owned);
         if self.coordinates != coordinates {
             self.coordinates = coordinates;
             self.coordinator = None;
         }
+        if request.broker().is_some() || self.is_of_broker {
+            self.coordinator = request.broker().cloned();
+        }
+        self.is_of_broker = request.broker().is_some();
         self.last_failure = None;
         self.errand = Some(Errand { request, deadline, not_before: None, tries: 0, phase: Phase::Unsent });
     }
@@ -164,7 +164,7 @@ impl Lane {
     /// The same, after a pause that the caller knows better.
     pub(super) fn again_after(&mut self, mut errand: Errand, code: Code, pause: Duration, now: Instant) {
         if code.is_elsewhere() {
-            self.coordinator = None;
+            self.coordinator = errand.request.broker().cloned();
         }
         self.last_failure = Some(Failure::Lost(format!("the coordinator cannot take it: {code}")));
         errand.tries = errand.tries.saturating_add(1);
@@ -378,7 +378,7 @@ impl Lane {
             }
         }
         // Whoever coordinated may be down: any broker knows where it has gone.
-        self.coordinator = None;
+        self.coordinator = errand.request.broker().cloned();
         if denied || matches!(errand.phase, Phase::Sent(_)) {
             return Step::Done(Outcome::Failed { request: errand.request, failure });
         }

@@ -4,7 +4,7 @@
 //!   SideCoordinator ──┬── Lane: join, sync          each lane one request at a time, on a connection of its own:
 //!                     └── Lane: heartbeat, leave    it finds the coordinator, connects, proves who it is, asks again
 //!   SideStreams ───────── Lane: heartbeat of a streams group
-//!   SideOffsets ───────── Lane: offsets, fencing, a group from outside
+//!   SideOffsets ───────── Lane: offsets, fencing, ends of transactions, a group from outside
 //!                           └── Link: one socket ── Handshake (ApiVersions, SASL) ── Tls
 //! ```
 //!
@@ -22,6 +22,7 @@ use std::time::Instant;
 pub(super) use self::coordinator::SideCoordinator;
 pub(super) use self::offsets::SideOffsets;
 pub(super) use self::security::SideSettings;
+pub(super) use self::settle::Claim;
 pub(super) use self::streams::SideStreams;
 
 mod code;
@@ -39,6 +40,7 @@ mod sasl;
 #[cfg(feature = "tls")]
 mod scram;
 mod security;
+mod settle;
 mod sockets;
 mod streams;
 #[cfg(test)]

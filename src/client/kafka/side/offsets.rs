@@ -13,6 +13,7 @@ use super::lane::{Lane, Outcome};
 use super::requests::{Pending, Request};
 use super::responses;
 use super::security::SideSettings;
+use super::settle::Claim;
 use crate::client::GroupMetadata;
 use crate::client::kafka::REQUEST_TIMEOUT;
 use crate::error::{Error, ErrorKind as Kind, Result};
@@ -21,7 +22,7 @@ use crate::record::{OffsetAndMetadata, TopicPartition};
 
 /// Between two looks at what a transaction is about to decide: 5 to 10 ms after its end, an abort by fencing 2 to 4 ms.
 pub(super) const UNDECIDED_PAUSE: Duration = Duration::from_millis(5);
-const FENCING_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const FENCING_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(in crate::client::kafka) struct SideOffsets {
@@ -31,7 +32,7 @@ pub(in crate::client::kafka) struct SideOffsets {
     events: Events,
     request_timeout: Duration,
     /// How long a call may take with all its requests.
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 /// What a caller makes of an answer.
@@ -52,7 +53,8 @@ impl SideOffsets {
         SideOffsets::with_patience(settings, group, client_id, REQUEST_TIMEOUT)
     }
 
-    pub(super) fn with_patience(
+    /// The same, with a time that a call may take with all its requests.
+    pub(in crate::client::kafka) fn with_patience(
         settings: SideSettings,
         group: &str,
         client_id: &str,
@@ -185,22 +187,8 @@ impl GroupOffsets for SideOffsets {
         self.call(Request::OffsetCommit(offsets.to_vec(), as_member.clone()), "commit offsets", judge)
     }
 
-    fn fence(&mut self, transactional_ids: &[String]) -> Result<()> {
-        for id in transactional_ids {
-            let judge = |_, body: &[u8]| {
-                let code = responses::init_producer_id(body)?;
-                Ok(match code {
-                    Code::NONE => Verdict::Is(()),
-                    // The abort is under way.
-                    Code::CONCURRENT_TRANSACTIONS => Verdict::Again(code, Some(FENCING_PAUSE)),
-                    // Somebody else fences it at the same time.
-                    Code::PRODUCER_FENCED | Code::INVALID_PRODUCER_EPOCH => Verdict::Again(code, Some(FENCING_PAUSE)),
-                    code => judged(code, String::new()),
-                })
-            };
-            self.call(Request::InitProducerId(id.clone()), &format!("end the transactions of {id}"), judge)?;
-        }
-        Ok(())
+    fn fence(&mut self, transactional_ids: &[String], outputs: &[Arc<str>]) -> Result<()> {
+        transactional_ids.iter().try_for_each(|id| self.settle(id, outputs, Claim::Fence))
     }
 }
 

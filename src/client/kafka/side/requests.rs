@@ -9,13 +9,16 @@ use std::sync::Arc;
 use super::codec::{Reader, Result, Writer};
 use super::heartbeat;
 use super::outside::Inquiry;
+use super::security::Address;
+use super::settle::Ending;
 use crate::client::GroupMetadata;
 use crate::membership::classic::protocol::{GroupRequest, MemberAssignment, PROTOCOL_NAME, PROTOCOL_TYPE, RequestKind};
 use crate::membership::streams::protocol::Heartbeat;
 use crate::record::{OffsetAndMetadata, TopicPartition};
 
-/// The transaction timeout that fencing gives to an id: the next owner sets its own, no transaction is begun under it.
-const FENCING_TRANSACTION_TIMEOUT_MS: i32 = 1000;
+/// The transaction timeout that fencing gives to an id: the next owner sets its own. A transaction that puts right what a
+/// broker has left open takes some milliseconds.
+const FENCING_TRANSACTION_TIMEOUT_MS: i32 = 10_000;
 
 /// The version of what a subscription and an assignment are written in, as tools read them.
 const CONSUMER_PROTOCOL: i16 = 3;
@@ -37,7 +40,12 @@ pub(super) enum Api {
     SaslHandshake,
     ApiVersions,
     InitProducerId,
+    AddPartitionsToTxn,
+    AddOffsetsToTxn,
+    EndTxn,
     SaslAuthenticate,
+    DescribeProducers,
+    DescribeTransactions,
     StreamsGroupHeartbeat,
 }
 
@@ -57,7 +65,12 @@ impl Api {
             Api::SaslHandshake => 17,
             Api::ApiVersions => 18,
             Api::InitProducerId => 22,
+            Api::AddPartitionsToTxn => 24,
+            Api::AddOffsetsToTxn => 25,
+            Api::EndTxn => 26,
             Api::SaslAuthenticate => 36,
+            Api::DescribeProducers => 61,
+            Api::DescribeTransactions => 65,
             Api::StreamsGroupHeartbeat => 88,
         }
     }
@@ -81,7 +94,11 @@ impl Api {
             Api::SaslHandshake => 1..=1,
             Api::ApiVersions => 3..=3,
             Api::InitProducerId => 3..=4,
+            // 4 of the first is for brokers, 5 of the last raises the epoch.
+            Api::AddPartitionsToTxn | Api::AddOffsetsToTxn | Api::EndTxn => 3..=3,
             Api::SaslAuthenticate => 2..=2,
+            // Since 2.8 and 3.0.
+            Api::DescribeProducers | Api::DescribeTransactions => 0..=0,
             Api::StreamsGroupHeartbeat => 0..=0,
         }
     }
@@ -101,7 +118,12 @@ impl Api {
             Api::SaslHandshake => "SaslHandshake",
             Api::ApiVersions => "ApiVersions",
             Api::InitProducerId => "InitProducerId",
+            Api::AddPartitionsToTxn => "AddPartitionsToTxn",
+            Api::AddOffsetsToTxn => "AddOffsetsToTxn",
+            Api::EndTxn => "EndTxn",
             Api::SaslAuthenticate => "SaslAuthenticate",
+            Api::DescribeProducers => "DescribeProducers",
+            Api::DescribeTransactions => "DescribeTransactions",
             Api::StreamsGroupHeartbeat => "StreamsGroupHeartbeat",
         }
     }
@@ -142,7 +164,7 @@ pub(super) enum Pending {
     PassedOver,
 }
 
-/// A request to a coordinator.
+/// A request to a coordinator, or to a broker that is known by address.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     Group(GroupRequest),
@@ -150,6 +172,7 @@ pub(super) enum Request {
     OffsetFetch(Vec<TopicPartition>, Pending),
     OffsetCommit(Vec<(TopicPartition, OffsetAndMetadata)>, GroupMetadata),
     InitProducerId(String),
+    Ending(Ending),
     /// Of somebody who is no member.
     Outside(Inquiry),
 }
@@ -165,7 +188,34 @@ impl Request {
             Request::OffsetFetch(..) => Api::OffsetFetch,
             Request::OffsetCommit(..) => Api::OffsetCommit,
             Request::InitProducerId(_) => Api::InitProducerId,
+            Request::Ending(ending) => ending.api(),
             Request::Outside(inquiry) => inquiry.api(),
+        }
+    }
+
+    /// The transactional id whose coordinator is asked; none: the group's.
+    pub(super) fn transactional_id(&self) -> Option<&str> {
+        match self {
+            Request::InitProducerId(id) => Some(id),
+            Request::Ending(ending) => Some(ending.transactional_id()),
+            Request::Group(_)
+            | Request::Streams(_)
+            | Request::OffsetFetch(..)
+            | Request::OffsetCommit(..)
+            | Request::Outside(_) => None,
+        }
+    }
+
+    /// The broker that is asked, when it is no coordinator.
+    pub(super) fn broker(&self) -> Option<&Address> {
+        match self {
+            Request::Ending(ending) => ending.broker(),
+            Request::InitProducerId(_)
+            | Request::Group(_)
+            | Request::Streams(_)
+            | Request::OffsetFetch(..)
+            | Request::OffsetCommit(..)
+            | Request::Outside(_) => None,
         }
     }
 
@@ -186,6 +236,7 @@ impl Request {
                 out.i64(-1);
                 out.i16(-1);
             }
+            Request::Ending(ending) => ending.encode(group, &mut out),
             Request::Outside(inquiry) => inquiry.encode(group, version, &mut out),
         }
         out.no_tags();
@@ -279,7 +330,9 @@ fn assignment(given: &MemberAssignment) -> Vec<u8> {
     out.0
 }
 
-fn by_topic<'a, T>(items: impl Iterator<Item = (&'a TopicPartition, T)>) -> BTreeMap<&'a str, Vec<(i32, T)>> {
+pub(super) fn by_topic<'a, T>(
+    items: impl Iterator<Item = (&'a TopicPartition, T)>,
+) -> BTreeMap<&'a str, Vec<(i32, T)>> {
     let mut topics: BTreeMap<&str, Vec<(i32, T)>> = BTreeMap::new();
     for (partition, item) in items {
         topics.entry(&partition.topic).or_default().push((partition.partition, item));
@@ -344,20 +397,9 @@ fn encode_offset_commit(offsets: &[(TopicPartition, OffsetAndMetadata)], member:
 /// Which coordinator is looked for.
 pub(super) fn find_coordinator(request: &Request, group: &str) -> Vec<u8> {
     let mut out = Writer::default();
-    match request {
-        Request::InitProducerId(id) => {
-            out.text(id);
-            out.i8(1);
-        }
-        Request::Group(_)
-        | Request::Streams(_)
-        | Request::OffsetFetch(..)
-        | Request::OffsetCommit(..)
-        | Request::Outside(_) => {
-            out.text(group);
-            out.i8(0);
-        }
-    }
+    let (key, kind) = request.transactional_id().map_or((group, 0), |id| (id, 1));
+    out.text(key);
+    out.i8(kind);
     out.no_tags();
     out.0
 }
@@ -365,13 +407,21 @@ pub(super) fn find_coordinator(request: &Request, group: &str) -> Vec<u8> {
 /// Asks for the brokers and for no topic.
 pub(super) fn metadata() -> Vec<u8> {
     let mut out = Writer::default();
-    out.list([(); 0].into_iter(), |_, ()| {});
+    encode_metadata(&[], &mut out);
+    out.no_tags();
+    out.0
+}
+
+/// The brokers, and where the partitions of topics are; without its tags.
+pub(super) fn encode_metadata(topics: &[Arc<str>], out: &mut Writer) {
+    out.list(topics.iter(), |out, topic| {
+        out.text(topic);
+        out.no_tags();
+    });
     // Neither make topics nor tell rights on the cluster or on topics.
     out.bool(false);
     out.bool(false);
     out.bool(false);
-    out.no_tags();
-    out.0
 }
 
 /// Names this library to the broker, which shows it in its metrics.

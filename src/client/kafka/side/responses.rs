@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::code::Code;
 use super::codec::{Malformed, Reader, Result};
 use super::requests::Api;
+use super::security::Address;
+use super::settle::ProducerIdAndEpoch;
 use crate::membership::classic::protocol::{GroupAnswer, GroupMember, RequestKind};
 use crate::record::{OffsetAndMetadata, TopicPartition};
 
@@ -75,16 +77,52 @@ pub(super) fn sasl_authenticate(body: &[u8]) -> Result<Authenticated> {
 
 /// Hosts and ports of the brokers; what follows them is not read.
 pub(super) fn metadata(body: &[u8]) -> Result<Vec<(String, u16)>> {
-    let mut reader = Reader::new(body);
+    let brokers = brokers(&mut Reader::new(body))?;
+    let addresses = brokers.into_iter().map(|(_, address)| (address.host, address.port));
+    Ok(addresses.collect())
+}
+
+/// With their ids.
+fn brokers(reader: &mut Reader<'_>) -> Result<Vec<(i32, Address)>> {
     reader.i32()?;
     let brokers = reader.list(|reader| {
-        reader.i32()?;
-        let broker = (reader.text()?, u16::try_from(reader.i32()?).unwrap_or(0));
+        let id = reader.i32()?;
+        let (host, port) = (reader.text()?, u16::try_from(reader.i32()?).unwrap_or(0));
         reader.optional_text()?;
         reader.tags()?;
-        Ok(broker)
+        Ok((id, Address { host, port }))
     })?;
-    Ok(brokers.into_iter().filter(|(host, port)| !host.is_empty() && *port != 0).collect())
+    Ok(brokers.into_iter().filter(|(_, address)| !address.host.is_empty() && address.port != 0).collect())
+}
+
+/// The partitions of each topic that there is, and the ids of their leaders; -1: none.
+pub(super) type Leaders = Vec<(Arc<str>, Vec<(i32, i32)>)>;
+
+/// The brokers, and who leads which partition.
+pub(super) fn leaders(body: &[u8]) -> Result<(Vec<(i32, Address)>, Leaders)> {
+    let mut reader = Reader::new(body);
+    let brokers = brokers(&mut reader)?;
+    // The cluster, and its controller.
+    reader.optional_text()?;
+    reader.i32()?;
+    let topics = reader.list(|reader| {
+        reader.i16()?;
+        let name = Arc::from(reader.text()?);
+        reader.bool()?;
+        let partitions = reader.list(|reader| {
+            reader.i16()?;
+            let (partition, leader, _epoch) = (reader.i32()?, reader.i32()?, reader.i32()?);
+            for _ in ["replicas", "in sync", "offline"] {
+                reader.list(Reader::i32)?;
+            }
+            reader.tags()?;
+            Ok((partition, leader))
+        })?;
+        reader.i32()?;
+        reader.tags()?;
+        Ok((name, partitions))
+    })?;
+    Ok((brokers, topics))
 }
 
 /// Host and port of the coordinator.
@@ -248,10 +286,11 @@ pub(super) fn offset_commit(body: &[u8]) -> Result<Vec<(TopicPartition, Code)>> 
     Ok(topics.into_iter().flatten().collect())
 }
 
-pub(super) fn init_producer_id(body: &[u8]) -> Result<Code> {
+/// Whose id it is from now on.
+pub(super) fn init_producer_id(body: &[u8]) -> Result<(Code, ProducerIdAndEpoch)> {
     let mut reader = Reader::new(body);
     reader.i32()?;
-    code(&mut reader)
+    Ok((code(&mut reader)?, ProducerIdAndEpoch { id: reader.i64()?, epoch: reader.i16()? }))
 }
 
 #[cfg(test)]
@@ -273,6 +312,7 @@ mod tests {
         let _ = offset_fetch(9, bytes);
         let _ = offset_commit(bytes);
         let _ = init_producer_id(bytes);
+        let _ = leaders(bytes);
     }
 
     /// A response to a join with two members, the second in an older encoding of its subscription.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const PORT: u16 = 9092;
 
 /// A broker's host and port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) host: String,
     pub(super) port: u16,

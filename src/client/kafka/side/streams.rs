@@ -69,6 +69,7 @@ fn heard(lane: &mut Lane, outcome: Outcome, now: Instant) -> Option<HeartbeatAns
         | Request::OffsetFetch(..)
         | Request::OffsetCommit(..)
         | Request::InitProducerId(_)
+        | Request::Ending(_)
         | Request::Outside(_) => None,
     };
     match outcome {

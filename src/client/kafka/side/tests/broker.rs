@@ -178,6 +178,7 @@ fn fencing_ends_an_open_transaction_and_decides_its_offsets() {
         client_id: "side".to_owned(),
         transactional_id: Some(transactional_id.clone()),
         transaction_timeout: Duration::from_secs(300),
+        outputs: [Arc::clone(&group.topic)].into(),
     };
     let wait = Duration::from_secs(30);
     let mut producer = group.cluster.producer(&spec).unwrap();
@@ -202,7 +203,7 @@ fn fencing_ends_an_open_transaction_and_decides_its_offsets() {
     let open = hasty.committed(&[group.partition(0)]).unwrap_err();
     assert!(open.to_string().contains("transaction"), "{}", open.report());
 
-    offsets.fence(&[transactional_id]).unwrap();
+    offsets.fence(&[transactional_id], &[Arc::clone(&group.topic)]).unwrap();
     assert_eq!(offsets.committed(&[group.partition(0)]).unwrap(), [None]);
     let error = producer.commit_transaction(wait).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced, "{}", error.report());

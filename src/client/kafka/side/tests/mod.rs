@@ -5,6 +5,7 @@ mod coordinator;
 mod offsets;
 mod outside;
 mod security;
+mod settle;
 mod streams;
 
 use std::collections::HashMap;
@@ -109,7 +110,12 @@ fn serve(
         Api::SaslHandshake,
         Api::ApiVersions,
         Api::InitProducerId,
+        Api::AddPartitionsToTxn,
+        Api::AddOffsetsToTxn,
+        Api::EndTxn,
         Api::SaslAuthenticate,
+        Api::DescribeProducers,
+        Api::DescribeTransactions,
         Api::StreamsGroupHeartbeat,
     ];
     let api = api.into_iter().find(|api| api.key() == key).unwrap();

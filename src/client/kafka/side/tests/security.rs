@@ -107,7 +107,7 @@ mod tls {
         let broker = broker(SERVER, &Clients::Anybody);
         assert_eq!(answer(&broker, &[TRUSTED]), GroupAnswer::Alive);
         let settings = settings(&[broker.port], &[("security.protocol", "ssl"), TRUSTED]);
-        SideOffsets::new(settings.clone(), "group", "client").unwrap().fence(&["t".to_owned()]).unwrap();
+        SideOffsets::new(settings.clone(), "group", "client").unwrap().fence(&["t".to_owned()], &[]).unwrap();
         assert_eq!(ask(&mut coordinator(settings), sync()), long_answer());
     }
 
@@ -141,7 +141,7 @@ mod tls {
         let patience = Duration::from_millis(50);
         let settings = settings(&[broker.port], &pairs);
         let mut offsets = SideOffsets::with_patience(settings, "group", "client", patience).unwrap();
-        let error = offsets.fence(&["t".to_owned()]).unwrap_err();
+        let error = offsets.fence(&["t".to_owned()], &[]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
     }
 }
