@@ -199,6 +199,15 @@ pub(crate) trait Producer: Send {
     /// Gives the transaction up; what was sent and not delivered is purged.
     fn abort_transaction(&mut self, timeout: Duration) -> Result<()>;
 
+    /// Whether what the last transaction wrote is open somewhere though the transaction has ended: a new producer has to put
+    /// it right before the next transaction. Asks the cluster when there is reason to.
+    ///
+    /// # Errors
+    /// `Unavailable`: not known; to be called again.
+    fn has_left_open(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// The partitions of a topic. Asks the cluster the first time, blocking up to the request timeout.
     ///
     /// # Errors

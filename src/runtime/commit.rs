@@ -75,14 +75,18 @@ impl Committer {
         }
     }
 
-    /// Makes the producer, if there is none. It fences the one before it and ends its transaction, so what the cluster
-    /// says afterwards about committed offsets is final.
+    /// Makes the producer, if there is none or one that has left something open. It fences the one before it and ends its
+    /// transaction, so what the cluster says afterwards about committed offsets is final.
     ///
     /// # Errors
     /// `Unavailable`: to be called again.
     pub(super) fn make_ready(&mut self) -> Result<()> {
-        if self.producer.is_some() {
-            return Ok(());
+        if let Some(producer) = &mut self.producer {
+            if self.is_open || !producer.has_left_open()? {
+                return Ok(());
+            }
+            tracing::warn!("the producer is made anew, to end what a broker has forgotten");
+            self.producer = None;
         }
         let mut producer = match self.starting.take() {
             Some(producer) => producer,

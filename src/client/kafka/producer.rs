@@ -11,7 +11,7 @@ use rdkafka_sys::RDKafkaErrorCode as Code;
 use rustc_hash::FxHashMap;
 
 use super::failure::Failure;
-use super::side::{Claim, SideOffsets};
+use super::side::{Claim, LEADERS_PATIENCE, SideOffsets};
 use super::sys::{Client, Conf, Outgoing, PartitionList, Topic};
 use super::{REQUEST_TIMEOUT, connect, group::explain};
 use crate::client::{DeliveryFailure, GroupMetadata, Producer, partition_for_key};
@@ -31,6 +31,12 @@ const UNKNOWN_LOOKS: u32 = 20;
 /// How often offsets are sent again when the answer was to repeat it.
 const OFFSET_TRIES: u32 = 10;
 
+/// Between two looks at what a lost connection may have left behind, as long as connections are lost.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long it is not waited again for leaders that did not come.
+const NO_LEADER_PAUSE: Duration = Duration::from_secs(600);
+
 /// How long a full buffer is waited for.
 const BUFFER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -42,8 +48,20 @@ pub(super) struct KafkaProducer {
     by_name: FxHashMap<Arc<str>, usize>,
     since_poll: u32,
     in_transaction: bool,
-    /// What is to be ended before the first transaction.
+    /// What is to be ended before the first transaction; none: not transactional, or the side connection cannot log in.
     predecessor: Option<Predecessor>,
+    is_settled: bool,
+    disturbance: Disturbance,
+}
+
+/// What lost connections ask for.
+#[derive(Debug, Default)]
+struct Disturbance {
+    /// Since when nobody has looked what the loss left behind.
+    since: Option<Instant>,
+    looked_at: Option<Instant>,
+    /// When partitions without a leader were last waited for in vain.
+    gave_up_at: Option<Instant>,
 }
 
 /// The producer before, of the same transactional id.
@@ -81,6 +99,8 @@ impl KafkaProducer {
             since_poll: 0,
             in_transaction: false,
             predecessor,
+            is_settled: false,
+            disturbance: Disturbance::default(),
         })
     }
 
@@ -183,14 +203,17 @@ impl Producer for KafkaProducer {
     /// so it is connected first.
     fn init_transactions(&mut self, timeout: Duration) -> Result<()> {
         connect(&self.client, &self.bootstrap, timeout)?;
-        if let Some(Predecessor { side, id, outputs, since }) = &mut self.predecessor {
+        if let Some(Predecessor { side, id, outputs, since }) = &mut self.predecessor
+            && !self.is_settled
+        {
             match side.settle(id, outputs, Claim::Own { since: *since }) {
                 Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
                 // Whatever it is, librdkafka meets it as well.
                 Err(error) => tracing::debug!(error = error.report(), "left-over transactions cannot be looked for"),
                 Ok(()) => {}
             }
-            self.predecessor = None;
+            self.is_settled = true;
+            self.client.take_disturbed();
         }
         self.client
             .init_transactions(timeout)
@@ -286,6 +309,31 @@ impl Producer for KafkaProducer {
         aborted.map_err(|failure| self.failed(failure, "could not abort the transaction"))?;
         self.in_transaction = false;
         Ok(())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "bounds how often and how long the cluster is asked")]
+    fn has_left_open(&mut self) -> Result<bool> {
+        let Some(Predecessor { side, id, outputs, .. }) = &mut self.predecessor else { return Ok(false) };
+        let Disturbance { since, looked_at, gave_up_at } = &mut self.disturbance;
+        if since.is_none() && self.client.take_disturbed() {
+            *since = Some(Instant::now());
+        }
+        let is_recent = |at: &Option<Instant>, pause| at.is_some_and(|at| at.elapsed() < pause);
+        let Some(begun) = since.filter(|_| !is_recent(looked_at, LOOK_PAUSE)) else { return Ok(false) };
+        let patience = if is_recent(gave_up_at, NO_LEADER_PAUSE) { Duration::ZERO } else { LEADERS_PATIENCE };
+        let found = match side.has_left_open(id, outputs, begun + patience) {
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            found => found,
+        };
+        let now = Instant::now();
+        if patience > Duration::ZERO && now >= begun + patience {
+            *gave_up_at = Some(now);
+        }
+        (*since, *looked_at) = (None, Some(now));
+        Ok(found.unwrap_or_else(|error| {
+            tracing::debug!(error = error.report(), "left-over transactions cannot be looked for");
+            false
+        }))
     }
 
     fn partitions(&mut self, topic: &Arc<str>) -> Result<i32> {

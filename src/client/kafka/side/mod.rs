@@ -22,7 +22,7 @@ use std::time::Instant;
 pub(super) use self::coordinator::SideCoordinator;
 pub(super) use self::offsets::SideOffsets;
 pub(super) use self::security::SideSettings;
-pub(super) use self::settle::Claim;
+pub(super) use self::settle::{Claim, LEADERS_PATIENCE};
 pub(super) use self::streams::SideStreams;
 
 mod code;

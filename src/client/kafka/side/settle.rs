@@ -33,7 +33,7 @@ const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long partitions without a leader are waited for.
-const LEADERS_PATIENCE: Duration = Duration::from_secs(10);
+pub(in crate::client::kafka) const LEADERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who ends the transactions of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,6 +301,26 @@ impl SideOffsets {
             }
         }
         Ok(())
+    }
+
+    /// Whether the last transaction of `id`, which has ended, is still open somewhere. Leaders are waited for until
+    /// `leaders_by`.
+    ///
+    /// # Errors
+    /// Those of [`settle`](SideOffsets::settle).
+    pub(in crate::client::kafka) fn has_left_open(
+        &mut self,
+        id: &str,
+        outputs: &[Arc<str>],
+        leaders_by: Instant,
+    ) -> error::Result<bool> {
+        let Some(found) = self.describe(id)? else { return Ok(false) };
+        if found.is_under_way() {
+            let text = format!("could not look at the transactions of {id}: the last one is still being ended");
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
+        let topics: Arc<[Arc<str>]> = outputs.iter().cloned().chain([OFFSETS_TOPIC.into()]).collect();
+        Ok(!self.open(id, found.producer, &topics, leaders_by)?.is_empty())
     }
 
     fn describe(&mut self, id: &str) -> error::Result<Option<Described>> {

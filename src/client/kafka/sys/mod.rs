@@ -93,6 +93,8 @@ impl Drop for Conf {
 struct Shared {
     name: String,
     last_error: Mutex<Option<Failure>>,
+    /// A connection was lost or refused since this was last asked.
+    disturbed: AtomicBool,
     failed: Mutex<Failed>,
     /// What is purged now belongs to a transaction that is given up.
     aborting: AtomicBool,
@@ -129,6 +131,7 @@ unsafe extern "C" fn log(rk: *const rd::rd_kafka_t, level: c_int, facility: *con
     };
     let client = shared.map_or("", |shared| shared.name.as_str());
     if let (Some(shared), "FAIL") = (shared, facility.as_str()) {
+        shared.disturbed.store(true, Ordering::Relaxed);
         let mut last = lock(&shared.last_error);
         // What the broker refused outweighs the closed connection that follows.
         if !last.as_ref().is_some_and(Failure::is_denied_access) {
@@ -303,6 +306,11 @@ impl Client {
     /// The last thing that went wrong on a connection or in the background.
     pub(super) fn last_error(&self) -> Option<Failure> {
         lock(&self.shared.last_error).clone()
+    }
+
+    /// Whether a connection was lost or refused since the last time.
+    pub(super) fn take_disturbed(&self) -> bool {
+        self.shared.disturbed.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn forget_errors(&self) {

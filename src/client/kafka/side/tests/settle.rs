@@ -129,6 +129,8 @@ fn play(states: &'static [&'static str], concurrent: usize, leaderless: usize) -
     let leader = Broker::play(move |asked| match asked.api {
         Api::ApiVersions => newer(),
         Api::FindCoordinator => Some(Reply::Body(found(known.load(Ordering::SeqCst)))),
+        // Partition 0 alone, as 1 has no leader.
+        Api::DescribeProducers if asked.body[3] == 2 => producers(&[(0, Some(8))]),
         Api::DescribeProducers if ended.lock().unwrap().is_empty() => producers(&[(0, Some(8)), (1, Some(PRODUCER))]),
         Api::DescribeProducers => producers(&[(0, Some(8)), (1, None)]),
         _ => None,
@@ -176,6 +178,19 @@ fn what_is_open_after_an_abort_is_aborted() {
     offsets(&[coordinator.port]).settle("x", &["t".into()], own()).unwrap();
     assert_eq!(*heard.lock().unwrap(), [false]);
     assert_eq!((coordinator.asked(Api::InitProducerId), leader.asked(Api::DescribeProducers)), (1, 2));
+}
+
+#[test]
+fn what_a_producer_has_left_open_is_seen_before_its_next_transaction() {
+    let (coordinator, _leader, heard) = play(&["CompleteCommit"], 0, 1);
+    let mut side = offsets(&[coordinator.port]);
+    let now = crate::client::kafka::side::now();
+    // The only leader is not there yet, and is not waited for.
+    assert!(!side.has_left_open("x", &["t".into()], now).unwrap());
+    assert!(side.has_left_open("x", &["t".into()], now + LONG).unwrap());
+    side.settle("x", &["t".into()], own()).unwrap();
+    assert!(!side.has_left_open("x", &["t".into()], now + LONG).unwrap());
+    assert_eq!(*heard.lock().unwrap(), [true]);
 }
 
 #[test]
