@@ -114,7 +114,10 @@ impl SideOffsets {
 
     fn gave_up(&self, doing: &str, undecided: Option<Code>, failure: Failure) -> Error {
         let remedy = match undecided {
-            Some(Code::UNSTABLE_OFFSET_COMMIT) => ": a transaction that would change them is still open",
+            Some(Code::UNSTABLE_OFFSET_COMMIT) => {
+                ": a transaction that would change them is still open; if it stays so for longer than its timeout, a \
+                 broker has forgotten it: find it with kafka-transactions.sh find-hanging, and abort it"
+            }
             Some(Code::REBALANCE_IN_PROGRESS) => ": the group is rebalancing",
             _ => ": no broker answers; check the address, whether the brokers run, and security.protocol",
         };
