@@ -91,8 +91,10 @@ pub use operators::{
     ValueTransformerWithKey,
 };
 pub use query::{
-    FailureReason, Position, QueryContext, QueryFailure, QueryIter, QueryableStore, QueryableStoreType,
-    QueryableStoreTypes, RawAnswer, RawKind, RawPartition, RawQuery, RawRole, RawRow, RawStore, RawStores,
+    FailureReason, KeyQuery, MultiVersionedKeyQuery, Position, Query, QueryContext, QueryFailure, QueryIn, QueryIter,
+    QueryResult, QueryableStore, QueryableStoreType, QueryableStoreTypes, RangeQuery, RawAnswer, RawKind, RawPartition,
+    RawQuery, RawRole, RawRow, RawStore, RawStores, Staleness, StateQueryRequest, StateQueryResult, StoreSnapshot,
+    TimestampedKeyQuery, TimestampedRangeQuery, VersionedKeyQuery, WindowKeyQuery, WindowRangeQuery,
 };
 pub use record::{
     Change, ConsumerRecord, Headers, OffsetAndMetadata, ProducerRecord, Record, RecordBatch, RecordMetadata,

@@ -69,6 +69,10 @@ impl QueryFailure {
         QueryFailure { reason, error: Error::new(kind, context) }
     }
 
+    pub(crate) fn from_error(reason: FailureReason, error: Error) -> QueryFailure {
+        QueryFailure { reason, error }
+    }
+
     /// What the caller can do about it.
     pub fn reason(&self) -> FailureReason {
         self.reason

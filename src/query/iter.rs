@@ -6,7 +6,7 @@ use std::fmt;
 use super::store::QueryContext;
 use super::tasks::LocalTask;
 use crate::error::Result;
-use crate::state::{Rows, WindowRows, WindowValues};
+use crate::state::{Rows, VersionRows, VersionedRecord, WindowRows, WindowValues};
 use crate::window::Windowed;
 
 /// Rows that are read in one go: of one moment, and a task that is closed waits for them.
@@ -15,8 +15,9 @@ pub(super) const PAGE: usize = 256;
 /// The rows that a query has found, partition by partition, each in the order of its store.
 ///
 /// Up to 256 rows at once are of one moment; what is committed meanwhile may be in those that follow. Nothing has to be
-/// closed, and an iterator that is forgotten holds nothing. When a task goes elsewhere before its rows were read, the
-/// iterator ends with an error of kind [`Unavailable`](crate::ErrorKind::Unavailable): ask again.
+/// closed: an iterator that is kept, or forgotten, holds a page and no store open. When a task goes elsewhere before its
+/// rows were read, or its copy is older than the query allows, the iterator gives the rows of the page that it has and ends
+/// with an error of kind [`Unavailable`](crate::ErrorKind::Unavailable): ask again.
 pub struct QueryIter<T> {
     /// What is left, the one that is being read first.
     tasks: VecDeque<(Box<dyn Cursor<T>>, LocalTask)>,
@@ -44,6 +45,12 @@ impl<K: 'static, V: 'static> Cursor<(Windowed<K>, V)> for WindowRows<K, V> {
     }
 }
 
+impl<V: 'static> Cursor<VersionedRecord<V>> for VersionRows<V> {
+    fn next(&mut self, ctx: &mut QueryContext<'_>) -> Result<Option<VersionedRecord<V>>> {
+        VersionRows::next(self, ctx)
+    }
+}
+
 impl<V: 'static> Cursor<(i64, V)> for WindowValues<V> {
     fn next(&mut self, ctx: &mut QueryContext<'_>) -> Result<Option<(i64, V)>> {
         WindowValues::next(self, ctx)
@@ -53,6 +60,11 @@ impl<V: 'static> Cursor<(i64, V)> for WindowValues<V> {
 impl<T> QueryIter<T> {
     pub(super) fn new(tasks: Vec<(Box<dyn Cursor<T>>, LocalTask)>, read: Box<ReadPage<T>>) -> QueryIter<T> {
         QueryIter { tasks: tasks.into(), read, page: Vec::new().into_iter() }
+    }
+
+    /// Rows that were read.
+    pub(super) fn of(rows: Vec<T>) -> QueryIter<T> {
+        QueryIter { tasks: VecDeque::new(), read: Box::new(|_, _| Ok(Vec::new())), page: rows.into_iter() }
     }
 }
 

@@ -9,6 +9,7 @@ use super::iter::{Cursor, QueryIter};
 use super::position::Position;
 use super::raw_rows::{RawCursor, RawValues};
 use super::scope::Scope;
+use super::staleness::Staleness;
 use super::tasks::{LocalTask, LocalTasks, Role};
 use crate::error::Result;
 use crate::state::StoreKind;
@@ -158,8 +159,11 @@ pub struct RawAnswer {
     pub rows: QueryIter<RawRow>,
     /// How far the states are at least that answer.
     pub position: Position,
-    /// How far behind the one that lacks most is, in records: 0 unless stale stores were asked.
-    pub lag: u64,
+    /// How far behind the one that lacks most is, in records: 0 unless stale stores were asked; none: one of them does not
+    /// know.
+    pub lag: Option<u64>,
+    /// How long ago the one that is oldest lacked nothing: zero unless stale stores were asked; none: one never was whole.
+    pub age: Option<Duration>,
 }
 
 /// A partition of a store as it is on this instance.
@@ -172,6 +176,8 @@ pub struct RawPartition {
     pub role: RawRole,
     /// Records that it lacks, as far as that is known.
     pub lag: Option<u64>,
+    /// How long ago it lacked nothing; none: it never was whole.
+    pub age: Option<Duration>,
     /// How far it is in its inputs; nothing for copies, of which nobody knows.
     pub position: Position,
 }
@@ -243,10 +249,17 @@ impl RawStore {
         RawStore { scope: Scope { partition: Some(partition), ..self.scope.clone() }, ..*self }
     }
 
-    /// Asks copies, too: see [`QueryableStore::enable_stale_stores`](crate::QueryableStore::enable_stale_stores).
+    /// Asks copies, too: see [`QueryableStore::with_staleness`](crate::QueryableStore::with_staleness).
+    #[must_use]
+    pub fn with_staleness(&self, bound: Staleness) -> RawStore {
+        RawStore { scope: Scope { stale: Some(bound), ..self.scope.clone() }, ..*self }
+    }
+
+    /// The same with a bound in records: see
+    /// [`QueryableStore::enable_stale_stores`](crate::QueryableStore::enable_stale_stores).
     #[must_use]
     pub fn enable_stale_stores(&self, records_behind_max: u64) -> RawStore {
-        RawStore { scope: Scope { stale: Some(records_behind_max), ..self.scope.clone() }, ..*self }
+        self.with_staleness(Staleness::any().records(records_behind_max))
     }
 
     /// Answers only from a state that has what is at this position: see
@@ -267,6 +280,7 @@ impl RawStore {
                 Role::Global => RawRole::Global,
             },
             lag: task.role.lag(),
+            age: task.age(),
             position: task.position,
         };
         self.scope.tasks.with_store(&self.scope.name).into_iter().map(partition).collect()
@@ -282,7 +296,9 @@ impl RawStore {
             return Err(self.scope.of_another_kind(query.name()));
         }
         let found = self.scope.find()?;
-        let (position, lag) = (found.position(), found.tasks.iter().filter_map(|task| task.role.lag()).max());
+        let position = found.position();
+        let lag = found.tasks.iter().map(|task| task.role.lag()).reduce(|one, other| Some(one?.max(other?)));
+        let age = found.tasks.iter().map(LocalTask::age).reduce(|one, other| Some(one?.max(other?)));
         if !found.is_whole {
             return Err(self.scope.not_ready());
         }
@@ -297,7 +313,7 @@ impl RawStore {
             let cursor: Box<dyn Cursor<RawRow>> = Box::new(cursor);
             cursors.push((cursor, task));
         }
-        Ok(RawAnswer { rows: self.scope.rows(cursors), position, lag: lag.unwrap_or(0) })
+        Ok(RawAnswer { rows: self.scope.rows(cursors), position, lag: lag.flatten(), age: age.flatten() })
     }
 
     fn answers(&self, query: &RawQuery) -> bool {

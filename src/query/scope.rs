@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::failure::{FailureReason, QueryFailure};
 use super::iter::{Cursor, PAGE, QueryIter};
 use super::position::Position;
+use super::staleness::Staleness;
 use super::store::QueryContext;
 use super::tasks::{LocalTask, LocalTasks, Role};
 use crate::error::Result;
-use crate::state::NotRead;
+use crate::state::{NotRead, TaskReaders};
 use crate::topology::TaskId;
 
 /// How long a query waits for the owner of rows in memory to share them. It does so in its next turn.
@@ -21,8 +22,8 @@ pub(super) struct Scope {
     pub(super) tasks: Arc<LocalTasks>,
     pub(super) name: Arc<str>,
     pub(super) partition: Option<i32>,
-    /// Copies are asked that lack at most so many records; none: copies are not asked.
-    pub(super) stale: Option<u64>,
+    /// Which copies are asked; none: no copies are.
+    pub(super) stale: Option<Staleness>,
     pub(super) bound: Position,
     pub(super) patience: Duration,
 }
@@ -60,10 +61,10 @@ impl Scope {
     fn find_now(&self) -> Result<Found, QueryFailure> {
         let mut tasks = self.tasks.with_store(&self.name);
         tasks.retain(|task| self.partition.is_none_or(|partition| partition == task.id.partition));
-        let restores = |task: &LocalTask| matches!(task.role, Role::Restoring(_)) && !self.allows(task.role);
+        let restores = |task: &LocalTask| matches!(task.role, Role::Restoring(_)) && !self.allows(task);
         let is_whole = !tasks.iter().any(restores);
         let copies = tasks.len();
-        tasks.retain(|task| self.allows(task.role));
+        tasks.retain(|task| self.allows(task));
         match tasks.is_empty() {
             false => Ok(Found { tasks, is_whole }),
             true if copies > 0 && self.stale.is_some() => Err(self.too_stale()),
@@ -72,8 +73,8 @@ impl Scope {
         }
     }
 
-    fn allows(&self, role: Role) -> bool {
-        role.is_current() || role.lag().is_some_and(|lag| self.stale.is_some_and(|max| lag <= max))
+    fn allows(&self, task: &LocalTask) -> bool {
+        task.role.is_current() || self.stale.is_some_and(|stale| stale.allows(task.role.lag(), task.age()))
     }
 
     fn bound_of(&self, task: &LocalTask) -> Position {
@@ -89,12 +90,23 @@ impl Scope {
         task: &LocalTask,
         mut with: impl FnMut(&mut QueryContext<'_>) -> Result<T>,
     ) -> Result<T, QueryFailure> {
+        self.enter(task, |readers| readers.read(&self.name, |stores| with(&mut QueryContext::of(stores))))
+    }
+
+    /// Goes through the gate of a task as soon as its rows are shared.
+    pub(super) fn enter<T>(
+        &self,
+        task: &LocalTask,
+        mut read: impl FnMut(&TaskReaders) -> Result<T, NotRead>,
+    ) -> Result<T, QueryFailure> {
         loop {
-            match task.readers.read(&self.name, |stores| with(&mut QueryContext::of(stores))) {
+            match read(&task.readers) {
                 Ok(read) => return Ok(read),
                 Err(NotRead::Failed(error)) => return Err(error.into()),
                 Err(NotRead::Closed) => return Err(self.not_here()),
                 Err(NotRead::Owned) => return Err(self.owned()),
+                Err(NotRead::TooMany) => return Err(self.too_many()),
+                Err(NotRead::Changing) => return Err(self.changing()),
                 Err(NotRead::NotShared) => {
                     task.inbox.iter().for_each(|inbox| inbox.wake());
                     if !self.tasks.wait_until_shared(&task.readers, SHARE_WAIT) {
@@ -110,8 +122,8 @@ impl Scope {
         let scope = self.clone();
         let read = move |task: &LocalTask, cursor: &mut dyn Cursor<T>| {
             // Its stores may be open still, and follow another instance now.
-            match scope.tasks.role_of(task) {
-                Some(role) if scope.allows(role) => {}
+            match scope.tasks.as_now(task) {
+                Some(task) if scope.allows(&task) => {}
                 Some(_) => return Err(scope.not_ready().into_error()),
                 None => return Err(scope.not_here().into_error()),
             }
@@ -160,6 +172,18 @@ impl Scope {
     fn not_up_to_bound(&self, task: TaskId) -> QueryFailure {
         let context = format!("task {} of store {} is not up to the position that was asked for", task, self.name);
         QueryFailure::new(FailureReason::NotUpToBound, context + ": ask again")
+    }
+
+    #[cold]
+    fn too_many(&self) -> QueryFailure {
+        let context = format!("store {} has more rows than the snapshot may copy", self.name);
+        QueryFailure::new(FailureReason::UnknownQueryType, context + ": ask for ranges, or let it copy more")
+    }
+
+    #[cold]
+    fn changing(&self) -> QueryFailure {
+        let context = format!("store {} and others were committed again and again while they were copied", self.name);
+        QueryFailure::new(FailureReason::NotActive, context + ": ask again")
     }
 
     #[cold]

@@ -11,6 +11,7 @@ use super::failure::QueryFailure;
 use super::iter::{Cursor, QueryIter};
 use super::position::Position;
 use super::scope::{Found, Scope};
+use super::staleness::Staleness;
 use super::store_type::QueryableStoreType;
 use super::tasks::{LocalTask, LocalTasks, Role};
 use crate::error::{Error, ErrorKind, Result};
@@ -76,7 +77,15 @@ impl<S: 'static> QueryableStore<S> {
         &self.scope.name
     }
 
-    fn with(&self, scope: Scope) -> QueryableStore<S> {
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    pub(super) fn store_type(&self) -> &QueryableStoreType<S> {
+        &self.store_type
+    }
+
+    pub(super) fn with(&self, scope: Scope) -> QueryableStore<S> {
         QueryableStore { scope, store_type: self.store_type.clone() }
     }
 
@@ -86,11 +95,17 @@ impl<S: 'static> QueryableStore<S> {
         self.with(Scope { partition: Some(partition), ..self.scope.clone() })
     }
 
-    /// Asks copies, too, that are at most so many records behind: those of standbys, and stores that are being restored
-    /// (`enableStaleStores` in Java; `u64::MAX` takes all). Rows may be missing or old.
+    /// Asks copies, too, that are not older than that: those of standbys, and stores that are being restored. Rows may be
+    /// missing or old. What is refused for its age may be asked again.
+    #[must_use]
+    pub fn with_staleness(&self, bound: Staleness) -> QueryableStore<S> {
+        self.with(Scope { stale: Some(bound), ..self.scope.clone() })
+    }
+
+    /// The same with a bound in records (`enableStaleStores` in Java; `u64::MAX` takes all that know how far they are).
     #[must_use]
     pub fn enable_stale_stores(&self, records_behind_max: u64) -> QueryableStore<S> {
-        self.with(Scope { stale: Some(records_behind_max), ..self.scope.clone() })
+        self.with_staleness(Staleness::any().records(records_behind_max))
     }
 
     /// Answers only from a state that has what is at this position; waits for it so long. Of the bound, what is about the
@@ -367,6 +382,15 @@ impl<K: 'static, V: 'static> QueryableStore<VersionedKeyValueStore<K, V>> {
     /// As [`get`](QueryableStore::get).
     pub fn get_as_of(&self, key: &K, as_of: i64) -> Result<Option<VersionedRecord<V>>> {
         self.find(|store, ctx| store.get_as_of(ctx, key, as_of))
+    }
+
+    /// The versions of a key that are valid somewhere in a span of time (ms, both ends included), newest first, as far as the
+    /// history goes.
+    ///
+    /// # Errors
+    /// As [`get`](QueryableStore::get).
+    pub fn versions(&self, key: &K, from: i64, to: i64) -> Result<QueryIter<VersionedRecord<V>>> {
+        self.rows(|store| store.versions(key, from, to))
     }
 }
 

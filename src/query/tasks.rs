@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::inbox::Inbox;
 use super::position::Position;
@@ -29,9 +29,21 @@ pub(super) struct LocalTask {
     /// Of the thread that it runs on; none: what is read of it is committed at once.
     pub(super) inbox: Option<Arc<Inbox>>,
     stores: Arc<[(Arc<str>, StoreKind)]>,
+    /// When they lacked nothing for the last time, as far as its thread has said.
+    whole_at: Option<Instant>,
 }
 
 impl LocalTask {
+    /// How long ago its stores lacked nothing; none: they never were whole.
+    pub(super) fn age(&self) -> Option<Duration> {
+        if self.role.is_current() { Some(Duration::ZERO) } else { self.whole_at.map(|at| now() - at) }
+    }
+
+    /// The name of a store of the task, kept.
+    pub(super) fn name(&self, store: &str) -> Option<Arc<str>> {
+        self.stores.iter().find(|(name, _)| **name == *store).map(|(name, _)| Arc::clone(name))
+    }
+
     /// The place and the kind of a store.
     pub(super) fn place(&self, store: &str) -> Option<(usize, StoreKind)> {
         let index = self.stores.iter().position(|(name, _)| **name == *store)?;
@@ -79,7 +91,8 @@ impl LocalTasks {
 
     fn insert(&self, id: TaskId, role: Role, stores: &mut TaskStores, inbox: Option<Arc<Inbox>>) {
         let names = stores.specs().map(|spec| (Arc::clone(&spec.name), spec.kind)).collect();
-        let task = LocalTask { id, readers: stores.readers(), role, position: Position::new(), inbox, stores: names };
+        let (readers, position, whole_at) = (stores.readers(), Position::new(), None);
+        let task = LocalTask { id, readers, role, position, inbox, stores: names, whole_at };
         self.tasks().insert(id, task);
         self.changed.notify_all();
     }
@@ -87,6 +100,9 @@ impl LocalTasks {
     /// The role of a task has changed, or what it still lacks.
     pub(crate) fn becomes(&self, id: TaskId, role: Role) {
         if let Some(task) = self.tasks().get_mut(&id) {
+            if task.role.is_current() || role.lag() == Some(0) {
+                task.whole_at = Some(now());
+            }
             task.role = role;
         }
     }
@@ -127,11 +143,10 @@ impl LocalTasks {
         tasks.values().filter(|task| task.place(store).is_some()).cloned().collect()
     }
 
-    /// What a task that was found is good for now; none: it was closed since, or opened anew.
-    pub(super) fn role_of(&self, found: &LocalTask) -> Option<Role> {
+    /// A task that was found, as it is now; none: it was closed since, or opened anew.
+    pub(super) fn as_now(&self, found: &LocalTask) -> Option<LocalTask> {
         let tasks = self.tasks();
-        let task = tasks.get(&found.id)?;
-        Arc::ptr_eq(&task.readers, &found.readers).then_some(task.role)
+        tasks.get(&found.id).filter(|task| Arc::ptr_eq(&task.readers, &found.readers)).cloned()
     }
 
     /// Waits until the states of tasks are all at their positions: the first one that is not when the time is over, or that
@@ -160,4 +175,10 @@ impl LocalTasks {
         // Every change is one insertion or field: a panic leaves nothing half done.
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A query comes from a thread that has no turn, and so no time.
+#[expect(clippy::disallowed_methods, reason = "only queries are measured by it, never records")]
+pub(super) fn now() -> Instant {
+    Instant::now()
 }

@@ -204,6 +204,14 @@ impl Whereabouts {
         Ok(Placement { version: known.version, is_global: false, partitions })
     }
 
+    /// How many partitions a store has; none: it is a global one, or nobody knows yet.
+    pub(super) fn partitions_of(&self, store: &str) -> Option<i32> {
+        let known = self.known();
+        let program = known.program.as_ref()?;
+        let sub_topology = program.sub_topology_of(store).ok()??;
+        program.layout.sub_topologies().get(sub_topology).map(|known| known.tasks)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         // Every change is one assignment: a panic leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -6,7 +6,8 @@ use super::kafka_streams::KafkaStreams;
 use super::state::State;
 use super::stream_thread::StreamThread;
 use crate::error::{Error, ErrorKind, Result};
-use crate::query::{QueryableStore, QueryableStoreType, RawStores};
+use crate::query::{Query, QueryableStore, QueryableStoreType, RawStores, StateQueryRequest, StateQueryResult};
+use crate::state::StoreSpec;
 
 impl KafkaStreams {
     /// A store of this instance, to be asked by any thread: Java's `store`. What is committed is read, by default of tasks
@@ -42,6 +43,15 @@ impl KafkaStreams {
     /// # }
     /// ```
     pub fn store<S: 'static>(&self, name: &str, store_type: QueryableStoreType<S>) -> Result<QueryableStore<S>> {
+        let (spec, store) = self.unchecked_store(name, store_type)?;
+        store.checked(spec.kind)
+    }
+
+    fn unchecked_store<S: 'static>(
+        &self,
+        name: &str,
+        store_type: QueryableStoreType<S>,
+    ) -> Result<(&Arc<StoreSpec>, QueryableStore<S>)> {
         let spec = self.topology().store(name).ok_or_else(|| {
             Error::invalid(format!("there is no store {name}: name it where it is made, with Materialized::named"))
         })?;
@@ -50,7 +60,35 @@ impl KafkaStreams {
             return Err(Error::new(ErrorKind::Closed, context));
         }
         let local = Arc::clone(&self.board.lags.local);
-        QueryableStore::new(local, Arc::clone(&spec.name), store_type).checked(spec.kind)
+        Ok((spec, QueryableStore::new(local, Arc::clone(&spec.name), store_type)))
+    }
+
+    /// Asks a store of this instance partition by partition: Java's `query` (KIP-796), with its queries and reasons of
+    /// failure. What is committed is read.
+    ///
+    /// # Errors
+    /// `Invalid`: the topology has no store of this name. `Closed`: the client is not started. What goes wrong with a
+    /// partition is in its result.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use kstreams::{I64, KafkaStreams, KeyQuery, Position, QueryableStoreTypes, Result, StateQueryRequest, Utf8};
+    ///
+    /// fn total(streams: &KafkaStreams, customer: &str, seen: &Position) -> Result<Option<i64>> {
+    ///     let request = StateQueryRequest::in_store("sums", QueryableStoreTypes::key_value(Utf8, I64))
+    ///         .with_query(KeyQuery::with_key(customer.to_owned()))
+    ///         .with_position_bound(seen)
+    ///         .require_active();
+    ///     let found = streams.query(&request)?.only_partition_result()?;
+    ///     Ok(found.and_then(|found| found.into_result().ok().flatten()))
+    /// }
+    /// ```
+    pub fn query<S: 'static, Q: Query<S>>(
+        &self,
+        request: &StateQueryRequest<S, Q>,
+    ) -> Result<StateQueryResult<Q::Answer>> {
+        let (_, store) = self.unchecked_store(request.store(), request.store_type().clone())?;
+        Ok(request.ask(&store, self.board.whereabouts.partitions_of(request.store())))
     }
 
     /// The stores of this instance by their names, with keys and values as bytes: for a server in front of it. To be had

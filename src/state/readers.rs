@@ -13,11 +13,14 @@
 //! IMPORTANT: a reader holds the database open, and a database is opened by one task at a time. So every read is inside of
 //! the gate, and short; the stores close it, and wait for those that are inside, before they let go of their database.
 
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::engine::Engine;
+use super::engine::{Engine, Scan};
 use super::global_store::{Changes, SharedRows, Sharing};
+use super::memory::MemoryEngine;
+use super::merge::Direction;
 use super::one_store::Store;
 use super::task_stores::{Backing, TaskStores};
 use super::{CacheBudget, StoreSpec};
@@ -26,6 +29,9 @@ use crate::error::{Error, Result};
 /// Read handles that are kept for the next reader of a task.
 const IDLE_MAX: usize = 16;
 
+/// How often stores are copied anew when a commit was applied meanwhile.
+const COPIES_TRIED_MAX: usize = 16;
+
 /// The committed rows of a task's stores.
 #[derive(Debug)]
 pub(crate) struct TaskReaders {
@@ -33,6 +39,8 @@ pub(crate) struct TaskReaders {
     gate: RwLock<Option<Open>>,
     /// Somebody asks for rows in memory that are the owner's alone.
     wanted: AtomicBool,
+    /// Even between two commits; odd while one is being applied to one store after the other.
+    commits: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -58,12 +66,33 @@ pub(crate) enum NotRead {
     NotShared,
     /// They are in an engine of the user, which has one owner.
     Owned,
+    /// There are more of them than may be copied.
+    TooMany,
+    /// Commits came one after the other while they were copied.
+    Changing,
     Failed(Error),
+}
+
+/// A commit is being applied, store by store.
+pub(super) struct Applying(Arc<TaskReaders>);
+
+impl Drop for Applying {
+    fn drop(&mut self) {
+        self.0.commits.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// Held by the stores: closes the gate with them.
 #[derive(Debug)]
 pub(super) struct Gatekeeper(Arc<TaskReaders>);
+
+impl Gatekeeper {
+    /// What is copied from now on, until the end of this, is of no single moment.
+    pub(super) fn begin_commit(&self) -> Applying {
+        self.0.commits.fetch_add(1, Ordering::AcqRel);
+        Applying(Arc::clone(&self.0))
+    }
+}
 
 impl Drop for Gatekeeper {
     fn drop(&mut self) {
@@ -95,6 +124,33 @@ impl TaskReaders {
         read.map_err(NotRead::Failed)
     }
 
+    /// A copy of stores, all of them as one commit has left them: that many rows at most, in the order of the names.
+    pub(crate) fn copy(&self, names: &[Arc<str>], rows_max: usize) -> Result<TaskStores, NotRead> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let open = gate.as_ref().ok_or(NotRead::Closed)?;
+        let find = |name: &Arc<str>| open.stores.iter().find(|readable| readable.spec.name == *name);
+        let readable = names.iter().map(|name| find(name).ok_or(NotRead::Closed)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(missing) = readable.iter().find(|readable| readable.rows.is_none()) {
+            if missing.spec.custom.is_some() {
+                return Err(NotRead::Owned);
+            }
+            self.wanted.store(true, Ordering::Release);
+            return Err(NotRead::NotShared);
+        }
+        for _ in 0..COPIES_TRIED_MAX {
+            let before = self.commits.load(Ordering::Acquire);
+            let mut left = rows_max;
+            let copy = |readable: &&ReadableStore| readable.copy(&mut left);
+            let stores = readable.iter().map(copy).collect::<Result<Vec<_>, _>>()?;
+            // The rows were read under locks, or by the database's own means: they are not read later than this.
+            if before.is_multiple_of(2) && self.commits.load(Ordering::Acquire) == before || names.len() < 2 {
+                return Ok(TaskStores::new(stores, CacheBudget::new(0), Backing::default()));
+            }
+            std::thread::yield_now();
+        }
+        Err(NotRead::Changing)
+    }
+
     /// Whether rows in memory are asked for and not shared yet.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire)
@@ -103,6 +159,34 @@ impl TaskReaders {
     fn set(&self, open: Option<Open>) {
         // Waits for those that are inside. What is dropped here are the last handles of readers.
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = open;
+    }
+}
+
+impl ReadableStore {
+    /// The rows as they are now, of which `left` are left to be copied.
+    fn copy(&self, left: &mut usize) -> Result<Store, NotRead> {
+        let mut rows = self.rows.as_ref().map(SharedRows::engine).ok_or(NotRead::NotShared)?;
+        // Before the rows: what has expired since is in the copy, and shown.
+        let stream_time = AtomicI64::new(self.changes.stream_time.load(Ordering::Acquire));
+        let mut copy = MemoryEngine::default();
+        let mut is_whole = true;
+        let scanned = rows.scan(Bound::Unbounded, Bound::Unbounded, Direction::Forward, |key, row| {
+            if *left == 0 {
+                is_whole = false;
+                return Scan::Enough;
+            }
+            *left -= 1;
+            copy.put(key, row);
+            Scan::Next
+        });
+        scanned.map_err(NotRead::Failed)?;
+        if !is_whole {
+            return Err(NotRead::TooMany);
+        }
+        let mut store = Store::new(&self.spec, None, Engine::Memory(copy), &CacheBudget::new(0));
+        store.sharing = Sharing::Read(Arc::new(Changes { count: AtomicU64::new(0), stream_time }), None);
+        store.last_uses = None;
+        Ok(store)
     }
 }
 
@@ -136,7 +220,11 @@ impl TaskStores {
                 store.sharing = Sharing::Written(Arc::new(Changes { count, stream_time }));
             }
         }
-        let readers = Arc::new(TaskReaders { gate: RwLock::new(Some(self.open_gate())), wanted: false.into() });
+        let readers = Arc::new(TaskReaders {
+            gate: RwLock::new(Some(self.open_gate())),
+            wanted: false.into(),
+            commits: AtomicU64::new(0),
+        });
         self.backing.readers = Some(Gatekeeper(Arc::clone(&readers)));
         readers
     }
@@ -172,5 +260,34 @@ impl TaskStores {
             Some(ReadableStore { spec, changes, rows: store.engine.shared() })
         };
         Open { stores: self.stores.iter().filter_map(readable).collect(), idle: Mutex::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serdes::Utf8;
+    use crate::state::{RecordContext, Stores};
+
+    #[test]
+    fn several_stores_are_not_copied_in_the_middle_of_a_commit() {
+        let specs = ["a", "b"].map(|name| Stores::in_memory_key_value(name, Utf8, Utf8).spec);
+        let mut writer = TaskStores::shared_in_memory(&specs);
+        let (readers, context) = (writer.readers(), RecordContext::default());
+        for store in 0..2 {
+            writer.put(store, b"k", Some(b"1"), &context).unwrap();
+        }
+        writer.apply_positions(&[(0, 1)]).unwrap();
+        let names = ["a", "b"].map(Arc::from);
+        let mut copy = readers.copy(&names, 2).unwrap();
+        assert_eq!(copy.get(1, b"k").unwrap(), Some(&b"1"[..]));
+        let commit = writer.backing.readers.as_ref().map(Gatekeeper::begin_commit);
+        assert!(matches!(readers.copy(&names, 2), Err(NotRead::Changing)));
+        assert!(readers.copy(&names[..1], 2).is_ok(), "one store is of one moment in any case");
+        drop(commit);
+        assert!(matches!(readers.copy(&names, 1), Err(NotRead::TooMany)));
+        drop(writer);
+        assert!(matches!(readers.copy(&names, 2), Err(NotRead::Closed)));
+        assert_eq!(copy.get(0, b"k").unwrap(), Some(&b"1"[..]));
     }
 }

@@ -98,6 +98,7 @@ impl TaskStores {
     /// As [`apply`](TaskStores::apply), for stores that are fed by the partitions of one topic: the next offset of each.
     pub(crate) fn apply_positions(&mut self, positions: &[(i32, i64)]) -> Result<()> {
         self.share_read_cache();
+        let _applying = self.backing.readers.as_ref().map(Gatekeeper::begin_commit);
         let now_ms = self.now_ms();
         for store in &mut self.stores {
             let has_changed = store.buffer.dirty_len() > 0;
@@ -446,6 +447,7 @@ impl TaskStores {
     /// The transaction has committed: the buffers become committed rows, each store with its changelog's next offset.
     pub(crate) fn apply(&mut self, offsets: &[Option<i64>]) -> Result<()> {
         self.share_read_cache();
+        let _applying = self.backing.readers.as_ref().map(Gatekeeper::begin_commit);
         let now_ms = self.now_ms();
         let offsets = offsets.iter().copied().chain(std::iter::repeat(None));
         self.stores.iter_mut().zip(offsets).try_for_each(|(store, next_offset)| {
