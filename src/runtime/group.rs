@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::application::Application;
 use super::clock::Now;
 use super::declaration::declare;
+use super::fencing::Fencing;
 use super::group_thread::{GroupStart, GroupThread, StreamsStart};
 use super::task_layout::TaskLayout;
 use crate::client::{Consumer, ConsumerSpec};
@@ -70,7 +71,15 @@ fn streams(app: &Application) -> Result<StreamsStart> {
         shuts_down: Box::new(move || told.shuts_down()),
         addresses: Box::new(move |addresses| board.whereabouts.set_hosts(&hosts(&addresses, &layout))),
     };
+    let fencing = match app.is_exactly_once() {
+        true => {
+            let offsets = app.cluster.group_offsets(app.id(), &format!("{}-fencing", app.own_client_id()))?;
+            Some(Fencing::start(&format!("{}-fencing", app.id()), app.process_id.clone(), app.outputs(), offsets)?)
+        }
+        false => None,
+    };
     Ok(StreamsStart {
+        fencing,
         name: format!("{}-group", app.id()),
         group: app.id().to_owned(),
         settings,

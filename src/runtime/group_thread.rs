@@ -13,6 +13,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::clock::Now;
+use super::fencing::Fencing;
 use super::own_member::{MemberEvent, OwnMember};
 use super::seats::{Manner, Seats};
 use crate::client::{GroupMetadata, GroupOffsets};
@@ -55,6 +56,8 @@ pub(super) struct StreamsStart {
     pub settings: StreamsSettings,
     pub threads: usize,
     pub coordinator: Box<StreamsCoordinator>,
+    /// None where there are no transactions.
+    pub fencing: Option<Fencing>,
 }
 
 struct Shared {
@@ -95,11 +98,11 @@ impl GroupThread {
     /// # Errors
     /// `Unavailable` when the system gives no more threads.
     pub(super) fn start_streams(start: StreamsStart) -> Result<GroupThread> {
-        let StreamsStart { name, group, settings, threads, coordinator } = start;
+        let StreamsStart { name, group, settings, threads, coordinator, fencing } = start;
         let member = Box::new(StreamsMember::new(settings, 0));
         // Members of streams groups have no instance id, which brokers refuse.
-        let parts = GroupThread::around(OwnMember::Streams { member, coordinator }, group, None, threads);
-        GroupThread::spawn(&name, parts)
+        let (group, driver) = GroupThread::around(OwnMember::Streams { member, coordinator }, group, None, threads);
+        GroupThread::spawn(&name, (group, Driver { fencing, ..driver }))
     }
 
     fn spawn(name: &str, (group, mut driver): (GroupThread, Driver)) -> Result<GroupThread> {
@@ -138,7 +141,7 @@ impl GroupThread {
         };
         let (state, ended, wake) = (Mutex::new(state), Condvar::new(), member.waker());
         let shared = Arc::new(Shared { group, instance, state, ended, wake });
-        let driver = Driver { shared: Arc::clone(&shared), member, begun: Now::read() };
+        let driver = Driver { shared: Arc::clone(&shared), member, fencing: None, begun: Now::read() };
         (GroupThread { shared, handle: Mutex::default() }, driver)
     }
 
@@ -262,6 +265,8 @@ impl Shared {
 pub(super) struct Driver {
     shared: Arc<Shared>,
     member: OwnMember,
+    /// Of a streams group, in which nobody is told whom to fence.
+    fencing: Option<Fencing>,
     begun: Now,
 }
 
@@ -321,7 +326,15 @@ impl Driver {
         match event {
             MemberOutput::Send(never) => match never {},
             MemberOutput::Publish(place) => {
-                state.place = Arc::new(place);
+                let place = Arc::new(place);
+                let before = std::mem::replace(&mut state.place, Arc::clone(&place));
+                drop(state);
+                if let Some(fencing) = &self.fencing
+                    && place.membership.is_some()
+                    && place.membership != before.membership
+                {
+                    fencing.look();
+                }
                 return Next::GoOn;
             }
             MemberOutput::Assigned { tasks, fence } => state.seats.assigned(tasks, &fence),

@@ -21,6 +21,7 @@ mod commit;
 mod control;
 mod crash;
 mod declaration;
+mod fencing;
 mod global_thread;
 mod group;
 mod group_thread;

@@ -101,6 +101,13 @@ impl TestKafka {
         self.script(&[&["topics", "--bootstrap-server", &bootstrap], arguments].concat())
     }
 
+    /// Sets what the broker decides for a group, `name=value,name=value`, before it is there or while it lives.
+    pub(crate) fn configure_group(&self, group: &str, settings: &str) {
+        let bootstrap = self.bootstrap();
+        let fixed = ["run", "kafka.admin.ConfigCommand", "--bootstrap-server", &bootstrap, "--entity-type", "groups"];
+        self.script(&[&fixed[..], &["--entity-name", group, "--alter", "--add-config", settings]].concat()).unwrap();
+    }
+
     /// Runs Kafka's own reset tool for an application.
     pub(crate) fn reset_tool(&self, application: &str, arguments: &[&str]) -> Result<String, String> {
         let bootstrap = self.bootstrap();

@@ -1,6 +1,7 @@
 //! Instances in a streams group (KIP-1071): the broker decides who has which task, and makes the internal topics.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kstreams::{
     CloseOptions, Config, Consumed, ErrorKind, GroupProtocol, Grouped, KafkaStreams, Materialized, State,
@@ -13,14 +14,21 @@ use crate::word_count::{Application, wait_until, word_count};
 /// What an instance has told of its state.
 type Told = Arc<Mutex<Vec<State>>>;
 
+/// Members hear of it with the next answer.
+const SHORT_SESSIONS: &str = "streams.heartbeat.interval.ms=500,streams.session.timeout.ms=2000";
+
 fn in_streams_group(app: &Application, number: usize) -> Config {
     app.config().group_protocol(GroupProtocol::Streams).state_dir(app.folder.path().join(number.to_string()))
 }
 
 fn start(app: &Application, number: usize) -> (KafkaStreams, Told) {
+    start_with(app, in_streams_group(app, number))
+}
+
+fn start_with(app: &Application, config: Config) -> (KafkaStreams, Told) {
     let told = Told::default();
     let sink = Arc::clone(&told);
-    let streams = KafkaStreams::new(word_count(&app.name), in_streams_group(app, number)).unwrap();
+    let streams = KafkaStreams::new(word_count(&app.name), config).unwrap();
     let streams = streams.on_state_change(move |state, _| sink.lock().unwrap().push(state));
     streams.start().unwrap();
     wait_until("it runs", || streams.state() == State::Running);
@@ -82,6 +90,24 @@ fn a_restart_in_place_leaves_the_tasks_of_a_streams_group_where_they_are() {
     }
     app.wait_until_counted(None);
     drop(instances);
+    app.assert_exact();
+}
+
+#[test]
+fn what_a_dead_member_of_a_streams_group_has_left_open_is_in_nobodys_way() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "streams-left-open");
+    kafka.configure_group(&app.name, SHORT_SESSIONS);
+    // Much longer than this test waits: the first one never commits, and nothing that it has begun ends by itself.
+    let long = Duration::from_secs(600);
+    let config = |number| in_streams_group(&app, number).transaction_timeout(long);
+    let (first, _) = start_with(&app, config(0).commit_interval(long));
+    let (second, _) = start_with(&app, config(1));
+    wait_until_it_works(&mut app, &first);
+    first.crash();
+    app.write(50);
+    app.wait_until_counted(Some(&second));
+    second.close(CloseOptions::default()).unwrap();
     app.assert_exact();
 }
 

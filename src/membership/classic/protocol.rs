@@ -193,4 +193,13 @@ pub(crate) trait GroupOffsets: Send {
     /// # Errors
     /// `Unavailable`: nobody answers; to be called again.
     fn fence(&mut self, transactional_ids: &[String], outputs: &[Arc<str>]) -> Result<()>;
+
+    /// The same for all ids of processes that are in the streams group no more.
+    ///
+    /// # Errors
+    /// `Unavailable`: a broker does not answer, and may know of more; to be called again. `Invalid`: denied.
+    fn fence_the_gone(&mut self, _own_process: &str, _outputs: &[Arc<str>]) -> Result<()> {
+        // Where there are no streams groups.
+        Ok(())
+    }
 }

@@ -136,6 +136,11 @@ impl Lane {
         }
     }
 
+    /// Another one, on a connection of its own.
+    pub(super) fn beside(&self, token: Token) -> Lane {
+        Lane::new(Arc::clone(&self.settings), &self.group, &self.client_id, token)
+    }
+
     pub(super) fn is_busy(&self) -> bool {
         self.errand.is_some()
     }

@@ -4,7 +4,7 @@
 //!   SideCoordinator ──┬── Lane: join, sync          each lane one request at a time, on a connection of its own:
 //!                     └── Lane: heartbeat, leave    it finds the coordinator, connects, proves who it is, asks again
 //!   SideStreams ───────── Lane: heartbeat of a streams group
-//!   SideOffsets ───────── Lane: offsets, fencing, ends of transactions, a group from outside
+//!   SideOffsets ───────── Lane: offsets, fencing, ends of transactions, a group from outside; at times one to each broker
 //!                           └── Link: one socket ── Handshake (ApiVersions, SASL) ── Tls
 //! ```
 //!
@@ -28,6 +28,7 @@ pub(super) use self::streams::SideStreams;
 mod code;
 mod codec;
 mod coordinator;
+mod gone;
 mod handshake;
 mod heartbeat;
 mod lane;

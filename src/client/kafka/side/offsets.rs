@@ -27,7 +27,7 @@ pub(super) const FENCING_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(in crate::client::kafka) struct SideOffsets {
     pub(super) group: Arc<str>,
-    lane: Lane,
+    pub(super) lane: Lane,
     poll: Poll,
     events: Events,
     request_timeout: Duration,
@@ -192,6 +192,10 @@ impl GroupOffsets for SideOffsets {
 
     fn fence(&mut self, transactional_ids: &[String], outputs: &[Arc<str>]) -> Result<()> {
         transactional_ids.iter().try_for_each(|id| self.settle(id, outputs, Claim::Fence))
+    }
+
+    fn fence_the_gone(&mut self, own_process: &str, outputs: &[Arc<str>]) -> Result<()> {
+        self.end_what_is_left_open(own_process, outputs)
     }
 }
 

@@ -11,8 +11,9 @@ use super::SideOffsets;
 use super::code::Code;
 use super::codec::{Reader, Result, Writer};
 use super::offsets::{UNDECIDED_PAUSE, Verdict, judged};
-use super::requests::{Api, Pending, Request, encode_offset_fetch};
-use super::responses;
+use super::requests::{Api, Pending, Request, encode_metadata, encode_offset_fetch};
+use super::security::Address;
+use super::{gone, responses};
 use crate::client::{GroupMembers, GroupMetadata, ListedMember};
 use crate::error;
 use crate::record::{OffsetAndMetadata, TopicPartition};
@@ -24,6 +25,12 @@ pub(super) enum Inquiry {
     /// All groups of the broker.
     List,
     Committed,
+    /// All brokers.
+    Brokers,
+    /// Those of the application that a broker coordinates.
+    OpenTransactions(Address),
+    /// The members of a streams group.
+    StreamsMembers,
     /// By its id; the broker takes static members as well.
     Remove(String),
 }
@@ -34,14 +41,29 @@ impl Inquiry {
             Inquiry::Describe => Api::DescribeGroups,
             Inquiry::List => Api::ListGroups,
             Inquiry::Committed => Api::OffsetFetch,
+            Inquiry::Brokers => Api::Metadata,
+            Inquiry::OpenTransactions(_) => Api::ListTransactions,
+            Inquiry::StreamsMembers => Api::StreamsGroupDescribe,
             Inquiry::Remove(_) => Api::LeaveGroup,
+        }
+    }
+
+    pub(super) fn broker(&self) -> Option<&Address> {
+        match self {
+            Inquiry::OpenTransactions(broker) => Some(broker),
+            Inquiry::Describe
+            | Inquiry::List
+            | Inquiry::Committed
+            | Inquiry::Brokers
+            | Inquiry::StreamsMembers
+            | Inquiry::Remove(_) => None,
         }
     }
 
     /// The body without its tags.
     pub(super) fn encode(&self, group: &str, version: i16, out: &mut Writer) {
         match self {
-            Inquiry::Describe => {
+            Inquiry::Describe | Inquiry::StreamsMembers => {
                 out.list([group].into_iter(), Writer::text);
                 // Not what this principal may do with it.
                 out.bool(false);
@@ -52,6 +74,8 @@ impl Inquiry {
                     out.list([(); 0].into_iter(), |_, ()| {});
                 }
             }
+            Inquiry::Brokers => encode_metadata(&[], out),
+            Inquiry::OpenTransactions(_) => gone::encode_list(group, version, out),
             Inquiry::Committed => encode_offset_fetch(None, Pending::Refused, group, version, out),
             Inquiry::Remove(member) => {
                 out.text(group);

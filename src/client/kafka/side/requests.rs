@@ -46,7 +46,9 @@ pub(super) enum Api {
     SaslAuthenticate,
     DescribeProducers,
     DescribeTransactions,
+    ListTransactions,
     StreamsGroupHeartbeat,
+    StreamsGroupDescribe,
 }
 
 impl Api {
@@ -71,7 +73,9 @@ impl Api {
             Api::SaslAuthenticate => 36,
             Api::DescribeProducers => 61,
             Api::DescribeTransactions => 65,
+            Api::ListTransactions => 66,
             Api::StreamsGroupHeartbeat => 88,
+            Api::StreamsGroupDescribe => 89,
         }
     }
 
@@ -99,7 +103,10 @@ impl Api {
             Api::SaslAuthenticate => 2..=2,
             // Since 2.8 and 3.0.
             Api::DescribeProducers | Api::DescribeTransactions => 0..=0,
+            // 2 brought patterns of ids.
+            Api::ListTransactions => 0..=2,
             Api::StreamsGroupHeartbeat => 0..=0,
+            Api::StreamsGroupDescribe => 0..=0,
         }
     }
 
@@ -124,7 +131,9 @@ impl Api {
             Api::SaslAuthenticate => "SaslAuthenticate",
             Api::DescribeProducers => "DescribeProducers",
             Api::DescribeTransactions => "DescribeTransactions",
+            Api::ListTransactions => "ListTransactions",
             Api::StreamsGroupHeartbeat => "StreamsGroupHeartbeat",
+            Api::StreamsGroupDescribe => "StreamsGroupDescribe",
         }
     }
 
@@ -210,12 +219,12 @@ impl Request {
     pub(super) fn broker(&self) -> Option<&Address> {
         match self {
             Request::Ending(ending) => ending.broker(),
+            Request::Outside(inquiry) => inquiry.broker(),
             Request::InitProducerId(_)
             | Request::Group(_)
             | Request::Streams(_)
             | Request::OffsetFetch(..)
-            | Request::OffsetCommit(..)
-            | Request::Outside(_) => None,
+            | Request::OffsetCommit(..) => None,
         }
     }
 

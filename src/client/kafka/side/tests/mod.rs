@@ -116,7 +116,9 @@ fn serve(
         Api::SaslAuthenticate,
         Api::DescribeProducers,
         Api::DescribeTransactions,
+        Api::ListTransactions,
         Api::StreamsGroupHeartbeat,
+        Api::StreamsGroupDescribe,
     ];
     let api = api.into_iter().find(|api| api.key() == key).unwrap();
     if api != Api::SaslHandshake {
@@ -161,7 +163,7 @@ fn usual(api: Api, port: u16) -> Reply {
 fn versions(join_max: i16) -> Vec<u8> {
     let mut out = Writer::default();
     out.i16(0);
-    let keys = [3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 22, 36, 88];
+    let keys = [3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 22, 36, 66, 88, 89];
     out.list(keys.into_iter(), |out, key| {
         out.i16(key);
         out.i16(0);
