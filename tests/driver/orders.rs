@@ -1,7 +1,7 @@
 //! The services of `examples/orders`, each alone: a service knows the others by their topics only.
 
 #[path = "../../examples/orders/shop/mod.rs"]
-#[allow(dead_code, reason = "the example uses the rest")]
+#[allow(dead_code, clippy::disallowed_methods, reason = "the example uses the rest")]
 mod shop;
 
 use kstreams::{Json, Serde, TestInputTopic, TestOutputTopic, TopologyTestDriver, Utf8};

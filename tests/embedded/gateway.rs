@@ -101,7 +101,8 @@ fn a_state_is_waited_for_from_the_position_of_the_request_on() {
     let counts = streams.store("counts", QueryableStoreTypes::key_value(Utf8, I64)).unwrap();
     let counts = gateway.watch(counts).unwrap();
     block_on(async {
-        let partition = Some(questions.partition(&text("ann")).unwrap());
+        let number_of_ann = questions.partition(&text("ann")).unwrap();
+        let partition = Some(number_of_ann);
         for number in 1..=20 {
             let written = questions.write(&text("ann"), &text("?"), None).await.unwrap();
             let any = |_: Option<&i64>| true;
@@ -112,7 +113,7 @@ fn a_state_is_waited_for_from_the_position_of_the_request_on() {
         let short = Duration::from_millis(20);
         let row = counts.until(text("ann"), partition, &Position::new(), more, short).await.unwrap();
         assert_eq!(row, Watched::TimedOut(Some(20)));
-        let future = Position::at("questions", partition.unwrap(), 1_000_000);
+        let future = Position::at("questions", number_of_ann, 1_000_000);
         let refused = counts.until(text("ann"), partition, &future, |_| true, short).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unavailable);
         let elsewhere = counts.until(text("ann"), Some(PARTITIONS), &Position::new(), |_| true, PATIENCE).await;

@@ -27,6 +27,8 @@ mod joins;
 mod lifecycle;
 mod metadata;
 mod offset_resets;
+#[cfg(feature = "query-http")]
+mod orders;
 mod patterns;
 mod queries;
 mod queries_moments;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::model::{Check, ORDER_VALIDATIONS, ORDERS, Order, OrderState, Validation};
 
 /// What a customer may order without a pause.
-pub(crate) const SITTING_CENTS_MAX: i64 = 2_000_00;
+pub(crate) const SITTING_CENTS_MAX: i64 = 200_000;
 /// A pause after which a sitting is over.
 const PAUSE: Duration = Duration::from_secs(30);
 /// How late an order may come and still be added up.

@@ -87,7 +87,9 @@ impl Processor<String, Movement> for Warehouse {
                     stock.reserved += order.quantity;
                     self.reservations.put(ctx, &order.id, &order.quantity)?;
                 }
-                let objection = (!fits).then(|| format!("there is not enough of {}", record.key));
+                // What is no number of pieces is for the check of the details to say; here it only gets none.
+                let objection =
+                    (order.quantity > stock.free()).then(|| format!("there is not enough of {}", record.key));
                 answer = Some((order.id.clone(), Validation { check: Check::Inventory, objection }));
             }
             // The decision. Nothing was held back for an order that this check has refused.

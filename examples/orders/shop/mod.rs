@@ -2,12 +2,24 @@
 
 pub(crate) mod check_details;
 pub(crate) mod check_fraud;
+#[cfg(feature = "query-http")]
+pub(crate) mod client;
+#[cfg(feature = "query-http")]
+pub(crate) mod ecosystem;
 pub(crate) mod emails;
 pub(crate) mod enrichment;
+#[cfg(feature = "query-http")]
+pub(crate) mod feed;
 pub(crate) mod inventory;
+#[cfg(feature = "query-http")]
+pub(crate) mod load;
 pub(crate) mod model;
+#[cfg(feature = "query-http")]
+pub(crate) mod openapi;
 pub(crate) mod orders;
 pub(crate) mod payments;
+#[cfg(feature = "query-http")]
+pub(crate) mod rest;
 pub(crate) mod rewind;
 pub(crate) mod validator;
 

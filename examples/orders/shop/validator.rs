@@ -13,6 +13,9 @@
 
 use kstreams::{Consumed, Json, KStream, KTable, Materialized, Produced, Result, StreamsBuilder, Topology, Utf8};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::model::{Check, ORDER_VALIDATIONS, ORDERS, Order, OrderState, Validation};
 
 pub(crate) fn topology() -> Result<Topology> {
@@ -26,7 +29,7 @@ pub(crate) fn topology() -> Result<Topology> {
     let inventory = of(validations.clone(), Check::Inventory, "inventory-checks");
     let fraud = of(validations.clone(), Check::Fraud, "fraud-checks");
     let details = of(validations, Check::Details, "details-checks");
-    open.join(&inventory, |order, validation| object(order, validation))
+    open.join(&inventory, object)
         .join(&fraud, object)
         .join(&details, object)
         .to_stream()
@@ -40,10 +43,7 @@ fn of(validations: KStream<String, Validation>, check: Check, name: &str) -> KTa
 }
 
 /// Each result is the one there is: a cache that keeps the last of several would only make it late.
-fn table<T: serde::Serialize + serde::de::DeserializeOwned + 'static>(name: &str) -> Materialized<String, T>
-where
-    T: Send + Sync,
-{
+fn table<T: Serialize + DeserializeOwned + Send + Sync + 'static>(name: &str) -> Materialized<String, T> {
     Materialized::with(Utf8, Json::<T>::new()).with_name(name).without_caching()
 }
 
