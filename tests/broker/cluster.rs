@@ -115,6 +115,14 @@ impl TestKafka {
         self.script(&[&fixed[..], &["--application-id", application], arguments].concat())
     }
 
+    /// Sets what brokers keep for a group: `name=value`, separated by commas.
+    pub(crate) fn group_settings(&self, group: &str, settings: &str) -> Result<(), String> {
+        let bootstrap = self.bootstrap();
+        let fixed = ["run", "kafka.admin.ConfigCommand", "--bootstrap-server", &bootstrap, "--alter"];
+        let of_group = ["--entity-type", "groups", "--entity-name", group, "--add-config", settings];
+        self.script(&[&fixed[..], &of_group[..]].concat()).map(drop)
+    }
+
     /// Writes `key:value` lines to a topic with Kafka's own console producer.
     pub(crate) fn produce(&self, topic: &str, lines: &[String]) -> Result<(), String> {
         let class = "org.apache.kafka.tools.ConsoleProducer";

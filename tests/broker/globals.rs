@@ -12,7 +12,7 @@ use kstreams::{
 use crate::cluster::TestKafka;
 
 /// How long a test waits for what should happen.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Visits, of any topic that begins so, whose values are names of customers, with the customers' towns.
 fn towns() -> Topology {

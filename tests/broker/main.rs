@@ -10,13 +10,17 @@
 
 mod application;
 mod bad_input;
+mod chaos;
 mod cluster;
 mod exactly_once;
 mod faults;
 mod globals;
+mod instance;
+mod ledger;
 mod process;
 mod reset;
 mod sharing;
+mod soak;
 mod standbys;
 mod streams_group;
 mod takeover;

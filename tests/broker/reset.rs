@@ -65,8 +65,13 @@ fn an_application_is_reset_and_counts_everything_again() {
     let streams = app.start(app.config());
     wait_until("all is counted twice", || app.counted() >= 2 * 2 * 41);
     streams.close(CloseOptions::default().leave_group()).unwrap();
-    let counted = kafka.committed_counts("again-counts").unwrap();
-    let all: Vec<i64> = counted.into_iter().filter(|(word, _)| word == "all").map(|(_, count)| count).collect();
+    let mut all = Vec::new();
+    // A reader that gets no word in time on a busy machine sees less.
+    wait_until("another reader sees all of it", || {
+        let counted = kafka.committed_counts("again-counts").unwrap();
+        all = counted.into_iter().filter(|(word, _)| word == "all").map(|(_, count)| count).collect::<Vec<i64>>();
+        all.len() >= 2 * 41
+    });
     let once = 1..=41;
     assert_eq!(all, once.clone().chain(once).collect::<Vec<i64>>());
 }

@@ -20,7 +20,7 @@ use kstreams::{
 use crate::cluster::{TestKafka, output_within};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 const OUTPUTS: [&str; 5] = ["counts", "windows", "sessions", "joined", "enriched"];
 
 /// The topology of `java/TakeOver.java`, line by line.

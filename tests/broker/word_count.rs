@@ -13,7 +13,7 @@ use kstreams::{
 };
 
 /// How long a test waits for what should happen: long, since it only ends the wait for what never does.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How long one look at the output waits for an answer.
 const WAIT: Duration = Duration::from_millis(50);
