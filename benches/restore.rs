@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use kstreams::{BenchStore, Result};
 
-/// What a stream thread takes in one step.
+/// What a restorer takes of a changelog in one step.
 const STEP: u64 = 8192;
 
 fn main() -> Result<()> {

@@ -111,7 +111,7 @@ impl BenchStore {
             batch.push(self.offset, 0, Some(key), value, Headers::new())?;
             self.offset += 1;
         }
-        let reach = Reach { next_offset: self.offset, end, pace: Pace::Alone };
+        let reach = Reach { next_offset: self.offset, end };
         self.stores.restore_towards(0, &batch, reach)
     }
 

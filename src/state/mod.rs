@@ -87,7 +87,7 @@ pub(crate) use meta::ChangelogIdentity;
 pub(crate) use open::{StateHome, StoreToOpen};
 pub(crate) use readers::{NotRead, TaskReaders};
 pub(crate) use removal::IdleState;
-pub(crate) use restore::{Pace, Reach};
+pub(crate) use restore::Reach;
 pub(crate) use restore_plan::LogState;
 pub(crate) use row_values::{timestamped_values, values};
 pub use session_store::SessionStore;

@@ -20,9 +20,6 @@ use crate::record::RecordBatch;
 /// Bytes of a record where none has been seen.
 const RECORD_BYTES: u64 = 100;
 
-/// What a run takes at most where tasks of the same thread wait meanwhile: some 30 ms.
-const RUN_BYTES_BESIDE_TASKS: usize = 4 << 20;
-
 /// How far a step of restoring goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reach {
@@ -30,16 +27,6 @@ pub(crate) struct Reach {
     pub next_offset: i64,
     /// What the store is read up to.
     pub end: i64,
-    pub pace: Pace,
-}
-
-/// Who waits while a store is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pace {
-    /// Nobody: large pieces cost least.
-    Alone,
-    /// Tasks of the same thread.
-    BesideTasks,
 }
 
 /// How records get into the engine.
@@ -69,7 +56,7 @@ impl TaskStores {
     /// Writes changelog records as committed rows, with the offset behind them.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn restore(&mut self, index: usize, batch: &RecordBatch, next_offset: i64) -> Result<()> {
-        self.restore_towards(index, batch, Reach { next_offset, end: next_offset, pace: Pace::Alone })?;
+        self.restore_towards(index, batch, Reach { next_offset, end: next_offset })?;
         self.finish_restore(index)
     }
 
@@ -85,7 +72,7 @@ impl TaskStores {
         let memory = registration.map(|registration| &registration.memory);
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
         store.take_in(batch, &mut self.key)?;
-        let Reach { next_offset, end, pace } = reach;
+        let Reach { next_offset, end } = reach;
         let to = ReadTo { next_offset, end };
         store.as_of.mark(end, now_ms);
         let missing = end.saturating_sub(next_offset);
@@ -99,11 +86,7 @@ impl TaskStores {
             return store.write_restored(to, now_ms, Form::RestoredBatch);
         };
         run.to = Some(to);
-        let bytes_max = match pace {
-            Pace::Alone => run.place.bytes_max(),
-            Pace::BesideTasks => run.place.bytes_max().min(RUN_BYTES_BESIDE_TASKS),
-        };
-        if missing > 0 && store.buffer.bytes() < bytes_max {
+        if missing > 0 && store.buffer.bytes() < run.place.bytes_max() {
             return Ok(());
         }
         store.write_run(now_ms)

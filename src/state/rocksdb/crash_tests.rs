@@ -12,7 +12,7 @@ use super::tests::{TASK, home, two_stores};
 use crate::record::{Headers, RecordBatch};
 use crate::state::spec::{EngineKind, SessionKind, VersionedKind, WindowKind};
 use crate::state::tests::{spec, with_ttl};
-use crate::state::{ChangelogIdentity, Pace, Reach, RecordContext, StateHome, StoreKind, StoreToOpen, TaskStores};
+use crate::state::{ChangelogIdentity, Reach, RecordContext, StateHome, StoreKind, StoreToOpen, TaskStores};
 
 /// The child's folder, and how many commits its changelog has.
 const FOLDER: &str = "KSTREAMS_CRASH_FOLDER";
@@ -137,7 +137,7 @@ fn restore_for_ever(home: &StateHome, stores: &mut TaskStores, end: u64) {
                 continue;
             }
             let next_offset = commit as i64 + 1;
-            let reach = Reach { next_offset, end: next_offset + 20_000, pace: Pace::Alone };
+            let reach = Reach { next_offset, end: next_offset + 20_000 };
             stores.restore_towards(store, &batch(store, commit), reach).unwrap();
         }
         if commit >= end {

@@ -12,8 +12,8 @@ use super::*;
 use crate::record::{Headers, RecordBatch};
 use crate::state::tests::{check, spec, step, with_ttl};
 use crate::state::{
-    CacheBudget, LogState, Pace, Reach, RecordContext, StateDirectory, StateHome, StateMemory, StateMemoryLimits,
-    StoreKind, StoreToOpen, TaskStores,
+    CacheBudget, LogState, Reach, RecordContext, StateDirectory, StateHome, StateMemory, StateMemoryLimits, StoreKind,
+    StoreToOpen, TaskStores,
 };
 use crate::topology::TaskId;
 
@@ -160,7 +160,7 @@ fn what_is_read_on_the_way_to_the_end_makes_a_store_no_younger() {
         home.memory.set_now(NOW_MS + 40_000);
         let mut batch = RecordBatch::default();
         batch.push(7, 0, Some(b"other"), Some(b"row"), Headers::new()).unwrap();
-        stores.restore_towards(0, &batch, Reach { next_offset: 8, end, pace: Pace::Alone }).unwrap();
+        stores.restore_towards(0, &batch, Reach { next_offset: 8, end }).unwrap();
         stores.close().unwrap();
         let mut stores = open(&home);
         assert_eq!(stores.begin_restore(0, &MINUTE, NOW_MS + 70_000).unwrap(), expected);
@@ -348,7 +348,7 @@ fn all(stores: &mut TaskStores, store: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
 fn restore_in_steps(stores: &mut TaskStores, store: usize, from: i64, to: i64, end: i64) {
     for first in (from..to).step_by(500) {
         let next_offset = (first + 500).min(to);
-        let reach = Reach { next_offset, end, pace: Pace::Alone };
+        let reach = Reach { next_offset, end };
         stores.restore_towards(store, &logged(first..next_offset), reach).unwrap();
     }
 }
