@@ -279,6 +279,7 @@ impl<K: 'static, V: 'static> KTable<K, V> {
         };
         let Processed { connected, own } = processed;
         own.iter().for_each(|store| graph.add_store(Arc::clone(store)));
+        graph.note_open_stores(&connected);
         let stores = connected.into_iter().chain(own.iter().map(|store| Arc::clone(&store.name)));
         let node = NodeSpec::processor::<K, Change<V>, _>(&name, make).with_stores(stores);
         let node = graph.append(node, &[self.node]);

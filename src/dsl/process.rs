@@ -46,6 +46,7 @@ impl<K: 'static, V: 'static> KStream<K, V> {
             None => graph.name(prefix),
         };
         own.iter().for_each(|store| graph.add_store(Arc::clone(store)));
+        graph.note_open_stores(&connected);
         drop(graph);
         let stores = connected.into_iter().chain(own.iter().map(|store| Arc::clone(&store.name)));
         self.attach(NodeSpec::processor(&name, make).with_stores(stores))

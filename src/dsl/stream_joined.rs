@@ -162,6 +162,7 @@ impl<K: 'static, V: 'static, VO: 'static> StreamJoined<K, V, VO> {
         let store =
             StoreBuilder::<WindowStore<K, T>>::window(&name, kind, engine, Arc::clone(&self.key), Arc::clone(value))
                 .with_logged_headers()
+                .with_row_times_of_records()
                 .with_default_engine(self.engine.is_none());
         match &self.logging {
             Some(config) => {

@@ -53,7 +53,8 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
             engine,
             Arc::clone(&key),
             Arc::clone(&value),
-        );
+        )
+        .with_row_times_of_records();
         // As in Java: results of sliding windows that wait for the end would only wait twice.
         let is_sliding = matches!(windows, StoredWindows::Sliding(_));
         let caching = self.caching && !(is_sliding && emit == EmitStrategy::OnWindowClose);

@@ -27,6 +27,7 @@ mod group;
 mod group_thread;
 mod kafka_streams;
 mod lags;
+mod live_rows;
 mod metadata;
 mod own_member;
 mod partition_counts;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::application::Application;
 use super::clock::Now;
 use super::lags::StoreLag;
+use super::live_rows::LiveRows;
 use super::restore_event::{Meter, RestoreEvent};
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
@@ -57,6 +58,8 @@ struct Job {
     end: i64,
     meter: Meter,
     is_waiting: bool,
+    /// It is not known yet where to begin.
+    search: Option<LiveRows>,
 }
 
 impl Restoration {
@@ -90,11 +93,13 @@ impl Restoration {
                 None => marks.end,
             };
             let from = first_offset(app, stores, store, &changelog, (marks.start, end), *found, now.wall_ms)?;
-            let meter = Meter::new(from, end, now);
-            jobs.push(Job { store, name, changelog, start: from, position: from, end, meter, is_waiting: false });
+            let (meter, search) = (Meter::new(from, end, now), LiveRows::of(stores, store, &changelog, (from, end)));
+            let (start, position) = (from, from);
+            jobs.push(Job { store, name, changelog, start, position, end, meter, is_waiting: false, search });
         }
+        let first = |job: &Job| job.search.as_ref().map_or(job.position, LiveRows::first_offset);
         let assigned: Vec<_> = jobs.iter().filter(|job| job.position < job.end).collect();
-        let assigned: Vec<_> = assigned.iter().map(|job| (job.changelog.clone(), job.position)).collect();
+        let assigned: Vec<_> = assigned.iter().map(|job| (job.changelog.clone(), first(job))).collect();
         if !assigned.is_empty() {
             consumer.assign(&assigned)?;
         }
@@ -109,15 +114,7 @@ impl Restoration {
         committed: Vec<CommitPoint>,
         Plan(jobs): Plan,
     ) -> Restoration {
-        for Job { store, name, changelog, start: from, end, .. } in &jobs {
-            if stores.offset(*store).is_some() {
-                tracing::info!("store {name} of task {task} resumes at offset {from} of {end}");
-            } else {
-                tracing::info!("store {name} of task {task} is restored from its changelog, offset {from} to {end}");
-            }
-            let (store, partition) = (Arc::clone(name), changelog.partition);
-            app.restored(&RestoreEvent::Started { store, partition, from: *from, to: *end });
-        }
+        jobs.iter().filter(|job| job.search.is_none()).for_each(|job| job.tell_start(app, task, &stores));
         let metrics = RestoreMetrics::new(&app.thread_name(thread), &task.to_string());
         let restoration = Restoration { task, stores, committed, jobs, metrics };
         restoration.tell_remaining(app);
@@ -143,6 +140,12 @@ impl Restoration {
     ) -> Result<u64> {
         let mut taken = 0;
         for job in &mut self.jobs {
+            if let Some(search) = &mut job.search {
+                let Some(start) = search.step(app, &self.stores, consumer, batch)? else { continue };
+                (job.start, job.position, job.search) = (start, start, None);
+                job.meter = Meter::new(start, job.end, now);
+                job.tell_start(app, self.task, &self.stores);
+            }
             let records = job.step(self.task, &mut self.stores, consumer, batch, room)?;
             if records > 0 {
                 let (store, partition, position) = (Arc::clone(&job.name), job.changelog.partition, job.position);
@@ -188,6 +191,9 @@ impl Restoration {
         app.lags.closed(self.task);
         for job in self.jobs {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
+            if job.search.is_some() {
+                continue;
+            }
             write_held_back(&mut self.stores, job.store)?;
             let (partition, records) = (job.changelog.partition, job.meter.records);
             app.restored(&RestoreEvent::Suspended { store: job.name, partition, records });
@@ -197,6 +203,17 @@ impl Restoration {
 }
 
 impl Job {
+    fn tell_start(&self, app: &Application, task: TaskId, stores: &TaskStores) {
+        let Job { store, name, changelog, start: from, end, .. } = self;
+        if stores.offset(*store).is_some() {
+            tracing::info!("store {name} of task {task} resumes at offset {from} of {end}");
+        } else {
+            tracing::info!("store {name} of task {task} is restored from its changelog, offset {from} to {end}");
+        }
+        let (store, partition) = (Arc::clone(name), changelog.partition);
+        app.restored(&RestoreEvent::Started { store, partition, from: *from, to: *end });
+    }
+
     fn step(
         &mut self,
         task: TaskId,

@@ -15,6 +15,7 @@ use metrics::Counter;
 use super::application::Application;
 use super::clock::Now;
 use super::lags::{StoreLag, sum};
+use super::live_rows::LiveRows;
 use super::rebalance::close_stores;
 use super::restore::{Found, OpenStores, changelogs, delete_retention_ms, first_offset, write_held_back};
 use super::restore_event::{RestoreEvent, StandbyEnd};
@@ -64,6 +65,8 @@ struct Job {
     limit: Limit,
     /// Whether there was nothing more to read at some time: before that, it is as any restoration.
     was_at_end: bool,
+    /// It is not known yet where to begin.
+    search: Option<LiveRows>,
 }
 
 /// How far a changelog may be read.
@@ -77,6 +80,11 @@ enum Limit {
 }
 
 impl Job {
+    fn tell_start(&self, app: &Application) {
+        let StoreLag { store, partition, position: from, .. } = self.lag.clone();
+        app.restored(&RestoreEvent::StandbyStarted { store, partition, from });
+    }
+
     /// Records that may be asked for. Each takes an offset at least.
     fn room(&self, room: usize) -> usize {
         match self.limit {
@@ -141,7 +149,9 @@ impl Standbys {
     ) -> Result<()> {
         self.wanted = tasks;
         let Standbys { wanted, opening, open, .. } = self;
-        for (task, stores) in opening.extract_if(.., |task, _| !wanted.contains(task)) {
+        let surplus: Vec<_> = opening.keys().copied().filter(|task| !wanted.contains(task)).collect();
+        for task in surplus {
+            let stores = opening.remove(&task).flatten();
             app.lags.closed(task);
             stores.into_iter().for_each(|open| close_stores(task, open.stores));
         }
@@ -316,9 +326,11 @@ impl Standby {
             let position = first_offset(app, stores, store, &changelog, (marks.start, marks.end), *found, now_ms)?;
             let limit = if inputs.contains(&changelog) { Limit::Committed(None) } else { Limit::End };
             let lag = StoreLag { store: name, partition: changelog.partition, position, end: marks.end.max(position) };
-            jobs.push(Job { store, changelog, start: position, lag, limit, was_at_end: false });
+            let search = LiveRows::of(stores, store, &changelog, (position, marks.end));
+            jobs.push(Job { store, changelog, start: position, lag, limit, was_at_end: false, search });
         }
-        let assigned: Vec<_> = jobs.iter().map(|job| (job.changelog.clone(), job.lag.position)).collect();
+        let first = |job: &Job| job.search.as_ref().map_or(job.lag.position, LiveRows::first_offset);
+        let assigned: Vec<_> = jobs.iter().map(|job| (job.changelog.clone(), first(job))).collect();
         if !assigned.is_empty() {
             consumer.assign(&assigned)?;
         }
@@ -332,10 +344,7 @@ impl Standby {
         stores: TaskStores,
         StandbyPlan(jobs): StandbyPlan,
     ) -> Standby {
-        for Job { lag: StoreLag { store, partition, position: from, .. }, .. } in &jobs {
-            let (store, partition, from) = (Arc::clone(store), *partition, *from);
-            app.restored(&RestoreEvent::StandbyStarted { store, partition, from });
-        }
+        jobs.iter().filter(|job| job.search.is_none()).for_each(|job| job.tell_start(app));
         let update_total = standby_update_total(&app.thread_name(thread), &task.to_string());
         let standby = Standby { task, stores, jobs, is_warm: false, update_total };
         tracing::info!(task = %task, behind = sum(&standby.lags()), "standby");
@@ -359,6 +368,11 @@ impl Standby {
     ) -> Result<usize> {
         let mut taken = 0;
         for job in &mut self.jobs {
+            if let Some(search) = &mut job.search {
+                let Some(start) = search.step(app, &self.stores, consumer, batch)? else { continue };
+                (job.start, job.lag.position, job.search) = (start, start, None);
+                job.tell_start(app);
+            }
             let retention_ms = delete_retention_ms(app, &job.changelog).filter(|_| job.was_at_end && job.lag.lag() > 0);
             if self.stores.is_outdated(job.store, retention_ms, now.wall_ms) {
                 let context = format!("changelog {} may have forgotten deletions that were not read", job.changelog);
@@ -401,7 +415,7 @@ impl Standby {
         reason: StandbyEnd,
         consumer: Option<&mut (dyn Consumer + 'static)>,
     ) -> Result<TaskStores> {
-        for job in &self.jobs {
+        for job in self.jobs.iter().filter(|job| job.search.is_none()) {
             write_held_back(&mut self.stores, job.store)?;
             let StoreLag { store, partition, position, end } = job.lag.clone();
             app.restored(&RestoreEvent::StandbyEnded { store, partition, position, end, reason });
@@ -420,7 +434,15 @@ mod tests {
 
     fn job(limit: Limit) -> Job {
         let lag = StoreLag { store: "s".into(), partition: 0, position: 100, end: 900 };
-        Job { store: 0, changelog: TopicPartition::new("log", 0), start: 0, lag, limit, was_at_end: false }
+        Job {
+            store: 0,
+            changelog: TopicPartition::new("log", 0),
+            start: 0,
+            lag,
+            limit,
+            was_at_end: false,
+            search: None,
+        }
     }
 
     #[test]

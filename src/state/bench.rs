@@ -149,5 +149,6 @@ fn spec() -> Arc<StoreSpec> {
         custom: None,
         logs_headers: LoggedHeaders::None,
         ttl_ms: None,
+        row_times: RowTimes::Any,
     })
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::custom::{MakeEngine, StoreEngine};
 use super::session_store::SessionStore;
-use super::spec::{Changelog, EngineKind, LoggedHeaders, SessionKind, StoreKind, StoreSpec, VersionedKind, WindowKind};
+use super::spec::{
+    Changelog, EngineKind, LoggedHeaders, RowTimes, SessionKind, StoreKind, StoreSpec, VersionedKind, WindowKind,
+};
 use super::store::{KeyValueStore, TimestampedKeyValueStore};
 use super::versioned_store::VersionedKeyValueStore;
 use super::window_store::{TimestampedWindowStore, WindowStore};
@@ -250,6 +252,11 @@ impl<S> StoreBuilder<S> {
         self.change(|spec| spec.logs_headers = LoggedHeaders::All)
     }
 
+    /// Rows are put by an operator, at times that are not after those of its records.
+    pub(crate) fn with_row_times_of_records(self) -> Self {
+        self.change(|spec| spec.row_times = RowTimes::NotAfterRecords)
+    }
+
     /// The changelog is that of a suppressed table.
     pub(crate) fn with_buffer_log(self) -> Self {
         self.change(|spec| spec.logs_headers = LoggedHeaders::OfFormat)
@@ -295,6 +302,7 @@ impl<S> StoreBuilder<S> {
             custom: None,
             logs_headers: LoggedHeaders::None,
             ttl_ms: None,
+            row_times: RowTimes::Any,
         };
         StoreBuilder { spec: Arc::new(spec), open: Arc::new(open) }
     }

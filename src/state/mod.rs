@@ -93,7 +93,7 @@ pub(crate) use row_values::{timestamped_values, values};
 pub use session_store::SessionStore;
 pub(crate) use spec::StoreKind;
 pub(crate) use spec::VersionedKind;
-pub(crate) use spec::{Changelog, EngineKind, LoggedHeaders, Readable, StoreSpec};
+pub(crate) use spec::{Changelog, EngineKind, LoggedHeaders, Readable, RowTimes, StoreSpec};
 pub(crate) use spec::{SessionKind, WindowKind};
 pub(crate) use state_memory::{StateMemory, StateMemoryLimits};
 pub use store::{KeyValueStore, Rows, StoreContext, TimestampedKeyValueStore};

@@ -12,6 +12,7 @@
 use super::expiry::Expiry;
 use super::known_rows::KnownRows;
 use super::one_store::{Form, ReadTo, Store};
+use super::spec::RowTimes;
 use super::state_memory::RunPlace;
 use super::task_stores::{TaskStores, bad_key, no_store};
 use crate::error::Result;
@@ -107,6 +108,18 @@ impl TaskStores {
         // What a run has needed is given back: of what is empty, no memory is kept.
         store.buffer.forget();
         store.engine.end_runs()
+    }
+
+    /// The time of the row of a changelog record, where no row is later than its record.
+    pub(crate) fn logged_row_time(&self, index: usize, key: &[u8]) -> Option<i64> {
+        let store = self.stores.get(index).filter(|store| store.spec.row_times == RowTimes::NotAfterRecords)?;
+        Some(store.retention.as_ref()?.keys.decode_logged(key)?.time)
+    }
+
+    /// Rows of this time (ms) and of those before are not kept once a row of another time is put.
+    pub(crate) fn expired_until(&self, index: usize, newest: i64) -> Option<i64> {
+        let store = self.stores.get(index).filter(|store| store.spec.row_times == RowTimes::NotAfterRecords)?;
+        store.retention.as_ref()?.expired_until(newest)
     }
 
     /// Forgets what is held back of a store, which is at its own offset then.

@@ -75,6 +75,13 @@ impl Retention {
         self.keys.prefix(time) < self.first_prefix(observed)
     }
 
+    /// Once a row of this time is put, no row up to the returned time is taken, kept or shown: none where that is before all
+    /// times. Whole buckets have gone by then.
+    pub(super) fn expired_until(&self, newest: i64) -> Option<i64> {
+        let kept_ms = self.retention_ms.saturating_add(self.keys.bucket_ms.unwrap_or(0));
+        Some(newest.saturating_sub(kept_ms)).filter(|time| *time >= 0)
+    }
+
     pub(super) fn show_expired(&mut self, shows: bool) {
         self.shows_expired = shows;
     }

@@ -28,6 +28,19 @@ pub(crate) struct StoreSpec {
     pub logs_headers: LoggedHeaders,
     /// How long rows live after their own times, by the stream time; none: for ever.
     pub ttl_ms: Option<i64>,
+    pub row_times: RowTimes,
+}
+
+/// How the times of a windowed store's rows compare with the timestamps of their changelog records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum RowTimes {
+    /// In any way. Sessions: a late record changes a session that ends later, with its own timestamp. Processors of the
+    /// user's: they put rows of any time.
+    #[default]
+    Any,
+    /// A row is never later than its record. A window begins before the records in it, and its row has the latest of their
+    /// timestamps; a row of a join has that of its record.
+    NotAfterRecords,
 }
 
 /// Which changelog records carry the headers of the records that caused them.

@@ -22,6 +22,7 @@ pub(super) fn spec(name: &str, kind: StoreKind, caching: bool) -> Arc<StoreSpec>
         custom: None,
         logs_headers: LoggedHeaders::None,
         ttl_ms: None,
+        row_times: RowTimes::Any,
     })
 }
 

@@ -14,7 +14,7 @@ use super::{
     sub_topology,
 };
 use crate::error::{Error, Result};
-use crate::state::{Changelog, EngineKind, LoggedHeaders, Readable, StoreBuilder, StoreSpec};
+use crate::state::{Changelog, EngineKind, LoggedHeaders, Readable, RowTimes, StoreBuilder, StoreSpec};
 
 /// Grows a topology node by node, wired by name: Java's `Topology`. The typed handles of [`StreamsBuilder`] append to it
 /// as well.
@@ -133,6 +133,7 @@ impl TopologyBuilder {
         match self.nodes.iter_mut().find(|node| *node.name == *processor) {
             Some(node) if matches!(node.kind, NodeKind::Processor) => {
                 stores.iter().for_each(|store| connect(node, (*store).into()));
+                self.notes.open_stores.extend(stores.iter().map(|store| Arc::from(*store)));
             }
             Some(_) => self.mistake(format!("node {processor} is not a processor: only processors have stores")),
             None => self.mistake(format!("processor {processor} is not added yet: add it before its stores")),
@@ -160,6 +161,7 @@ impl TopologyBuilder {
             return Err(Error::invalid(format!("invalid topology: {}", self.mistakes.join("; "))));
         }
         optimize(&mut self, optimization);
+        self.note_row_times();
         let sub_topologies = sub_topology::number(&self.nodes);
         let TopologyBuilder { nodes, stores, global_stores, repartition_topics, generated_names, .. } = self;
         let (copartitions, copartition_calls) = (self.copartitions, self.copartition_calls);
@@ -266,6 +268,21 @@ impl TopologyBuilder {
     /// The store of a table that is read from a topic: it may be restored from there.
     pub(crate) fn note_source_table(&mut self, store: &Arc<str>, topic: &str, readable: Readable) {
         self.notes.source_tables.push((Arc::clone(store), Changelog::Source { topic: topic.into(), readable }));
+    }
+
+    /// Processors of the user's may write a store, and put rows of any time.
+    pub(crate) fn note_open_stores(&mut self, stores: &[Arc<str>]) {
+        self.notes.open_stores.extend(stores.iter().map(Arc::clone));
+    }
+
+    fn note_row_times(&mut self) {
+        for store in &self.notes.open_stores {
+            if let Some(spec) = self.stores.get_mut(store)
+                && spec.row_times != RowTimes::Any
+            {
+                Arc::make_mut(spec).row_times = RowTimes::Any;
+            }
+        }
     }
 
     pub(crate) fn note_table_store(&mut self, store: &Arc<str>) {

@@ -109,6 +109,8 @@ pub(crate) struct Notes {
     pub(super) repartitions: Vec<RepartitionNodes>,
     /// The stores of tables and aggregations.
     pub(super) table_stores: Vec<Arc<str>>,
+    /// Stores that processors of the user's may write.
+    pub(super) open_stores: Vec<Arc<str>>,
     /// The store of each table that is read from a topic, and that topic as its changelog.
     pub(super) source_tables: Vec<(Arc<str>, Changelog)>,
     /// Joins of streams of one type: of one stream, perhaps.
