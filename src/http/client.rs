@@ -1,6 +1,6 @@
 //! State of another application, for a service that is none of its instances.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -49,10 +49,18 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct QueryClient {
     peer: Peer,
     hosts: Arc<[HostInfo]>,
-    tables: Arc<Mutex<HashMap<Arc<str>, Table>>>,
+    learned: Arc<Mutex<Learned>>,
     authorization: Option<Arc<str>>,
     prefix: Arc<str>,
     timeout: Duration,
+}
+
+/// What instances have said.
+#[derive(Debug, Default)]
+struct Learned {
+    tables: HashMap<Arc<str>, Table>,
+    /// All that were in the last table: one of them may live when those that were given do not.
+    hosts: BTreeSet<HostInfo>,
 }
 
 /// Who has the partitions of a store.
@@ -89,7 +97,7 @@ impl QueryClient {
         Ok(QueryClient {
             peer: Peer::new(HttpLimits::default().answer_bytes_max),
             hosts: hosts.into(),
-            tables: Arc::default(),
+            learned: Arc::default(),
             authorization: None,
             prefix: "".into(),
             timeout: TIMEOUT,
@@ -104,6 +112,13 @@ impl QueryClient {
     /// Where the servers' routers are mounted: `/state` for `/state/v1/stores`.
     pub fn with_path_prefix(self, prefix: &str) -> QueryClient {
         QueryClient { prefix: prefix.trim_end_matches('/').into(), ..self }
+    }
+
+    /// Asks over TLS.
+    #[cfg(feature = "query-https")]
+    pub fn with_tls(self, tls: rustls::ClientConfig) -> QueryClient {
+        let peer = Peer::encrypted(HttpLimits::default().answer_bytes_max, Arc::new(tls));
+        QueryClient { peer, ..self }
     }
 
     /// How long a request may take, with all that is tried: 5 s. Servers have bounds of their own.
@@ -138,20 +153,22 @@ impl QueryClient {
                 Some(key) => self.owner(store, key, deadline).await,
                 None => None,
             };
-            let host = match owner.as_ref().filter(|_| tried == 0).or_else(|| self.hosts.get(tried % self.hosts.len()))
-            {
-                Some(host) => host.clone(),
-                None => return Err(Error::new(ErrorKind::Internal, "a client of queries has no address")),
-            };
+            let hosts = self.known_hosts();
+            // Every other time the owner: the table is made anew after each refusal.
+            let turn = if owner.is_some() { tried / 2 } else { tried };
+            let next = owner.as_ref().filter(|_| tried % 2 == 0).or_else(|| hosts.get(turn % hosts.len().max(1)));
+            let host =
+                next.cloned().ok_or_else(|| Error::new(ErrorKind::Internal, "a client of queries has no address"))?;
             let request = self.request(path, fresh, deadline)?;
-            let is_last = self.hosts.len() == 1 && owner.is_none();
+            let is_last = hosts.len() == 1;
             let until =
                 if is_last { deadline } else { deadline.min(Instant::now() + self.timeout.max(TRY_TIMEOUT) / 2) };
             let problem = match self.peer.send(&host, request, until).await {
                 Ok(answer) => {
+                    // Somebody else had to answer for it: it has moved.
                     let from = answer.headers().get(headers::SERVED_BY).and_then(|value| value.to_str().ok());
-                    if from != Some(host.to_string().as_str()) {
-                        self.tables().remove(store);
+                    if owner.is_some_and(|owner| from != Some(owner.to_string().as_str())) {
+                        self.learned().tables.remove(store);
                     }
                     match Problem::of_answer(&answer) {
                         None if answer.status().is_success() => return Ok(Asked::Found(answer)),
@@ -162,7 +179,7 @@ impl QueryClient {
                 }
                 Err(problem) => problem,
             };
-            self.tables().remove(store);
+            self.learned().tables.remove(store);
             if Instant::now() + pause >= deadline {
                 let context = format!("could not read store {store} of the instance at {host}: ask again");
                 return Err(Error::new(ErrorKind::Unavailable, context).with_source(problem));
@@ -194,7 +211,7 @@ impl QueryClient {
 
     /// The instance that has a key, as far as that is known; asks if nothing is.
     async fn owner(&self, store: &Arc<str>, key: &[u8], deadline: Instant) -> Option<HostInfo> {
-        let known = self.tables().get(store).cloned();
+        let known = self.learned().tables.get(store).cloned();
         let table = match known {
             Some(table) => table,
             None => self.table(store, deadline).await?,
@@ -205,22 +222,32 @@ impl QueryClient {
 
     async fn table(&self, store: &Arc<str>, deadline: Instant) -> Option<Table> {
         let until = deadline.min(Instant::now() + TRY_TIMEOUT);
-        for host in self.hosts.iter() {
+        for host in &self.known_hosts() {
             let fresh = Freshness { position: &Position::new(), stale: None };
             let request = self.request(&format!("/v1/metadata/{}", escaped(store)), &fresh, until).ok()?;
             let Ok(answer) = self.peer.send(host, request, until).await else { continue };
             let Ok(told) = serde_json::from_slice::<Told>(answer.body()) else { continue };
             let owners = told.partitions.into_iter().map(|known| known.active.and_then(|text| text.parse().ok()));
             let table: Table = owners.collect();
-            self.tables().insert(Arc::clone(store), Arc::clone(&table));
+            let mut learned = self.learned();
+            learned.hosts = table.iter().flatten().cloned().collect();
+            learned.tables.insert(Arc::clone(store), Arc::clone(&table));
+            drop(learned);
             return Some(table);
         }
         None
     }
 
-    fn tables(&self) -> MutexGuard<'_, HashMap<Arc<str>, Table>> {
+    /// Those that were given, and those that they know.
+    fn known_hosts(&self) -> Vec<HostInfo> {
+        let learned = self.learned();
+        let others = learned.hosts.iter().filter(|host| !self.hosts.contains(host));
+        self.hosts.iter().chain(others).cloned().collect()
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
         // Every change is one insertion or removal: a panic leaves nothing half done.
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -70,8 +70,7 @@ pub enum Owner {
 }
 
 impl Forwarder {
-    pub(super) fn new(view: StreamsView, limits: HttpLimits) -> Forwarder {
-        let peer = Peer::new(limits.answer_bytes_max);
+    pub(super) fn new(view: StreamsView, limits: HttpLimits, peer: Peer) -> Forwarder {
         Forwarder { parts: Arc::new(Parts { view, peer, limits }) }
     }
 
@@ -194,7 +193,9 @@ impl Forwarder {
                 Owner::Nobody => not_ready(store, partition),
             };
             if Instant::now() + pause >= deadline {
-                return Err(refused);
+                // Not being the owner is nothing to a client, for whom there is one.
+                let is_place = refused.code() == ProblemCode::NotOwner;
+                return Err(if is_place { not_ready(store, partition) } else { refused });
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);

@@ -13,10 +13,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+#[cfg(feature = "query-https")]
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::guarded::Guarded;
@@ -58,7 +61,15 @@ impl QueryServer {
         let no_such_route =
             || async { Problem::new(ProblemCode::NoSuchRoute, "there is no such path: see /v1/openapi.json") };
         let router = self.router().fallback(no_such_route);
-        Connections::new(router, self.limits.clone()).accept(listener, end).await;
+        let connections = Connections {
+            router,
+            places: Arc::new(Semaphore::new(self.limits.connections_max)),
+            limits: self.limits,
+            ends: watch::Sender::new(false),
+            #[cfg(feature = "query-https")]
+            tls: self.tls.map(|tls| TlsAcceptor::from(tls.server)),
+        };
+        connections.accept(listener, end).await;
     }
 }
 
@@ -67,12 +78,24 @@ struct Connections {
     limits: HttpLimits,
     places: Arc<Semaphore>,
     ends: watch::Sender<bool>,
+    #[cfg(feature = "query-https")]
+    tls: Option<TlsAcceptor>,
 }
 
 impl Connections {
-    fn new(router: Router, limits: HttpLimits) -> Connections {
-        let places = Arc::new(Semaphore::new(limits.connections_max));
-        Connections { router, limits, places, ends: watch::Sender::new(false) }
+    fn serve(&self, stream: TcpStream) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let (router, limits, ends) = (self.router.clone(), self.limits.clone(), self.ends.subscribe());
+        #[cfg(feature = "query-https")]
+        let tls = self.tls.clone();
+        async move {
+            stream.set_nodelay(true)?;
+            #[cfg(feature = "query-https")]
+            if let Some(tls) = tls {
+                let stream = timeout(limits.idle_timeout, tls.accept(stream)).await??;
+                return exchange(stream, router, limits, ends).await;
+            }
+            exchange(stream, router, limits, ends).await
+        }
     }
 
     async fn accept<T>(self, listener: TcpListener, end: impl Future<Output = T>) {
@@ -94,7 +117,7 @@ impl Connections {
             };
             match Arc::clone(&self.places).try_acquire_owned() {
                 Ok(place) => {
-                    let served = serve(stream, self.router.clone(), self.limits.clone(), self.ends.subscribe());
+                    let served = self.serve(stream);
                     connections.spawn(async move {
                         if let Err(error) = served.await {
                             tracing::debug!("a connection for queries has ended: {error}");
@@ -122,13 +145,13 @@ fn refuse(stream: &TcpStream) {
     let _ = stream.try_write(answer);
 }
 
-async fn serve(
-    stream: TcpStream,
+/// Answers the requests of a connection, until the client or the server ends.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     router: Router,
     limits: HttpLimits,
     mut ends: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     let service = service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
         async move { router.oneshot(request.map(Body::new)).await.map_err(|never: Infallible| match never {}) }

@@ -27,6 +27,8 @@ mod scatter;
 mod served;
 mod server;
 mod site;
+#[cfg(feature = "query-https")]
+mod tls;
 
 pub use client::{Answer, QueryClient, RemoteRows, RemoteStore};
 pub use forwarder::{Forwarder, Owner};

@@ -1,6 +1,8 @@
 //! Requests to other instances, over connections that are kept.
 
 use std::fmt;
+#[cfg(feature = "query-https")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -12,6 +14,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::{Problem, ProblemCode};
+#[cfg(feature = "query-https")]
+use super::tls::Connector;
 use crate::config::HostInfo;
 
 /// Below what a server waits for the next request, so that who closes first is who would use the connection.
@@ -25,21 +29,38 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A client for all instances.
 #[derive(Clone)]
 pub(super) struct Peer {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     answer_bytes_max: usize,
+    scheme: &'static str,
 }
+
+#[cfg(not(feature = "query-https"))]
+type Connector = HttpConnector;
 
 impl Peer {
     pub(super) fn new(answer_bytes_max: usize) -> Peer {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        #[cfg(feature = "query-https")]
+        let connector = Connector { tcp: tcp(), tls: None };
+        #[cfg(not(feature = "query-https"))]
+        let connector = tcp();
+        Peer::over(connector, answer_bytes_max, "http")
+    }
+
+    /// Over TLS.
+    #[cfg(feature = "query-https")]
+    pub(super) fn encrypted(answer_bytes_max: usize, tls: Arc<rustls::ClientConfig>) -> Peer {
+        let mut tcp = tcp();
+        tcp.enforce_http(false);
+        Peer::over(Connector { tcp, tls: Some(tls) }, answer_bytes_max, "https")
+    }
+
+    fn over(connector: Connector, answer_bytes_max: usize, scheme: &'static str) -> Peer {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MAX)
             .build(connector);
-        Peer { client, answer_bytes_max }
+        Peer { client, answer_bytes_max, scheme }
     }
 
     /// Sends a request with a path to a host.
@@ -53,7 +74,7 @@ impl Peer {
         deadline: Instant,
     ) -> Result<Response<Bytes>, Problem> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri: Result<Uri, _> = format!("http://{host}{path}").parse();
+        let uri: Result<Uri, _> = format!("{}://{host}{path}", self.scheme).parse();
         *request.uri_mut() = uri.map_err(|_| Problem::malformed(format!("could not ask {host} for \"{path}\"")))?;
         *request.version_mut() = Version::HTTP_11;
         let exchange = async {
@@ -69,6 +90,13 @@ impl Peer {
         let late = || Problem::new(ProblemCode::DeadlineExceeded, format!("the instance at {host} has not answered"));
         timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(late()))
     }
+}
+
+fn tcp() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector
 }
 
 impl fmt::Debug for Peer {

@@ -162,7 +162,8 @@ fn page(store: &RawStore, scope: &Scope, lookup: &Lookup, bytes_max: usize) -> R
     let is_copy = scope.here(store).is_some_and(|here| matches!(here.role, RawRole::Restoring | RawRole::Standby));
     let answer = store.ask(&lookup.query)?;
     let mut page = Page { rows: Vec::new(), more: false, position: answer.position, lag: None };
-    page.lag = is_copy.then_some(answer.lag).flatten();
+    // A copy that does not know how far it is behind is marked all the same.
+    page.lag = is_copy.then_some(answer.lag.unwrap_or(u64::MAX));
     let mut bytes = 0;
     for row in answer.rows {
         if page.rows.len() >= lookup.rows_max || bytes >= bytes_max {

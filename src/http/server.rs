@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::forwarder::Forwarder;
 use super::limits::HttpLimits;
+use super::peer::Peer;
 use super::problem::{Problem, ProblemCode};
 use super::routes::ROUTES;
 use super::served::ServedStore;
@@ -46,13 +47,30 @@ pub struct QueryServer {
     pub(super) limits: HttpLimits,
     stores: BTreeMap<Arc<str>, ServedStore>,
     authenticate: Option<Arc<Authenticate>>,
+    #[cfg(feature = "query-https")]
+    pub(super) tls: Option<Tls>,
+}
+
+/// How this server shows who it is, and how it knows the others.
+#[cfg(feature = "query-https")]
+#[derive(Clone)]
+pub(super) struct Tls {
+    pub server: Arc<rustls::ServerConfig>,
+    client: Arc<rustls::ClientConfig>,
 }
 
 impl QueryServer {
     /// Of a client in any state. Nothing is served but what is added.
     pub fn new(streams: &KafkaStreams) -> QueryServer {
         let limits = HttpLimits::default();
-        QueryServer { view: streams.view(), limits, stores: BTreeMap::new(), authenticate: None }
+        QueryServer {
+            view: streams.view(),
+            limits,
+            stores: BTreeMap::new(),
+            authenticate: None,
+            #[cfg(feature = "query-https")]
+            tls: None,
+        }
     }
 
     /// Serves a store.
@@ -92,9 +110,24 @@ impl QueryServer {
         QueryServer { authenticate: Some(Arc::new(authenticate)), ..self }
     }
 
+    /// Listens with TLS, and asks other instances over TLS: all have it, or none. With certificates that name the hosts of
+    /// [`application_server`](crate::Config::application_server). A router that is mounted elsewhere only asks.
+    #[cfg(feature = "query-https")]
+    pub fn with_tls(self, server: rustls::ServerConfig, client: rustls::ClientConfig) -> QueryServer {
+        QueryServer { tls: Some(Tls { server: Arc::new(server), client: Arc::new(client) }), ..self }
+    }
+
     /// What sends requests of other handlers to the owners of their keys.
     pub fn forwarder(&self) -> Forwarder {
-        Forwarder::new(self.view.clone(), self.limits.clone())
+        Forwarder::new(self.view.clone(), self.limits.clone(), self.peer())
+    }
+
+    fn peer(&self) -> Peer {
+        #[cfg(feature = "query-https")]
+        if let Some(tls) = &self.tls {
+            return Peer::encrypted(self.limits.answer_bytes_max, Arc::clone(&tls.client));
+        }
+        Peer::new(self.limits.answer_bytes_max)
     }
 
     /// The routes, all of them below `/v1`.
