@@ -211,6 +211,18 @@ impl Supervisor {
     }
 }
 
+impl Supervisor {
+    /// Who has hung and ended before it was seen to come back is followed by one that does not hang.
+    pub(super) fn forget_pulse(&self, ended: &Supervised) {
+        if ended.pulse.is_hung {
+            self.app.board.set_impaired(self.threads.iter().any(|thread| thread.pulse.is_hung));
+            if let Some(group) = &self.group {
+                group.tell();
+            }
+        }
+    }
+}
+
 impl KafkaStreams {
     /// Starts another stream thread and tells its name; none where the client does not run, and where it was asked from a
     /// listener, which does not wait. The group gives this instance its share for one more.

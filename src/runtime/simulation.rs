@@ -19,6 +19,7 @@
 //! It is no test of the crate's surface and does not lie in `tests/`: it makes, steps and drops the private parts of a
 //! process one by one, which nobody else can be allowed to do.
 
+mod control;
 mod flaw;
 mod line;
 mod network;
@@ -45,17 +46,10 @@ use super::clock::simulated;
 const SEEDS: u64 = 60;
 
 /// What has to happen in some seed of each scenario.
-const FAULTS: [&str; 29] = [
-    "Commit fails with Aborted, done: No",
-    "Commit fails with Unavailable, done: No",
-    "Commit fails with Unavailable, done: Yes",
-    "SendOffsets fails with Unavailable, done: Yes",
+const FAULTS: [&str; 27] = [
     "a clock jumps",
-    "a dead process is fenced",
     "a disk is full",
-    "a late end is refused",
     "a later build takes part",
-    "a leader loses records",
     "a process closes",
     "a process crashes",
     "a process crashes at applied-one",
@@ -64,17 +58,43 @@ const FAULTS: [&str; 29] = [
     "a process crashes at drained",
     "a process crashes at offsets-sent",
     "a process is cut off",
+    "a process hands over",
     "a process pauses past its session",
     "a process stands still in a call",
     "a request arrives twice",
     "a session ends",
     "a standby is warm",
+    "a removed thread has ended",
+    "a thread does not come back and is given up",
+    "a thread is added",
+    "a thread is removed",
     "a thread stands still in a call",
+    "a thread that was given up is back",
     "everything is down for long",
-    "late offsets arrive",
     "logs are compacted",
     "the coordinator moves",
     "the start of a changelog moves",
+];
+
+/// The same, with transactions.
+const OF_TRANSACTIONS: [&str; 8] = [
+    "Commit fails with Aborted, done: No",
+    "Commit fails with Unavailable, done: No",
+    "Commit fails with Unavailable, done: Yes",
+    "SendOffsets fails with Unavailable, done: Yes",
+    "a dead process is fenced",
+    "a late end is refused",
+    "a leader loses records",
+    "late offsets arrive",
+];
+
+/// The same, without.
+const OF_COMMITTED_OFFSETS: [&str; 5] = [
+    "CommitOffsets fails with Unavailable, done: No",
+    "CommitOffsets fails with Unavailable, done: Yes",
+    "a late commit arrives",
+    "a late commit is refused",
+    "a record is not delivered",
 ];
 
 fn run(seed: u64, scenario: Scenario) -> Trace {
@@ -120,8 +140,9 @@ fn try_all(scenario: Scenario) {
         }
     }
     assert!(failed.is_empty(), "{scenario:?} goes wrong with KSTREAMS_SEED={failed:?}");
-    let expected = FAULTS.into_iter().filter(|what| scenario.may_jump() || *what != "a clock jumps");
-    let missing: Vec<_> = expected.filter(|what| !happened.contains(*what)).collect();
+    let of_guarantee: &[&str] = if scenario.is_exactly_once() { &OF_TRANSACTIONS } else { &OF_COMMITTED_OFFSETS };
+    let expected = FAULTS.iter().chain(of_guarantee).filter(|what| scenario.may_jump() || **what != "a clock jumps");
+    let missing: Vec<_> = expected.filter(|what| !happened.contains(**what)).collect();
     assert!(seeds(SEEDS).count() < 60 || missing.is_empty(), "never happens in {scenario:?}: {missing:?}");
 }
 
@@ -143,6 +164,11 @@ fn deleted_rows_stay_deleted_whatever_happens() {
 #[test]
 fn every_window_counts_what_was_in_time_whatever_happens() {
     try_all(Scenario::Windows);
+}
+
+#[test]
+fn every_record_counts_at_least_once_whatever_happens() {
+    try_all(Scenario::AtLeastOnce);
 }
 
 #[test]

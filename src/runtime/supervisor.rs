@@ -340,6 +340,7 @@ impl Supervisor {
         let Some(at) = self.threads.iter().position(|known| known.index == thread) else { return };
         let mut ended = self.threads.swap_remove(at);
         self.app.board.threads().remove(&thread);
+        self.forget_pulse(&ended);
         self.metrics.alive_stream_threads.set(self.threads.len() as f64);
         if let Some(handle) = ended.handle.take() {
             // What it panicked with was told in its last event.
@@ -533,7 +534,7 @@ fn work(
     }
 }
 
-pub(super) fn panicked(thread: &str, panic: &(dyn Any + Send)) -> Error {
+fn panicked(thread: &str, panic: &(dyn Any + Send)) -> Error {
     let message = panic.downcast_ref::<String>().map(String::as_str);
     let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     Error::new(ErrorKind::Internal, format!("{thread} panicked: {message}"))

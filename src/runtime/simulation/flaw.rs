@@ -128,3 +128,18 @@ fn deleted_rows_that_come_back_are_found_out() {
 fn a_commit_of_what_was_not_processed_is_found_out() {
     assert_found(Flaw::CommitsTooFar, Scenario::Counts);
 }
+
+#[test]
+fn records_that_were_not_delivered_and_are_forgotten_without_transactions_are_found_out() {
+    assert_found(Flaw::IgnoresFailures, Scenario::AtLeastOnce);
+}
+
+#[test]
+fn offsets_before_their_records_are_found_out() {
+    assert_found(Flaw::CommitsTooFar, Scenario::AtLeastOnce);
+}
+
+#[test]
+fn a_state_behind_its_offsets_is_found_out() {
+    assert_found(Flaw::TrustsStaleCopies, Scenario::AtLeastOnce);
+}

@@ -86,6 +86,10 @@ impl Line {
         let now = self.shared.now();
         for (_, request) in self.twice.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
             self.shared.note("a request arrives twice");
+            if matches!(request, GroupRequest::Join { .. }) {
+                // The name of a member may be another one's from now on.
+                self.shared.may_work_twice();
+            }
             connect(&self.shared, &self.process).coordinator.send(request);
         }
     }

@@ -24,6 +24,8 @@ enum Call {
     Send,
     Confirm,
     SendOffsets,
+    /// Of offsets, without a transaction.
+    CommitOffsets,
     Commit,
     Abort,
     Committed,
@@ -80,14 +82,18 @@ impl Network {
         }
         if shared.is_cut_off(&self.process) {
             // What it has asked for may be done all the same.
-            let is_done = matches!(call, Call::SendOffsets | Call::Commit | Call::Abort);
+            let is_done = matches!(call, Call::SendOffsets | Call::CommitOffsets | Call::Commit | Call::Abort);
             let done = if is_done && shared.one_in(2) { Done::Yes } else { Done::No };
             return (!matches!(call, Call::Restore)).then_some((done, Unavailable));
         }
         if !shared.one_in(rarity) {
             return None;
         }
+        let is_exactly_once = shared.scenario.is_exactly_once();
         let kinds: &[(Done, ErrorKind)] = match call {
+            Call::Send if !is_exactly_once => &[(Done::No, Unavailable)],
+            Call::Confirm if !is_exactly_once => &[(Done::No, Unavailable), (Done::Yes, Unavailable)],
+            Call::CommitOffsets => &[(Done::No, Unavailable), (Done::Yes, Unavailable), (Done::No, Fenced)],
             Call::Init | Call::Committed | Call::Ask | Call::Fetch | Call::Restore => &[(Done::No, Unavailable)],
             Call::Begin | Call::Send | Call::Confirm => {
                 &[(Done::No, Aborted), (Done::No, Fenced), (Done::No, Unavailable)]
@@ -138,6 +144,7 @@ impl Cluster for Network {
             offsets: Vec::new(),
             has_ended: false,
             is_committed_later: false,
+            undelivered: Vec::new(),
         }))
     }
 
@@ -236,6 +243,8 @@ struct Writer {
     has_ended: bool,
     /// Of [`Flaw::AppliesBeforeCommit`].
     is_committed_later: bool,
+    /// What was lost without a transaction, since it was last asked for.
+    undelivered: Vec<DeliveryFailure>,
 }
 
 impl Writer {
@@ -301,6 +310,16 @@ impl Producer for Writer {
 
     fn send(&mut self, record: ProducerRecord<'_>, track: bool) -> Result<()> {
         let network = self.network.clone();
+        let shared = &network.shared;
+        if !shared.scenario.is_exactly_once() {
+            // What comes after a record that was not delivered is not delivered either.
+            let partition = |failure: &DeliveryFailure| failure.partition.topic == *record.topic;
+            if self.undelivered.iter().any(partition) || (shared.is_stormy() && shared.one_in(300)) {
+                shared.note("a record is not delivered");
+                self.undelivered.push(not_delivered(&record));
+                return Ok(());
+            }
+        }
         network.call(Call::Send, || self.inner.send(record, track))
     }
 
@@ -308,13 +327,14 @@ impl Producer for Writer {
         let network = self.network.clone();
         let confirmed =
             self.check_delivered().and_then(|()| network.call(Call::Confirm, || self.inner.confirm(timeout)));
-        if confirmed.is_err() && network.shared.is_flawed(Flaw::IgnoresFailures) {
+        let undelivered = if confirmed.is_ok() { std::mem::take(&mut self.undelivered) } else { Vec::new() };
+        if network.shared.is_flawed(Flaw::IgnoresFailures) && (confirmed.is_err() || !undelivered.is_empty()) {
             return Ok(Vec::new());
         }
         if confirmed.is_ok() {
             network.shared.tell_all();
         }
-        confirmed
+        confirmed.map(|failures| failures.into_iter().chain(undelivered).collect())
     }
 
     fn end_offset(&self, partition: &TopicPartition) -> Option<i64> {
@@ -329,10 +349,7 @@ impl Producer for Writer {
         self.offsets = offsets.to_vec();
         tracing::debug!(?offsets, member = group.member, group.generation, "sends offsets");
         if shared.is_flawed(Flaw::CommitsTooFar) {
-            for (partition, committed) in &mut self.offsets {
-                let end = shared.cluster.end_offset(&partition.topic, partition.partition)?;
-                committed.offset = end.max(committed.offset);
-            }
+            shared.commit_too_far(&mut self.offsets)?;
         }
         let offsets = self.offsets.clone();
         let sent = network.call(Call::SendOffsets, || self.inner.send_offsets(&offsets, group));
@@ -373,6 +390,16 @@ impl Producer for Writer {
     }
 }
 
+fn not_delivered(record: &ProducerRecord<'_>) -> DeliveryFailure {
+    DeliveryFailure {
+        partition: TopicPartition::new(Arc::clone(record.topic), record.partition.unwrap_or(-1)),
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.map(<[u8]>::to_vec),
+        timestamp: record.timestamp,
+        error: Error::new(ErrorKind::Unavailable, "injected: not delivered"),
+    }
+}
+
 struct Committed {
     inner: Box<dyn GroupOffsets>,
     network: Network,
@@ -396,8 +423,23 @@ impl GroupOffsets for Committed {
         Ok(committed)
     }
 
+    fn committed_so_far(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
+        let network = self.network.clone();
+        network.call(Call::Ask, || self.inner.committed_so_far(partitions))
+    }
+
     fn commit(&mut self, offsets: &Offsets, as_member: &GroupMetadata) -> Result<()> {
-        self.inner.commit(offsets, as_member)
+        let network = self.network.clone();
+        let shared = &network.shared;
+        let mut offsets = offsets.to_vec();
+        if shared.is_flawed(Flaw::CommitsTooFar) {
+            shared.commit_too_far(&mut offsets)?;
+        }
+        let committed = network.call(Call::CommitOffsets, || self.inner.commit(&offsets, as_member));
+        if committed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
+            shared.may_arrive(LateRequest::Commit { offsets, group: as_member.clone() });
+        }
+        committed
     }
 
     fn fence(&mut self, transactional_ids: &[String], outputs: &[Arc<str>]) -> Result<()> {

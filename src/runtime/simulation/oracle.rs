@@ -21,6 +21,8 @@ pub(super) struct Oracle {
     changelogs: BTreeMap<i32, Changelog>,
     /// Of each store of each process, what of it was looked at.
     checked: HashMap<(usize, String), u64>,
+    /// Of each partition of the input, the key and the number of each record.
+    numbers: BTreeMap<i32, Vec<(String, i64)>>,
 }
 
 #[derive(Default)]
@@ -29,6 +31,8 @@ struct Changelog {
     next: i64,
     committed: BTreeSet<u64>,
     is_compacted: bool,
+    /// Without transactions: the largest number of each key.
+    numbers: BTreeMap<Vec<u8>, i64>,
 }
 
 /// As the changelog has them.
@@ -41,19 +45,33 @@ impl Oracle {
         let starts: Vec<_> = (0..PARTITIONS).map(|number| (TopicPartition::new("out", number), 0)).collect();
         reader.assign(&starts).unwrap();
         let model = Model::new(shared.scenario);
-        let (expected, seen) = (BTreeMap::new(), BTreeMap::new());
-        Oracle { shared, model, expected, seen, reader, changelogs: BTreeMap::new(), checked: HashMap::new() }
+        let (expected, seen, numbers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (changelogs, checked) = (BTreeMap::new(), HashMap::new());
+        Oracle { shared, model, expected, seen, reader, changelogs, checked, numbers }
+    }
+
+    /// Of a key, from 1.
+    pub(super) fn next_number(&self, key: &str) -> usize {
+        self.expected.get(key).map_or(0, Vec::len) + 1
     }
 
     /// A record was written to the input.
     pub(super) fn takes(&mut self, partition: i32, key: &str, timestamp: i64) {
         if let Some((key, value)) = self.model.takes(partition, key, timestamp) {
+            if !self.shared.scenario.is_exactly_once() {
+                self.numbers.entry(partition).or_default().push((key.clone(), value));
+            }
             self.expected.entry(key).or_default().push(value);
         }
     }
 
     pub(super) fn check(&mut self, disks: &[SimulatedDisk]) {
         self.check_output();
+        self.check_nothing_is_lost();
+        if self.shared.is_doubtful() && !self.shared.scenario.is_exactly_once() {
+            // What two owners have written is in no store as a whole.
+            return;
+        }
         for (process, disk) in disks.iter().enumerate() {
             for store in disk.stores() {
                 let name = (process, store.task.clone());
@@ -74,6 +92,10 @@ impl Oracle {
             for record in batch.iter(0) {
                 let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
                 let value = i64::from_be_bytes(record.value.unwrap().try_into().unwrap());
+                if !self.shared.scenario.is_exactly_once() {
+                    self.comes_at_least_once(key, value);
+                    continue;
+                }
                 let expected = self.expected.get(&key).map(Vec::as_slice).unwrap_or_default();
                 let seen = self.seen.entry(key).or_default();
                 // A cache leaves out what is not the last.
@@ -84,6 +106,38 @@ impl Oracle {
                     panic!("{partition}@{} gives {key} {value} after {seen} of {expected:?}", record.offset);
                 };
                 *seen += next + 1;
+            }
+        }
+    }
+
+    /// In order, but for what comes again.
+    fn comes_at_least_once(&mut self, key: String, number: i64) {
+        let is_known = number > 0 || self.shared.is_doubtful();
+        assert!(is_known, "the store had forgotten {key} before {}", -number);
+        let number = usize::try_from(number.abs()).unwrap();
+        let seen = self.seen.entry(key.clone()).or_default();
+        assert!(number <= *seen + 1, "{key} {number} comes after {seen}");
+        *seen = number.max(*seen);
+    }
+
+    /// What the committed offsets cover has been written, to the output and to the changelog.
+    fn check_nothing_is_lost(&mut self) {
+        if self.numbers.is_empty() {
+            return;
+        }
+        self.read_changelogs();
+        for (partition, numbers) in &self.numbers {
+            let committed = self.shared.cluster.committed_offset("app", "in", *partition).unwrap().unwrap_or(0);
+            for (key, number) in numbers.iter().take(usize::try_from(committed).unwrap()).rev().take(40) {
+                let number = usize::try_from(*number).unwrap();
+                let seen = self.seen.get(key).copied().unwrap_or(0);
+                assert!(
+                    number <= seen,
+                    "in[{partition}]@{committed} is committed, and {key} {number} was never written"
+                );
+                let logged = self.changelogs.get(partition).and_then(|log| log.numbers.get(key.as_bytes())).copied();
+                let logged = logged.unwrap_or(0);
+                assert!(number as i64 <= logged, "{key} {number} is committed, and its changelog has {logged}");
             }
         }
     }
@@ -125,6 +179,13 @@ impl Oracle {
             for entry in entries {
                 if let (LoggedEntry::Committed, Some(transaction)) = (&entry.entry, entry.transaction) {
                     changelog.committed.insert(transaction);
+                }
+                if let (LoggedEntry::Record { key: Some(key), value: Some(value) }, None) =
+                    (&entry.entry, entry.transaction)
+                    && let Ok(number) = value.as_slice().try_into()
+                {
+                    let largest = changelog.numbers.entry(key.clone()).or_default();
+                    *largest = i64::from_be_bytes(number).max(*largest);
                 }
                 changelog.entries.push(entry);
             }
@@ -173,7 +234,8 @@ impl Changelog {
     fn rows_at(&self, offset: i64) -> Rows {
         let mut rows = Rows::new();
         for entry in self.entries.iter().take_while(|entry| entry.offset < offset) {
-            let is_committed = entry.transaction.is_some_and(|transaction| self.committed.contains(&transaction));
+            // Without one, it counts as it is.
+            let is_committed = entry.transaction.is_none_or(|transaction| self.committed.contains(&transaction));
             let (true, LoggedEntry::Record { key: Some(key), value }) = (is_committed, &entry.entry) else { continue };
             match value {
                 Some(value) => _ = rows.insert(key.clone(), (value.clone(), entry.timestamp)),

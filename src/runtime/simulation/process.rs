@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tracing::span::EnteredSpan;
 use uuid::Uuid;
 
+use super::control::{self, Farewell};
 use super::flaw::Flaw;
 use super::line::{Build, Line};
 use super::shared::Shared;
@@ -26,6 +27,7 @@ use crate::state::simulated_disk::{DiskFlaw, Mounted, SimulatedDisk};
 use crate::topology::{OffsetReset, TaskId};
 use crate::{Config, Result};
 
+/// At first; its user adds some and removes some.
 const THREADS: usize = 2;
 
 thread_local! {
@@ -48,6 +50,7 @@ impl Processes {
 impl Drop for Processes {
     fn drop(&mut self) {
         drop((PROCESSES.take(), DRIVERS.take()));
+        control::forget_everybody();
     }
 }
 
@@ -74,13 +77,13 @@ pub(super) fn with_process(which: usize, work: impl FnOnce(&mut Process)) {
 const REPLACED_AFTER_MS: i64 = 100;
 
 pub(super) struct Process {
-    shared: Arc<Shared>,
-    number: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: usize,
     id: Uuid,
     /// What outlives a crash.
     folder: TempDir,
     disk: SimulatedDisk,
-    up: Option<Up>,
+    pub(super) up: Option<Up>,
     paused_until: i64,
     disk_full_until: i64,
     /// How far its calendar is off.
@@ -101,17 +104,19 @@ impl Drop for Machine {
     }
 }
 
-struct Up {
+pub(super) struct Up {
     number: usize,
-    app: Arc<Application>,
+    pub(super) app: Arc<Application>,
     /// None: each thread is a member by itself.
-    group: Option<GroupThread>,
-    threads: Vec<Slot>,
+    pub(super) group: Option<Arc<GroupThread>>,
+    pub(super) threads: Vec<Slot>,
     /// Who is to work next: the group thread, then the others.
     next: usize,
+    /// It hands over before it closes.
+    pub(super) farewell: Option<Farewell>,
 }
 
-enum Slot {
+pub(super) enum Slot {
     Runs(Box<StreamThread>, Arc<Orders>),
     Begins { at: i64 },
     Ended,
@@ -143,7 +148,7 @@ impl Process {
         &self.disk
     }
 
-    fn now(&self) -> i64 {
+    pub(super) fn now(&self) -> i64 {
         self.shared.now()
     }
 
@@ -189,6 +194,7 @@ impl Process {
     /// Nothing goes wrong here any more.
     pub(super) fn calm_down(&mut self) {
         (self.paused_until, self.disk_full_until) = (0, 0);
+        self.add_thread();
     }
 
     pub(super) fn start(&mut self) {
@@ -202,9 +208,11 @@ impl Process {
         let step = usize::try_from(self.shared.below(4 * STEPS.len() as u64)).unwrap();
         let times = self.shared.below(8) + 1;
         let may_crash = self.shared.is_stormy();
-        let mut config = Config::new("app", "embedded://")
-            .exactly_once()
+        let config = Config::new("app", "embedded://");
+        let config = if self.shared.scenario.is_exactly_once() { config.exactly_once() } else { config };
+        let mut config = config
             .threads(THREADS)
+            .session_timeout(self.shared.session_timeout)
             .commit_interval(self.shared.commit_interval)
             .transaction_timeout(self.shared.transaction_timeout)
             .state_dir(self.folder.path())
@@ -222,14 +230,16 @@ impl Process {
             let line = Line::new(Arc::clone(&self.shared), self.id.to_string(), self.build);
             let (group, driver) = GroupThread::assemble(GroupStart { coordinator: Box::new(line), ..plan });
             DRIVERS.with_borrow_mut(|drivers| drivers.insert(self.number, driver));
-            group
+            Arc::new(group)
         });
-        self.up = Some(Up { number: self.number, app, group, threads, next: 0 });
+        group.iter().for_each(|group| control::begins(self.number, group, &app));
+        self.up = Some(Up { number: self.number, app, group, threads, next: 0, farewell: None });
         self.paused_until = 0;
     }
 
     /// It stands still, as if it got no processor; it does not know.
     pub(super) fn pause(&mut self, time: Duration) {
+        let time = time.min(self.shared.pause_max);
         if self.up.is_some() {
             self.paused_until = self.now() + i64::try_from(time.as_millis()).unwrap();
             self.shared.note("a process pauses");
@@ -252,11 +262,16 @@ impl Process {
             tracing::info!(process = self.number + 1, "crashes");
             self.disk.crash(|bound| self.shared.below(bound));
             self.end();
+            if self.shared.one_in(3) {
+                // The others need not wait for its session.
+                self.shared.remove_dead_members(&self.id.to_string());
+            }
         }
     }
 
     fn end(&mut self) {
         self.up = None;
+        control::ends(self.number);
         drop(DRIVERS.with_borrow_mut(|drivers| drivers.remove(&self.number)));
     }
 
@@ -268,7 +283,7 @@ impl Process {
         }
         let _machine = self.machine();
         let Some(up) = &mut self.up else { return };
-        up.next = (up.next + 1) % (THREADS + 1);
+        up.next = (up.next + 1) % (up.threads.len() + 1);
         let next = match up.next.checked_sub(1) {
             Some(index) => {
                 let _span = tracing::info_span!("thread", index = index + 1).entered();
@@ -276,6 +291,10 @@ impl Process {
             }
             None => step_group(self.number),
         };
+        up.end_removed_threads(&self.shared);
+        if up.has_said_farewell(now) {
+            return self.close(LeaveMode::Leave);
+        }
         let step = up.app.config.crash_at.as_deref().and_then(|step| step.split_once(':'));
         match (up.app.crash_point.has_crashed(), step) {
             (true, Some((step, _))) => self.shared.note(&format!("a process crashes at {step}")),
@@ -294,7 +313,7 @@ impl Process {
         if let Some(group) = &up.group {
             group.stop_placing();
         }
-        for index in 0..THREADS {
+        for index in 0..up.threads.len() {
             match &up.threads[index] {
                 Slot::Runs(_, orders) => orders.give(Order::Leave),
                 Slot::Begins { .. } | Slot::Ended => up.threads[index] = Slot::Ended,
@@ -315,28 +334,34 @@ impl Process {
 
 impl Up {
     fn step_thread(&mut self, index: usize, now: i64, shared: &Arc<Shared>) -> Next {
+        control::works(self.number, Some(index + 1), shared);
         let next = match std::mem::replace(&mut self.threads[index], Slot::Ended) {
             Slot::Begins { at } if at > now => Slot::Begins { at },
             // It would wait for an answer, and nobody else would work meanwhile.
             Slot::Begins { .. } => shared.calmly(|| self.connect(index, shared)),
-            Slot::Runs(mut thread, orders) => match step_with_restorer(&mut thread, shared) {
+            Slot::Runs(mut thread, orders) => match thread.step() {
                 Ok(Stepped::Worked | Stepped::Idle) => Slot::Runs(thread, orders),
                 Ok(Stepped::Ended) => Slot::Ended,
                 Err(error) => {
                     tracing::info!("the thread has failed: {}", error.report());
-                    Slot::Begins { at: now + REPLACED_AFTER_MS }
+                    control::has_ended(self.number, index + 1);
+                    match orders.current() {
+                        Order::GoOn => Slot::Begins { at: now + REPLACED_AFTER_MS },
+                        Order::Close | Order::Leave | Order::Stay | Order::Crash => Slot::Ended,
+                    }
                 }
             },
             Slot::Ended => Slot::Ended,
         };
         self.threads[index] = next;
+        control::works(self.number, None, shared);
         Next::GoOn
     }
 
     fn connect(&self, index: usize, shared: &Arc<Shared>) -> Slot {
         let orders = Arc::new(Orders::default());
         let report = Box::new(|_| {});
-        let group = self.group.as_ref();
+        let group = self.group.as_deref();
         let thread = StreamThread::connect(Arc::clone(&self.app), index + 1, group, Arc::clone(&orders), report);
         match thread.unwrap() {
             Some(mut thread) => {
@@ -347,12 +372,6 @@ impl Up {
             None => Slot::Ended,
         }
     }
-}
-
-/// Its restorer, which is a thread of its own, works more than the thread or less.
-fn step_with_restorer(thread: &mut StreamThread, shared: &Shared) -> Result<Stepped> {
-    (0..shared.below(3)).for_each(|_| thread.restorer.step());
-    thread.step()
 }
 
 /// A thread's place in the group. It may take long to do what it hears.
@@ -366,11 +385,10 @@ impl Membership for Seat {
     fn poll(&mut self) -> Result<Option<MembershipEvent>> {
         let event = self.inner.poll()?;
         let is_flawed = self.shared.is_flawed(Flaw::AcknowledgesFirst);
-        let gives_away = is_flawed && matches!(event, Some(MembershipEvent::Revoked { .. }));
-        if gives_away {
+        if is_flawed && matches!(event, Some(MembershipEvent::Revoked { .. })) {
             self.inner.acknowledge()?;
         }
-        if event.is_some() && self.shared.is_stormy() && (self.shared.one_in(10) || gives_away) {
+        if event.is_some() && self.shared.is_stormy() && self.shared.one_in(10) {
             self.shared.hesitate(self.number);
         }
         Ok(event)
@@ -385,8 +403,16 @@ impl Membership for Seat {
         self.inner.warmed_up(tasks);
     }
 
+    fn has_lost_tasks(&mut self) -> bool {
+        self.inner.has_lost_tasks()
+    }
+
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>> {
         self.inner.committed(partitions)
+    }
+
+    fn committed_so_far(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>> {
+        self.inner.committed_so_far(partitions)
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {

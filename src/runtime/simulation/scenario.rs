@@ -29,6 +29,8 @@ pub(super) enum Scenario {
     Deletions,
     /// Counts in windows without grace: how far time is decides which record is too late, and it lies in the commits.
     Windows,
+    /// Without transactions: each record of a key has the next number, which a store remembers.
+    AtLeastOnce,
 }
 
 impl Scenario {
@@ -55,6 +57,13 @@ impl Scenario {
                     input.process(move |init| Ok(Rounds { numbers: init.store(&store)? }), Processed::stores([STORE]));
                 numbers.to("out", Produced::with(Utf8, I64));
             }
+            Scenario::AtLeastOnce => {
+                let store = Stores::in_memory_key_value(STORE, Utf8, I64);
+                builder.add_state_store(&store);
+                let numbers =
+                    input.process(move |init| Ok(Numbers { last: init.store(&store)? }), Processed::stores([STORE]));
+                numbers.to("out", Produced::with(Utf8, I64));
+            }
             Scenario::Windows => {
                 let windows = TimeWindows::of_size_with_no_grace(WINDOW);
                 let counts = input.group_by_key(grouped).windowed_by(windows);
@@ -70,7 +79,7 @@ impl Scenario {
     pub(super) fn internal_topics(self) -> &'static [&'static str] {
         match self {
             Scenario::Repartition => &[CHANGELOG, "app-by-key-repartition"],
-            Scenario::Counts | Scenario::Deletions | Scenario::Windows => &[CHANGELOG],
+            Scenario::Counts | Scenario::Deletions | Scenario::Windows | Scenario::AtLeastOnce => &[CHANGELOG],
         }
     }
 
@@ -78,8 +87,12 @@ impl Scenario {
     pub(super) fn row_timestamp_len(self) -> usize {
         match self {
             Scenario::Counts | Scenario::Repartition | Scenario::Windows => 8,
-            Scenario::Deletions => 0,
+            Scenario::Deletions | Scenario::AtLeastOnce => 0,
         }
+    }
+
+    pub(super) fn is_exactly_once(self) -> bool {
+        self != Scenario::AtLeastOnce
     }
 
     /// Whether calendars may jump: how old a store is that has not been used is only told by them.
@@ -110,6 +123,25 @@ impl Processor<String, String> for Rounds {
     }
 }
 
+/// Lets records through in the order of their numbers. One that comes again may have been counted.
+struct Numbers {
+    last: KeyValueStore<String, i64>,
+}
+
+impl Processor<String, String> for Numbers {
+    type KeyOut = String;
+    type ValueOut = i64;
+
+    fn process(&mut self, record: Record<String, String>, ctx: &mut ProcessorContext<'_, String, i64>) -> Result<()> {
+        let number: i64 = record.value.parse().unwrap();
+        let last = self.last.get(ctx, &record.key)?.unwrap_or(0);
+        self.last.put(ctx, &record.key, &number.max(last))?;
+        // Below 0: the store has forgotten what was committed.
+        let told = if number > last + 1 { -number } else { number };
+        ctx.forward(Record::new(record.key, told, record.timestamp))
+    }
+}
+
 /// A topology over records one after the other.
 #[derive(Debug)]
 pub(super) struct Model {
@@ -129,7 +161,7 @@ impl Model {
         let time = self.times.entry(partition).or_insert(timestamp);
         *time = timestamp.max(*time);
         let key = match self.scenario {
-            Scenario::Counts | Scenario::Repartition | Scenario::Deletions => key.to_owned(),
+            Scenario::Counts | Scenario::Repartition | Scenario::Deletions | Scenario::AtLeastOnce => key.to_owned(),
             Scenario::Windows => {
                 let size = i64::try_from(WINDOW.as_millis()).unwrap();
                 let start = timestamp - timestamp % size;

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::control;
 use super::flaw::Flaw;
 use super::process::{Process, step_group, with_process};
 use super::random::Random;
 use super::ranges::Ranges;
 use super::scenario::Scenario;
-use crate::client::GroupMetadata;
+use crate::Result;
 use crate::client::embedded::EmbeddedCluster;
 use crate::client::embedded::faults::ProducerName;
+use crate::client::{Cluster, GroupMetadata};
 use crate::record::{OffsetAndMetadata, TopicPartition};
 use crate::runtime::clock::simulated;
 use crate::topology::Topology;
@@ -32,6 +34,10 @@ pub(super) struct Shared {
     pub(super) cache_bytes: usize,
     pub(super) transaction_timeout: Duration,
     pub(super) commit_interval: Duration,
+    pub(super) session_timeout: Duration,
+    pub(super) pause_max: Duration,
+    /// Whether a task may have an owner who does not know that it has another one.
+    pub(super) may_doubt: bool,
     /// What is broken on purpose.
     pub(super) flaw: Option<Flaw>,
     pub(super) ranges: Mutex<Ranges>,
@@ -48,13 +54,28 @@ pub(super) struct Shared {
     undelivered: Mutex<BTreeSet<String>>,
     /// Counts the brokers that have coordinated the group.
     coordinators: AtomicU64,
+    is_doubtful: AtomicBool,
     happened: Mutex<BTreeSet<String>>,
 }
 
 /// What arrives when nobody waits for its answer any more.
 pub(super) enum LateRequest {
-    End { producer: ProducerName, is_commit: bool, client: String, offsets: Vec<(TopicPartition, OffsetAndMetadata)> },
-    Offsets { producer: ProducerName, offsets: Vec<(TopicPartition, OffsetAndMetadata)>, group: GroupMetadata },
+    End {
+        producer: ProducerName,
+        is_commit: bool,
+        client: String,
+        offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+    },
+    Offsets {
+        producer: ProducerName,
+        offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+        group: GroupMetadata,
+    },
+    /// Without a transaction.
+    Commit {
+        offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+        group: GroupMetadata,
+    },
 }
 
 impl Shared {
@@ -70,6 +91,10 @@ impl Shared {
             1 => 600,
             _ => 0,
         };
+        // Without transactions, who has lost a task and does not know it yet can turn its store back: half of the seeds are
+        // without that.
+        let may_doubt = scenario.is_exactly_once() || random.below(2) == 0;
+        let (session_timeout, pause_max) = if may_doubt { (6, 8) } else { (600, 3) };
         Shared {
             cluster,
             scenario,
@@ -78,6 +103,9 @@ impl Shared {
             cache_bytes,
             commit_interval: Duration::from_millis(if random.below(2) == 0 { 50 } else { 600 }),
             transaction_timeout: Duration::from_secs(if random.below(2) == 0 { 2 } else { 10 }),
+            session_timeout: Duration::from_secs(session_timeout),
+            pause_max: Duration::from_secs(pause_max),
+            may_doubt,
             flaw,
             ranges: Mutex::default(),
             random: Mutex::new(random),
@@ -87,6 +115,7 @@ impl Shared {
             told: Mutex::default(),
             undelivered: Mutex::default(),
             coordinators: AtomicU64::new(0),
+            is_doubtful: AtomicBool::new(false),
             happened: Mutex::default(),
         }
     }
@@ -126,8 +155,12 @@ impl Shared {
     }
 
     pub(super) fn pass(&self, time: Duration) {
+        let before = self.members();
         simulated::advance(time);
         self.cluster.advance(time).unwrap();
+        if self.members() < before {
+            self.may_work_twice();
+        }
         self.deliver_late_requests();
     }
 
@@ -172,6 +205,11 @@ impl Shared {
             self.expire_members(process);
         }
         self.let_others_work((!sleeps_whole).then_some(number));
+        if !sleeps_whole && self.may_doubt && self.one_in(3) && control::give_up_working_thread(number) {
+            self.note("a thread does not come back and is given up");
+            self.may_work_twice();
+            (0..3).for_each(|_| self.let_others_work(Some(number)));
+        }
     }
 
     /// A thread of a process gets no processor for a while, and everybody else does.
@@ -193,7 +231,34 @@ impl Shared {
         }
     }
 
+    /// What [`Flaw::CommitsTooFar`] makes of offsets.
+    pub(super) fn commit_too_far(&self, offsets: &mut [(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
+        for (partition, committed) in offsets {
+            let end = self.cluster.end_offset(&partition.topic, partition.partition)?;
+            committed.offset = end.max(committed.offset);
+        }
+        Ok(())
+    }
+
+    /// From here on, two threads may believe that they have the same task.
+    pub(super) fn may_work_twice(&self) {
+        self.is_doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether two threads may ever have believed that they have the same task.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_doubtful.load(Ordering::Relaxed)
+    }
+
+    /// The session of a process that runs is over.
     pub(super) fn expire_members(&self, process: &str) {
+        if self.may_doubt {
+            self.may_work_twice();
+            self.remove_dead_members(process);
+        }
+    }
+
+    pub(super) fn remove_dead_members(&self, process: &str) {
         for member in self.cluster.members("app").unwrap() {
             if member.contains(process) {
                 tracing::info!(member, "a session ends");
@@ -204,6 +269,10 @@ impl Shared {
     }
 
     // ---- late requests ----
+
+    fn members(&self) -> usize {
+        self.cluster.members("app").unwrap().len()
+    }
 
     /// A request was given up, and may arrive all the same.
     pub(super) fn may_arrive(&self, request: LateRequest) {
@@ -230,6 +299,11 @@ impl Shared {
                 LateRequest::Offsets { producer, offsets, group } => {
                     let arrived = self.cluster.offsets_arrive(&producer, &offsets, &group);
                     self.note(if arrived.is_ok() { "late offsets arrive" } else { "late offsets are refused" });
+                }
+                LateRequest::Commit { offsets, group } => {
+                    let mut connection = self.cluster.group_offsets("app", "late").unwrap();
+                    let arrived = connection.commit(&offsets, &group);
+                    self.note(if arrived.is_ok() { "a late commit arrives" } else { "a late commit is refused" });
                 }
             }
         }

@@ -67,7 +67,11 @@ impl World {
         match shared.below(2_000) {
             0..6 => with_process(which, Process::crash),
             6..8 => with_process(which, |process| process.close(LeaveMode::Leave)),
-            8..12 => with_process(which, |process| process.close(LeaveMode::Stay)),
+            8..10 => with_process(which, |process| process.close(LeaveMode::Stay)),
+            10..12 => {
+                let patience = Duration::from_millis(shared.below(10_000));
+                with_process(which, |process| process.say_farewell(patience));
+            }
             12..18 => with_process(which, |process| process.pause(Duration::from_millis(shared.below(8_000)))),
             18..80 => with_process(which, Process::start),
             80..90 => with_process(which, |process| process.cut_off(Duration::from_millis(shared.below(1_500)))),
@@ -79,7 +83,9 @@ impl World {
             126..129 => shared.move_coordinator(),
             129..135 => self.clean(),
             135..137 => self.end_the_day(),
-            137..450 => self.write(),
+            137..140 => with_process(which, Process::add_thread),
+            140..143 => with_process(which, Process::remove_thread),
+            143..450 => self.write(),
             450..750 => shared.pass(Duration::from_millis(shared.below(60))),
             _ => with_process(which, Process::step),
         }
@@ -89,7 +95,8 @@ impl World {
         let which = usize::try_from(self.shared.below(KEYS.len() as u64)).unwrap();
         let timestamp = (self.shared.now() - i64::try_from(self.shared.below(1_500)).unwrap()).max(0);
         let key = KEYS[which];
-        let written = self.shared.cluster.produce("in", Some(key.as_bytes()), Some(b"x"), Some(timestamp));
+        let number = self.oracle.next_number(key).to_string();
+        let written = self.shared.cluster.produce("in", Some(key.as_bytes()), Some(number.as_bytes()), Some(timestamp));
         let (partition, _) = written.unwrap();
         self.oracle.takes(partition, key, timestamp);
     }
@@ -135,6 +142,9 @@ impl World {
             for which in 0..PROCESSES {
                 with_process(which, |process| {
                     process.start();
+                    if !process.has_threads() {
+                        process.add_thread();
+                    }
                     (0..8).for_each(|_| process.step());
                 });
             }
