@@ -78,6 +78,10 @@ impl Application {
         format!("{}-stream-{thread}", self.id())
     }
 
+    pub(super) fn restore_thread_name(&self, thread: usize) -> String {
+        format!("{}-restore-{thread}", self.id())
+    }
+
     /// Java's name of the whole client.
     pub(super) fn own_client_id(&self) -> String {
         self.config.client_id.clone().unwrap_or_else(|| format!("{}-{}", self.id(), self.process_id))

@@ -193,7 +193,7 @@ impl KafkaStreams {
         self
     }
 
-    /// Tells how stores are restored. Called on the stream thread that restores, which waits for it.
+    /// Tells how stores are restored. Called on the thread that restores, which waits for it; tasks that run do not.
     pub fn on_restore(mut self, listener: impl Fn(&RestoreEvent) + Send + Sync + 'static) -> KafkaStreams {
         self.restore_listener = Some(Arc::new(listener));
         self

@@ -29,7 +29,7 @@ impl StoreLag {
     }
 }
 
-/// Written by the stream threads, each about its own tasks, seldom more than once a turn.
+/// Written by the stream threads and their restorers, each about the tasks whose stores it has, seldom more than once a turn.
 #[derive(Debug, Default)]
 pub(super) struct Lags {
     tasks: Mutex<BTreeMap<TaskId, Standing>>,

@@ -275,7 +275,7 @@ impl StreamThread {
             committed_offsets: offsets(running),
             end_offsets: running.inputs.iter().filter_map(|i| Some((i.clone(), self.consumer.end(i)?))).collect(),
         });
-        let waiting = self.restoring.iter().map(|restoration| restoration.task).chain(self.opening.keys().copied());
+        let waiting = self.restoring.keys().chain(self.opening.keys()).copied();
         let nothing = |task| TaskMetadata { task, committed_offsets: BTreeMap::new(), end_offsets: BTreeMap::new() };
         let mut active_tasks: Vec<_> = running.chain(waiting.map(nothing)).collect();
         active_tasks.sort_unstable_by_key(|known| known.task);
@@ -283,7 +283,7 @@ impl StreamThread {
             name: self.app.thread_name(self.index).into(),
             is_running: self.is_ready(),
             active_tasks,
-            standby_tasks: self.standbys.wanted().iter().copied().collect(),
+            standby_tasks: self.standbys.iter().copied().collect(),
         };
         self.app.board.threads().insert(self.index, metadata);
     }

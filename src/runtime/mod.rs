@@ -6,8 +6,8 @@
 //!   Supervisor thread ── state of the client, uncaught errors, purging
 //!        |  starts, orders, hears
 //!   StreamThread ─┬─ rebalance   tasks come and go
-//!                 ├─ restore     stores catch up
-//!                 └─ commit      the one place where a transaction begins and ends
+//!                 ├─ commit      the one place where a transaction begins and ends
+//!                 └─ Restorer    on a thread of its own: stores catch up, standbys are kept
 //!   GlobalThread ── global stores, read before the stream threads begin
 //!   GroupThread ── the process's member of the group, and who of the stream threads has which task
 //! ```
@@ -27,6 +27,7 @@ mod group;
 mod group_thread;
 mod kafka_streams;
 mod lags;
+mod live_rows;
 mod metadata;
 mod own_member;
 mod partition_counts;
@@ -35,6 +36,8 @@ mod queries;
 mod rebalance;
 mod restore;
 mod restore_event;
+mod restore_link;
+mod restorer;
 mod running_task;
 mod seats;
 #[cfg(feature = "testing")]

@@ -117,12 +117,6 @@ impl StreamThread {
         for running in &mut self.tasks {
             is_shared |= running.task.stores()?.share_if_wanted();
         }
-        for restoration in &mut self.restoring {
-            is_shared |= restoration.stores.share_if_wanted();
-        }
-        for stores in self.standbys.stores() {
-            is_shared |= stores.share_if_wanted();
-        }
         if is_shared {
             self.app.lags.local.shared();
         }

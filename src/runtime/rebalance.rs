@@ -1,16 +1,15 @@
 //! What a thread does when the group gives it tasks or takes them away.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::clock::Now;
 use super::commit::Failure;
 use super::positions::start_points;
-use super::restore::{Found, Restoration, Share, changelogs};
+use super::restore::changelogs;
+use super::restorer::{RestoreOrder, RestoreReport};
 use super::running_task::RunningTask;
 use super::stream_thread::StreamThread;
 use super::task_layout::Inputs;
-use crate::client::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::MembershipEvent;
 use crate::metrics::{Owner, TaskMetrics};
@@ -36,14 +35,19 @@ impl StreamThread {
                     tracing::info!(tasks = list(active.iter()), "assigned");
                     self.is_assigned = true;
                     for task in active {
-                        let consumer = self.restore_consumer.as_deref_mut();
-                        let stores = self.standbys.promote(&self.app, task, consumer).map_err(Failure::Fatal)?;
-                        self.opening.insert(task, stores);
+                        if self.standbys.remove(&task) {
+                            self.restorer.order(RestoreOrder::Promote(task));
+                        }
+                        self.opening.insert(task, None);
                     }
                 }
                 MembershipEvent::Standby { tasks } => {
                     tracing::info!(tasks = list(tasks.iter()), "standbys");
-                    self.stand_by(tasks)?;
+                    let at_work = self.tasks.iter().map(|running| running.task.id());
+                    let at_work = at_work.chain(self.opening.keys().copied()).chain(self.restoring.keys().copied());
+                    let at_work = at_work.collect();
+                    self.standbys = tasks.clone();
+                    self.restorer.order(RestoreOrder::StandBy { tasks, at_work });
                 }
                 MembershipEvent::Revoked { tasks } => {
                     tracing::info!(tasks = list(tasks.iter()), "revoked");
@@ -72,11 +76,11 @@ impl StreamThread {
         }
     }
 
-    /// Opens tasks that were assigned: their positions, their stores, the plan to restore them.
+    /// Asks where the inputs of assigned tasks go on, and leaves their stores to the restorer.
     ///
     /// # Errors
     /// `Unavailable`: to be called again.
-    pub(super) fn open_tasks(&mut self) -> Result<()> {
+    pub(super) fn order_restores(&mut self) -> Result<()> {
         if self.opening.is_empty() {
             return Ok(());
         }
@@ -89,93 +93,50 @@ impl StreamThread {
         let partitions: Vec<_> = inputs.values().flatten().cloned().collect();
         // NOTE: waits for open transactions to be decided, so what the changelogs hold afterwards is decided too.
         let committed = self.membership.committed(&partitions)?;
-        let now = Now::read();
-        let points = start_points(&self.app, &partitions, &committed, now)?;
+        let points = start_points(&self.app, &partitions, &committed, Now::read())?;
         let mut points = points.into_iter();
-        self.ready_restore_consumer()?;
-        while let Some((task, stores)) = self.opening.pop_first() {
+        for (task, stores) in std::mem::take(&mut self.opening) {
             let count = inputs.get(&task).map_or(0, Vec::len);
-            let committed: Vec<_> = points.by_ref().take(count).collect();
-            match self.open_task(task, stores, committed, now) {
-                Ok(restoration) => self.restoring.push(restoration),
-                Err(error) => {
-                    self.opening.insert(task, None);
-                    return Err(error);
-                }
-            }
+            let committed = points.by_ref().take(count).collect();
+            let ticket = self.next_ticket;
+            self.next_ticket += 1;
+            self.restoring.insert(task, ticket);
+            self.restorer.order(RestoreOrder::Restore { task, ticket, stores, committed });
         }
         Ok(())
     }
 
-    pub(super) fn ready_restore_consumer(&mut self) -> Result<()> {
-        if self.restore_consumer.is_none() {
-            let spec = self.app.restore_consumer_spec(self.index);
-            self.restore_consumer = Some(self.app.cluster.consumer(&spec)?);
-        }
-        Ok(())
-    }
-
-    /// The stores of a task: those that are open, or as they are on disk.
-    pub(super) fn open_stores(&self, task: TaskId, open: Option<TaskStores>, now: Now) -> Result<(TaskStores, Found)> {
-        if let Some(mut stores) = open {
-            self.app.lags.local.opened(task, &mut stores, &self.inbox);
-            return Ok((stores, Found::Open));
-        }
-        self.app.look_at_awaited_topics()?;
-        let specs = self.app.stores_of(task);
-        let mut stores = TaskStores::open(&self.home, task, &specs, now.wall_ms)?;
-        if let Some(globals) = self.app.globals() {
-            globals.attach(&mut stores);
-        }
-        self.app.lags.local.opened(task, &mut stores, &self.inbox);
-        Ok((stores, Found::OnDisk))
-    }
-
-    fn open_task(
-        &mut self,
-        task: TaskId,
-        stores: Option<TaskStores>,
-        committed: Vec<CommitPoint>,
-        now: Now,
-    ) -> Result<Restoration> {
-        let stores = self.open_stores(task, stores, now)?;
-        let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Err(no_restore_consumer()) };
-        Restoration::begin(&self.app, self.index, task, stores, committed, consumer, now)
-    }
-
-    /// A step of every restoration; tasks whose stores are ready begin to run. How many records there were.
-    pub(super) fn restore(&mut self, now: Now) -> Result<u64, Failure> {
-        let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(0) };
-        let mut taken = 0;
-        let mut ready = Vec::new();
-        let mut share = Share::of_turn(self.tasks.len());
-        // Whose turn it was first is last the next time.
-        if !self.restoring.is_empty() {
-            self.restoring.rotate_left(1);
-        }
-        for mut restoration in std::mem::take(&mut self.restoring) {
-            match restoration.step(&self.app, consumer, &mut self.restore_batch, &mut share, now) {
-                Ok(records) => taken += records,
-                Err(error) if error.kind() == ErrorKind::Corrupted => {
-                    let task = restoration.task;
-                    tracing::warn!("task {task} is restored from the start: {}", error.report());
-                    restoration.suspend(&self.app, consumer).map_err(Failure::Fatal)?;
-                    self.opening.insert(task, None);
-                    continue;
+    /// Hears of the restorer; tasks whose stores are ready begin to run. Whether there was anything.
+    pub(super) fn take_restored(&mut self) -> Result<bool, Failure> {
+        let mut heard = false;
+        while let Some(report) = self.restorer.report() {
+            heard = true;
+            match report {
+                RestoreReport::Restored { task, ticket, stores, committed } => {
+                    if self.restoring.get(&task) == Some(&ticket) {
+                        self.restoring.remove(&task);
+                        self.run_task(task, *stores, committed, Now::read()).map_err(Failure::Fatal)?;
+                    } else {
+                        // IMPORTANT: it was taken away meanwhile. If it is to come back, what is committed of its inputs may
+                        // be something else by now.
+                        self.restorer.order(RestoreOrder::Keep(task, Some(*stores)));
+                    }
                 }
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
-                Err(error) => return Err(Failure::Fatal(error)),
+                RestoreReport::Warm(tasks) => self.membership.warmed_up(&tasks),
+                RestoreReport::AskLimits(inputs) => match self.membership.committed_so_far(&inputs) {
+                    Ok(committed) => {
+                        let limits = inputs.into_iter().zip(committed).collect();
+                        self.restorer.order(RestoreOrder::Limits(limits));
+                    }
+                    Err(error) => tracing::debug!("could not ask how far inputs are processed: {}", error.report()),
+                },
+                RestoreReport::Failed(error) => return Err(Failure::Fatal(error)),
             }
-            if restoration.is_done() { ready.push(restoration) } else { self.restoring.push(restoration) }
         }
-        for restoration in ready {
-            self.run_task(restoration, now).map_err(Failure::Fatal)?;
-        }
-        Ok(taken)
+        Ok(heard)
     }
 
-    fn run_task(&mut self, restoration: Restoration, now: Now) -> Result<()> {
-        let Restoration { task: id, stores, committed, .. } = restoration;
+    fn run_task(&mut self, id: TaskId, stores: TaskStores, committed: Vec<CommitPoint>, now: Now) -> Result<()> {
         let Inputs { nodes, topics, partitions: inputs } =
             self.app.layout.inputs(id).ok_or_else(|| unknown_task(id))?;
         let config = &self.app.config;
@@ -214,16 +175,13 @@ impl StreamThread {
     pub(super) fn close_tasks(&mut self, is_meant: impl Fn(&TaskId) -> bool) -> Result<(), Failure> {
         for task in self.opening.keys().copied().filter(|task| is_meant(task)).collect::<Vec<_>>() {
             let stores = self.opening.remove(&task).flatten();
+            // Its standby may have ended for it.
+            self.restorer.order(RestoreOrder::Release(task));
             self.end_stores(task, stores);
         }
-        let (closing, rest) = std::mem::take(&mut self.restoring).into_iter().partition(|r| is_meant(&r.task));
-        self.restoring = rest;
-        for restoration in closing {
-            let restoration: Restoration = restoration;
-            let Some(consumer) = self.restore_consumer.as_deref_mut() else { break };
-            let task = restoration.task;
-            let stores = restoration.suspend(&self.app, consumer).map_err(Failure::Fatal)?;
-            self.end_stores(task, Some(stores));
+        for task in self.restoring.keys().copied().filter(|task| is_meant(task)).collect::<Vec<_>>() {
+            self.restoring.remove(&task);
+            self.restorer.order(RestoreOrder::Release(task));
         }
         for mut running in self.tasks.extract_if(.., |running| is_meant(&running.task.id())).collect::<Vec<_>>() {
             running.end_metrics();
@@ -236,8 +194,8 @@ impl StreamThread {
     }
 
     fn end_stores(&mut self, task: TaskId, stores: Option<TaskStores>) {
-        if self.standbys.wants(task) {
-            return self.standbys.keep(&self.app, task, stores);
+        if self.standbys.contains(&task) {
+            return self.restorer.order(RestoreOrder::Keep(task, stores));
         }
         self.app.lags.closed(task);
         stores.into_iter().for_each(|stores| close_stores(task, stores));
@@ -268,11 +226,6 @@ pub(super) fn close_stores(task: TaskId, stores: TaskStores) {
     }
 }
 
-#[cold]
-fn no_restore_consumer() -> Error {
-    Error::new(ErrorKind::Internal, "a task was opened without a restore consumer")
-}
-
 fn unknown_task(task: TaskId) -> Error {
     Error::invalid(format!(
         "the group gave this instance task {task}, which its topology does not have: all instances need the same topology"
@@ -287,11 +240,4 @@ fn list<'a>(tasks: impl Iterator<Item = &'a TaskId>) -> String {
 fn positions_text(positions: &[(TopicPartition, i64)]) -> String {
     let names: Vec<_> = positions.iter().map(|(partition, offset)| format!("{partition}@{offset}")).collect();
     names.join(" ")
-}
-
-/// How long a thread that restores waits for more of a changelog.
-pub(super) const RESTORE_WAIT: Duration = Duration::from_millis(5);
-
-pub(super) fn wait_for_changelogs(consumer: Option<&mut (dyn Consumer + 'static)>) -> Result<()> {
-    consumer.map_or(Ok(()), |consumer| consumer.wait(RESTORE_WAIT))
 }

@@ -1,41 +1,22 @@
-//! Brings the stores of a task up to their changelogs, step by step, while other tasks of the thread go on.
+//! Brings the stores of a task up to their changelogs, step by step.
 
 use std::sync::Arc;
 
 use super::application::Application;
 use super::clock::Now;
 use super::lags::StoreLag;
+use super::live_rows::LiveRows;
 use super::restore_event::{Meter, RestoreEvent};
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RestoreMetrics;
 use crate::record::{RecordBatch, TopicPartition};
-use crate::state::{LogState, Pace, Reach, StoreSpec, TaskStores};
+use crate::state::{LogState, Reach, StoreSpec, TaskStores};
 use crate::task::CommitPoint;
 use crate::topology::{TaskId, changelog_topic};
 
 /// Records taken from a changelog in one step: enough for a sorted batch.
 const STEP_RECORDS: usize = 8192;
-
-/// Records that all restorations of a thread take in one turn where tasks that run wait for them: some 10 ms.
-const TURN_RECORDS: usize = 4096;
-
-/// What restorations may take of one turn of their thread.
-#[derive(Debug)]
-pub(super) struct Share {
-    /// Of all changelogs.
-    pub records: usize,
-    pub pace: Pace,
-}
-
-impl Share {
-    pub(super) fn of_turn(running: usize) -> Share {
-        match running {
-            0 => Share { records: usize::MAX, pace: Pace::Alone },
-            _ => Share { records: TURN_RECORDS, pace: Pace::BesideTasks },
-        }
-    }
-}
 
 /// Where the stores of a task come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +26,15 @@ pub(super) enum Found {
     /// They were open all the time, and nobody else wrote their changelogs.
     Open,
 }
+
+/// Stores that are open, and may lack something.
+pub(super) struct OpenStores {
+    pub stores: TaskStores,
+    pub found: Found,
+}
+
+/// What there is to read, and what of it was read.
+pub(super) struct Plan(Vec<Job>);
 
 /// The stores of one task on their way. Holds no operators: restoring needs none.
 pub(super) struct Restoration {
@@ -68,23 +58,25 @@ struct Job {
     end: i64,
     meter: Meter,
     is_waiting: bool,
+    /// It is not known yet where to begin.
+    search: Option<LiveRows>,
 }
 
 impl Restoration {
     /// Plans how each store gets up to date and assigns the changelogs to the restore consumer.
     ///
     /// # Errors
-    /// `Unavailable` when the cluster does not say where the changelogs end.
-    pub(super) fn begin(
+    /// `Unavailable` when the cluster does not say where the changelogs end: to be called again with what is open.
+    pub(super) fn plan(
         app: &Application,
-        thread: usize,
         task: TaskId,
-        (mut stores, found): (TaskStores, Found),
-        committed: Vec<CommitPoint>,
+        open: &mut OpenStores,
+        committed: &[CommitPoint],
         consumer: &mut dyn Consumer,
         now: Now,
-    ) -> Result<Restoration> {
-        let changelogs = changelogs(app.id(), task, &stores);
+    ) -> Result<Plan> {
+        let OpenStores { stores, found } = open;
+        let changelogs = changelogs(app.id(), task, stores);
         let inputs = app.layout.inputs(task).map(|inputs| inputs.partitions).unwrap_or_default();
         let logged: Vec<_> = changelogs.iter().flatten().cloned().collect();
         let watermarks = if logged.is_empty() { Vec::new() } else { app.with_admin(|a| a.watermarks(&logged))? };
@@ -100,33 +92,41 @@ impl Restoration {
                 Some(input) => committed.get(input).map_or(marks.start, |point| point.offset.min(marks.end)),
                 None => marks.end,
             };
-            let from = first_offset(app, &mut stores, store, &changelog, (marks.start, end), found, now.wall_ms)?;
-            if stores.offset(store).is_some() {
-                tracing::info!("store {name} of task {task} resumes at offset {from} of {end}");
-            } else {
-                tracing::info!("store {name} of task {task} is restored from its changelog, offset {from} to {end}");
-            }
-            let partition = changelog.partition;
-            app.restored(&RestoreEvent::Started { store: Arc::clone(&name), partition, from, to: end });
-            let meter = Meter::new(from, end, now);
-            jobs.push(Job { store, name, changelog, start: from, position: from, end, meter, is_waiting: false });
+            let from = first_offset(app, stores, store, &changelog, (marks.start, end), *found, now.wall_ms)?;
+            let (meter, search) = (Meter::new(from, end, now), LiveRows::of(stores, store, &changelog, (from, end)));
+            let (start, position) = (from, from);
+            jobs.push(Job { store, name, changelog, start, position, end, meter, is_waiting: false, search });
         }
+        let first = |job: &Job| job.search.as_ref().map_or(job.position, LiveRows::first_offset);
         let assigned: Vec<_> = jobs.iter().filter(|job| job.position < job.end).collect();
-        let assigned: Vec<_> = assigned.iter().map(|job| (job.changelog.clone(), job.position)).collect();
+        let assigned: Vec<_> = assigned.iter().map(|job| (job.changelog.clone(), first(job))).collect();
         if !assigned.is_empty() {
             consumer.assign(&assigned)?;
         }
+        Ok(Plan(jobs))
+    }
+
+    pub(super) fn begin(
+        app: &Application,
+        thread: usize,
+        task: TaskId,
+        stores: TaskStores,
+        committed: Vec<CommitPoint>,
+        Plan(jobs): Plan,
+    ) -> Restoration {
+        jobs.iter().filter(|job| job.search.is_none()).for_each(|job| job.tell_start(app, task, &stores));
         let metrics = RestoreMetrics::new(&app.thread_name(thread), &task.to_string());
         let restoration = Restoration { task, stores, committed, jobs, metrics };
         restoration.tell_remaining(app);
-        Ok(restoration)
+        restoration
     }
 
     pub(super) fn is_done(&self) -> bool {
         self.jobs.is_empty()
     }
 
-    /// Takes what the consumer has, a bounded number of records of each changelog; how many there were.
+    /// Takes what the consumer has, a bounded number of records of each changelog and no more than `room` of all, which is
+    /// less afterwards; how many there were.
     ///
     /// # Errors
     /// `Corrupted` when a changelog was cut off under the reader: to be begun again with empty stores.
@@ -135,12 +135,18 @@ impl Restoration {
         app: &Application,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
-        share: &mut Share,
+        room: &mut usize,
         now: Now,
     ) -> Result<u64> {
         let mut taken = 0;
         for job in &mut self.jobs {
-            let records = job.step(self.task, &mut self.stores, consumer, batch, share)?;
+            if let Some(search) = &mut job.search {
+                let Some(start) = search.step(app, &self.stores, consumer, batch)? else { continue };
+                (job.start, job.position, job.search) = (start, start, None);
+                job.meter = Meter::new(start, job.end, now);
+                job.tell_start(app, self.task, &self.stores);
+            }
+            let records = job.step(self.task, &mut self.stores, consumer, batch, room)?;
             if records > 0 {
                 let (store, partition, position) = (Arc::clone(&job.name), job.changelog.partition, job.position);
                 let progress = job.meter.progress(position, now);
@@ -185,6 +191,9 @@ impl Restoration {
         app.lags.closed(self.task);
         for job in self.jobs {
             consumer.unassign(std::slice::from_ref(&job.changelog))?;
+            if job.search.is_some() {
+                continue;
+            }
             write_held_back(&mut self.stores, job.store)?;
             let (partition, records) = (job.changelog.partition, job.meter.records);
             app.restored(&RestoreEvent::Suspended { store: job.name, partition, records });
@@ -194,20 +203,31 @@ impl Restoration {
 }
 
 impl Job {
+    fn tell_start(&self, app: &Application, task: TaskId, stores: &TaskStores) {
+        let Job { store, name, changelog, start: from, end, .. } = self;
+        if stores.offset(*store).is_some() {
+            tracing::info!("store {name} of task {task} resumes at offset {from} of {end}");
+        } else {
+            tracing::info!("store {name} of task {task} is restored from its changelog, offset {from} to {end}");
+        }
+        let (store, partition) = (Arc::clone(name), changelog.partition);
+        app.restored(&RestoreEvent::Started { store, partition, from: *from, to: *end });
+    }
+
     fn step(
         &mut self,
         task: TaskId,
         stores: &mut TaskStores,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
-        share: &mut Share,
+        room: &mut usize,
     ) -> Result<u64> {
-        let room = share.records.min(STEP_RECORDS);
-        if self.position >= self.end || room == 0 {
+        let records_max = STEP_RECORDS.min(*room);
+        if self.position >= self.end || records_max == 0 {
             return Ok(0);
         }
         batch.clear();
-        if consumer.fetch(&self.changelog, room, batch)? == Fetch::OutOfRange {
+        if consumer.fetch(&self.changelog, records_max, batch)? == Fetch::OutOfRange {
             let context = format!("offset {} of changelog {} is not there any more", self.position, self.changelog);
             return Err(Error::new(ErrorKind::Corrupted, context));
         }
@@ -215,7 +235,7 @@ impl Job {
         batch.truncate(self.end);
         let next = consumer.position(&self.changelog).unwrap_or(self.position).min(self.end);
         if next > self.position {
-            let reach = Reach { next_offset: next, end: self.end, pace: share.pace };
+            let reach = Reach { next_offset: next, end: self.end };
             let mut written = stores.restore_towards(self.store, batch, reach);
             if next >= self.end {
                 written = written.and_then(|()| stores.finish_restore(self.store));
@@ -234,7 +254,7 @@ impl Job {
             let Job { name, position, end, .. } = self;
             tracing::info!("store {name} of task {task} waits at offset {position} of {end} for an open transaction");
         }
-        share.records = share.records.saturating_sub(batch.len());
+        *room = room.saturating_sub(batch.len());
         let records = batch.len() as u64;
         self.meter.add(records, batch.bytes());
         Ok(records)

@@ -1,9 +1,9 @@
 //! Stores that are kept up to date for a task that runs elsewhere: restorations that never end.
 //!
 //! ```text
-//!   Standby{tasks} ──> opening ──> Standby: reads its changelogs for ever ──> taken by value when its task comes here
-//!                        ^                                                        |
-//!                        └──── what its thread closes and shall still keep ───────┘
+//!   wanted ──> opening ──> Standby: reads its changelogs for ever ──> taken by value when its task comes here
+//!                 ^                                                       |
+//!                 └──── what its thread closes and shall still keep ──────┘
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,36 +14,29 @@ use metrics::Counter;
 
 use super::application::Application;
 use super::clock::Now;
-use super::commit::Failure;
 use super::lags::{StoreLag, sum};
+use super::live_rows::LiveRows;
 use super::rebalance::close_stores;
-use super::restore::{Found, changelogs, delete_retention_ms, first_offset, write_held_back};
+use super::restore::{Found, OpenStores, changelogs, delete_retention_ms, first_offset, write_held_back};
 use super::restore_event::{RestoreEvent, StandbyEnd};
-use super::stream_thread::{RETRY_PAUSE, StreamThread, later};
+use super::stream_thread::RETRY_PAUSE;
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
-use crate::membership::Membership;
 use crate::metrics::standby_update_total;
 use crate::record::{RecordBatch, TopicPartition};
-use crate::state::{Pace, Reach, TaskStores};
+use crate::state::{Reach, TaskStores};
 use crate::topology::TaskId;
-
-/// Records that the standbys of a thread take in one turn where tasks that run wait for them.
-const TURN_RECORDS: usize = 1024;
-
-/// The same where nothing runs.
-const TURN_RECORDS_ALONE: usize = 8192;
 
 /// How often the group is asked how far a source topic may be read.
 const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The standbys of a thread.
+/// The standbys of a restorer.
 #[derive(Default)]
 pub(super) struct Standbys {
     /// What the group has asked for. A task that is at work here yet is opened when it is closed.
     wanted: BTreeSet<TaskId>,
     /// To be opened, maybe with their stores.
-    opening: BTreeMap<TaskId, Option<TaskStores>>,
+    opening: BTreeMap<TaskId, Option<OpenStores>>,
     open: Vec<Standby>,
     /// When one could not be opened.
     failed: Option<Now>,
@@ -51,7 +44,10 @@ pub(super) struct Standbys {
     limits_asked: Option<Now>,
 }
 
-struct Standby {
+/// What a standby reads.
+pub(super) struct StandbyPlan(Vec<Job>);
+
+pub(super) struct Standby {
     task: TaskId,
     stores: TaskStores,
     jobs: Vec<Job>,
@@ -69,6 +65,8 @@ struct Job {
     limit: Limit,
     /// Whether there was nothing more to read at some time: before that, it is as any restoration.
     was_at_end: bool,
+    /// It is not known yet where to begin.
+    search: Option<LiveRows>,
 }
 
 /// How far a changelog may be read.
@@ -82,6 +80,11 @@ enum Limit {
 }
 
 impl Job {
+    fn tell_start(&self, app: &Application) {
+        let StoreLag { store, partition, position: from, .. } = self.lag.clone();
+        app.restored(&RestoreEvent::StandbyStarted { store, partition, from });
+    }
+
     /// Records that may be asked for. Each takes an offset at least.
     fn room(&self, room: usize) -> usize {
         match self.limit {
@@ -127,32 +130,63 @@ impl Job {
     }
 }
 
+/// What a step of all standbys came to.
+#[derive(Default)]
+pub(super) struct StandbyStep {
+    pub records: usize,
+    /// Tasks that have caught up, of which the group has not heard.
+    pub warm: BTreeSet<TaskId>,
+}
+
 impl Standbys {
-    /// Asks how far inputs that stand in for changelogs are processed, now and then.
-    fn look_at_limits(&mut self, membership: &mut dyn Membership, now: Now) {
-        let has_no_limit = |job: &Job| job.limit == Limit::Committed(None);
-        let is_new = self.open.iter().flat_map(|standby| &standby.jobs).any(has_no_limit);
-        let pause = if is_new { RETRY_PAUSE } else { LIMIT_INTERVAL };
-        if self.limits_asked.is_some_and(|at| now.since(at) < pause) {
-            return;
+    /// Keeps these and no others. What is still at work here is opened when it is handed over.
+    pub(super) fn want(
+        &mut self,
+        app: &Application,
+        tasks: BTreeSet<TaskId>,
+        is_at_work: impl Fn(&TaskId) -> bool,
+        mut consumer: Option<&mut (dyn Consumer + 'static)>,
+    ) -> Result<()> {
+        self.wanted = tasks;
+        let Standbys { wanted, opening, open, .. } = self;
+        let surplus: Vec<_> = opening.keys().copied().filter(|task| !wanted.contains(task)).collect();
+        for task in surplus {
+            let stores = opening.remove(&task).flatten();
+            app.lags.closed(task);
+            stores.into_iter().for_each(|open| close_stores(task, open.stores));
         }
-        let limited = |job: &&mut Job| job.limit != Limit::End;
-        let jobs = self.open.iter_mut().flat_map(|standby| &mut standby.jobs).filter(limited);
-        let jobs: Vec<&mut Job> = jobs.collect();
-        if jobs.is_empty() {
-            return;
+        for standby in open.extract_if(.., |standby| !wanted.contains(&standby.task)).collect::<Vec<_>>() {
+            let task = standby.task;
+            app.lags.closed(task);
+            close_stores(task, standby.end(app, StandbyEnd::Migrated, consumer.as_deref_mut())?);
+        }
+        let new: Vec<_> = self.wanted.iter().filter(|task| !is_at_work(task) && !self.has(**task)).copied().collect();
+        new.into_iter().for_each(|task| self.keep(app, task, None));
+        Ok(())
+    }
+
+    /// Which inputs stand in for changelogs, when it is time to ask how far the group has processed them.
+    pub(super) fn limits_to_ask(&mut self, now: Now) -> Option<Vec<TopicPartition>> {
+        let jobs = || self.open.iter().flat_map(|standby| &standby.jobs).filter(|job| job.limit != Limit::End);
+        let is_new = jobs().any(|job| job.limit == Limit::Committed(None));
+        let pause = if is_new { RETRY_PAUSE } else { LIMIT_INTERVAL };
+        let inputs: Vec<_> = jobs().map(|job| job.changelog.clone()).collect();
+        if inputs.is_empty() || self.limits_asked.is_some_and(|at| now.since(at) < pause) {
+            return None;
         }
         self.limits_asked = Some(now);
-        let inputs: Vec<_> = jobs.iter().map(|job| job.changelog.clone()).collect();
-        match membership.committed_so_far(&inputs) {
-            Ok(committed) => {
-                for (job, committed) in jobs.into_iter().zip(committed) {
-                    // What has never been committed has not been processed. A group whose offsets were set back goes on
-                    // from there, and its task begins the store anew.
-                    job.limit = Limit::Committed(Some(committed.unwrap_or(job.start)));
-                }
+        Some(inputs)
+    }
+
+    /// How far inputs are processed.
+    pub(super) fn set_limits(&mut self, committed: &[(TopicPartition, Option<i64>)]) {
+        let limited = |job: &&mut Job| job.limit != Limit::End;
+        for job in self.open.iter_mut().flat_map(|standby| &mut standby.jobs).filter(limited) {
+            if let Some((_, committed)) = committed.iter().find(|(input, _)| *input == job.changelog) {
+                // What has never been committed has not been processed. A group whose offsets were set back goes on
+                // from there, and its task begins the store anew.
+                job.limit = Limit::Committed(Some(committed.unwrap_or(job.start)));
             }
-            Err(error) => tracing::debug!("could not ask how far inputs are processed: {}", error.report()),
         }
     }
 
@@ -161,16 +195,26 @@ impl Standbys {
         self.failed.is_some()
     }
 
-    pub(super) fn wanted(&self) -> &BTreeSet<TaskId> {
-        &self.wanted
+    pub(super) fn is_empty(&self) -> bool {
+        self.opening.is_empty() && self.open.is_empty()
     }
 
     pub(super) fn wants(&self, task: TaskId) -> bool {
         self.wanted.contains(&task)
     }
 
+    /// Whether a task is kept, or about to be.
+    pub(super) fn has(&self, task: TaskId) -> bool {
+        self.opening.contains_key(&task) || self.open.iter().any(|standby| standby.task == task)
+    }
+
+    /// Whether its stores are here and open.
+    pub(super) fn is_open(&self, task: TaskId) -> bool {
+        self.open.iter().any(|standby| standby.task == task) || matches!(self.opening.get(&task), Some(Some(_)))
+    }
+
     /// The stores of a task that was closed are kept.
-    pub(super) fn keep(&mut self, app: &Application, task: TaskId, stores: Option<TaskStores>) {
+    pub(super) fn keep(&mut self, app: &Application, task: TaskId, stores: Option<OpenStores>) {
         app.lags.unknown(task);
         self.opening.insert(task, stores);
     }
@@ -181,7 +225,7 @@ impl Standbys {
         app: &Application,
         task: TaskId,
         consumer: Option<&mut (dyn Consumer + 'static)>,
-    ) -> Result<Option<TaskStores>> {
+    ) -> Result<Option<OpenStores>> {
         self.wanted.remove(&task);
         if let Some(stores) = self.opening.remove(&task) {
             app.lags.closed(task);
@@ -190,11 +234,66 @@ impl Standbys {
         let Some(at) = self.open.iter().position(|standby| standby.task == task) else { return Ok(None) };
         let standby = self.open.remove(at);
         app.lags.closed(task);
-        standby.end(app, StandbyEnd::Promoted, consumer).map(Some)
+        let stores = standby.end(app, StandbyEnd::Promoted, consumer)?;
+        Ok(Some(OpenStores { stores, found: Found::Open }))
     }
-}
 
-impl Standbys {
+    /// The next one that is to be opened, unless one could not be a moment ago.
+    pub(super) fn next_to_open(&mut self, now: Now) -> Option<(TaskId, Option<OpenStores>)> {
+        if self.is_pausing(now) { None } else { self.opening.pop_first() }
+    }
+
+    /// One could not be opened: others may have it, and give it back.
+    pub(super) fn put_off(&mut self, task: TaskId, stores: Option<OpenStores>, now: Now) {
+        self.opening.insert(task, stores);
+        self.failed = Some(now);
+    }
+
+    pub(super) fn begin(&mut self, standby: Standby) {
+        self.open.push(standby);
+    }
+
+    /// Reads what there is of all changelogs, at most so many records.
+    ///
+    /// # Errors
+    /// What cannot be tried again.
+    pub(super) fn step(
+        &mut self,
+        app: &Application,
+        consumer: &mut (dyn Consumer + 'static),
+        batch: &mut RecordBatch,
+        (records_max, now): (usize, Now),
+    ) -> Result<StandbyStep> {
+        let mut done = StandbyStep::default();
+        // Whose turn it was first is last the next time.
+        if !self.open.is_empty() {
+            self.open.rotate_left(1);
+        }
+        for mut standby in std::mem::take(&mut self.open) {
+            let task = standby.task;
+            match standby.step(app, consumer, batch, (records_max.saturating_sub(done.records), now)) {
+                Ok(records) => done.records += records,
+                Err(error) if error.kind() == ErrorKind::Corrupted => {
+                    tracing::warn!("the standby of task {task} is opened again: {}", error.report());
+                    close_stores(task, standby.end(app, StandbyEnd::Migrated, Some(consumer))?);
+                    self.keep(app, task, None);
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => return Err(error),
+            }
+            let lags = standby.lags();
+            let is_warm = sum(&lags) <= app.config.acceptable_recovery_lag;
+            app.lags.standby(task, lags);
+            if is_warm && !standby.is_warm {
+                done.warm.insert(task);
+            }
+            standby.is_warm = is_warm;
+            self.open.push(standby);
+        }
+        Ok(done)
+    }
+
     /// Their stores, as far as they are open.
     pub(super) fn stores(&mut self) -> impl Iterator<Item = &mut TaskStores> {
         self.open.iter_mut().map(|standby| &mut standby.stores)
@@ -202,17 +301,19 @@ impl Standbys {
 }
 
 impl Standby {
+    /// Plans from where each changelog is read, and assigns them to the restore consumer.
+    ///
     /// # Errors
-    /// `Unavailable` when the cluster does not say where the changelogs end.
-    fn begin(
+    /// `Unavailable` when the cluster does not say where the changelogs end: to be called again with what is open.
+    pub(super) fn plan(
         app: &Application,
-        thread: usize,
         task: TaskId,
-        (mut stores, found): (TaskStores, Found),
+        open: &mut OpenStores,
         consumer: &mut dyn Consumer,
         now_ms: i64,
-    ) -> Result<Standby> {
-        let changelogs = changelogs(app.id(), task, &stores);
+    ) -> Result<StandbyPlan> {
+        let OpenStores { stores, found } = open;
+        let changelogs = changelogs(app.id(), task, stores);
         let inputs = app.layout.inputs(task).map(|inputs| inputs.partitions).unwrap_or_default();
         let logged: Vec<_> = changelogs.iter().flatten().cloned().collect();
         let marks = if logged.is_empty() { Vec::new() } else { app.with_admin(|a| a.watermarks(&logged))? };
@@ -222,20 +323,32 @@ impl Standby {
         for (store, (changelog, name)) in changelogs.into_iter().zip(names).enumerate() {
             let Some(changelog) = changelog else { continue };
             let Some(marks) = marks.next() else { continue };
-            let position = first_offset(app, &mut stores, store, &changelog, (marks.start, marks.end), found, now_ms)?;
+            let position = first_offset(app, stores, store, &changelog, (marks.start, marks.end), *found, now_ms)?;
             let limit = if inputs.contains(&changelog) { Limit::Committed(None) } else { Limit::End };
-            let partition = changelog.partition;
-            let store_name = Arc::clone(&name);
-            app.restored(&RestoreEvent::StandbyStarted { store: store_name, partition, from: position });
-            let lag = StoreLag { store: name, partition, position, end: marks.end.max(position) };
-            jobs.push(Job { store, changelog, start: position, lag, limit, was_at_end: false });
+            let lag = StoreLag { store: name, partition: changelog.partition, position, end: marks.end.max(position) };
+            let search = LiveRows::of(stores, store, &changelog, (position, marks.end));
+            jobs.push(Job { store, changelog, start: position, lag, limit, was_at_end: false, search });
         }
-        let assigned: Vec<_> = jobs.iter().map(|job| (job.changelog.clone(), job.lag.position)).collect();
+        let first = |job: &Job| job.search.as_ref().map_or(job.lag.position, LiveRows::first_offset);
+        let assigned: Vec<_> = jobs.iter().map(|job| (job.changelog.clone(), first(job))).collect();
         if !assigned.is_empty() {
             consumer.assign(&assigned)?;
         }
+        Ok(StandbyPlan(jobs))
+    }
+
+    pub(super) fn begin(
+        app: &Application,
+        thread: usize,
+        task: TaskId,
+        stores: TaskStores,
+        StandbyPlan(jobs): StandbyPlan,
+    ) -> Standby {
+        jobs.iter().filter(|job| job.search.is_none()).for_each(|job| job.tell_start(app));
         let update_total = standby_update_total(&app.thread_name(thread), &task.to_string());
-        Ok(Standby { task, stores, jobs, is_warm: false, update_total })
+        let standby = Standby { task, stores, jobs, is_warm: false, update_total };
+        tracing::info!(task = %task, behind = sum(&standby.lags()), "standby");
+        standby
     }
 
     fn lags(&self) -> Vec<StoreLag> {
@@ -251,10 +364,15 @@ impl Standby {
         app: &Application,
         consumer: &mut dyn Consumer,
         batch: &mut RecordBatch,
-        (records_max, pace, now): (usize, Pace, Now),
+        (records_max, now): (usize, Now),
     ) -> Result<usize> {
         let mut taken = 0;
         for job in &mut self.jobs {
+            if let Some(search) = &mut job.search {
+                let Some(start) = search.step(app, &self.stores, consumer, batch)? else { continue };
+                (job.start, job.lag.position, job.search) = (start, start, None);
+                job.tell_start(app);
+            }
             let retention_ms = delete_retention_ms(app, &job.changelog).filter(|_| job.was_at_end && job.lag.lag() > 0);
             if self.stores.is_outdated(job.store, retention_ms, now.wall_ms) {
                 let context = format!("changelog {} may have forgotten deletions that were not read", job.changelog);
@@ -265,7 +383,7 @@ impl Standby {
             let Job { store, changelog, start, lag, .. } = job;
             let mut written = Ok(());
             if next > lag.position {
-                let reach = Reach { next_offset: next, end: lag.end, pace };
+                let reach = Reach { next_offset: next, end: lag.end };
                 written = self.stores.restore_towards(*store, batch, reach);
             }
             if next >= lag.end {
@@ -297,7 +415,7 @@ impl Standby {
         reason: StandbyEnd,
         consumer: Option<&mut (dyn Consumer + 'static)>,
     ) -> Result<TaskStores> {
-        for job in &self.jobs {
+        for job in self.jobs.iter().filter(|job| job.search.is_none()) {
             write_held_back(&mut self.stores, job.store)?;
             let StoreLag { store, partition, position, end } = job.lag.clone();
             app.restored(&RestoreEvent::StandbyEnded { store, partition, position, end, reason });
@@ -310,124 +428,21 @@ impl Standby {
     }
 }
 
-impl StreamThread {
-    /// Keeps the stores of these tasks, and of no others.
-    pub(super) fn stand_by(&mut self, tasks: BTreeSet<TaskId>) -> Result<(), Failure> {
-        let standbys = &mut self.standbys;
-        standbys.wanted = tasks;
-        let surplus = |task: &TaskId| !standbys.wanted.contains(task);
-        let closing: Vec<_> = standbys.opening.keys().copied().filter(|task| surplus(task)).collect();
-        for task in closing {
-            let stores = standbys.opening.remove(&task).flatten();
-            self.app.lags.closed(task);
-            stores.into_iter().for_each(|stores| close_stores(task, stores));
-        }
-        let closing: Vec<_> = standbys.open.extract_if(.., |standby| surplus(&standby.task)).collect();
-        for standby in closing {
-            let task = standby.task;
-            self.app.lags.closed(task);
-            close_stores(
-                task,
-                standby.end(&self.app, StandbyEnd::Migrated, self.restore_consumer.as_deref_mut()).map_err(later)?,
-            );
-        }
-        let is_at_work = |task: &TaskId| {
-            self.opening.contains_key(task)
-                || self.restoring.iter().any(|restoration| restoration.task == *task)
-                || self.tasks.iter().any(|running| running.task.id() == *task)
-        };
-        let standbys = &mut self.standbys;
-        let new: Vec<_> = standbys.wanted.iter().filter(|task| !is_at_work(task)).copied().collect();
-        for task in new {
-            if !standbys.opening.contains_key(&task) && standbys.open.iter().all(|standby| standby.task != task) {
-                standbys.keep(&self.app, task, None);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what there is of the changelogs of all standbys, a bounded number of records; how many there were.
-    pub(super) fn step_standbys(&mut self, now: Now) -> Result<usize, Failure> {
-        if self.standbys.opening.is_empty() && self.standbys.open.is_empty() {
-            return Ok(0);
-        }
-        self.ready_restore_consumer().map_err(later)?;
-        while !self.standbys.is_pausing(now)
-            && let Some((task, stores)) = self.standbys.opening.pop_first()
-        {
-            match self.open_standby(task, stores, now) {
-                Ok(standby) => self.standbys.open.push(standby),
-                // What is open in another thread is closed there soon; the tasks that run do not wait for it.
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    tracing::debug!("the standby of task {task} could not be opened: {}", error.report());
-                    self.standbys.opening.insert(task, None);
-                    self.standbys.failed = Some(now);
-                }
-                Err(error) => return Err(later(error)),
-            }
-        }
-        let Some(consumer) = self.restore_consumer.as_deref_mut() else { return Ok(0) };
-        self.standbys.look_at_limits(&mut *self.membership, now);
-        let (mut taken, mut warm) = (0, BTreeSet::new());
-        let (pace, records_max) = match self.tasks.is_empty() {
-            true => (Pace::Alone, TURN_RECORDS_ALONE),
-            false => (Pace::BesideTasks, TURN_RECORDS),
-        };
-        // Whose turn it was first is last the next time.
-        if !self.standbys.open.is_empty() {
-            self.standbys.open.rotate_left(1);
-        }
-        for mut standby in std::mem::take(&mut self.standbys.open) {
-            let task = standby.task;
-            let turn = (records_max.saturating_sub(taken), pace, now);
-            match standby.step(&self.app, consumer, &mut self.restore_batch, turn) {
-                Ok(records) => taken += records,
-                Err(error) if error.kind() == ErrorKind::Corrupted => {
-                    tracing::warn!("the standby of task {task} is opened again: {}", error.report());
-                    close_stores(
-                        task,
-                        standby.end(&self.app, StandbyEnd::Migrated, Some(consumer)).map_err(Failure::Fatal)?,
-                    );
-                    self.standbys.keep(&self.app, task, None);
-                    continue;
-                }
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
-                Err(error) => return Err(Failure::Fatal(error)),
-            }
-            let lags = standby.lags();
-            let is_warm = sum(&lags) <= self.app.config.acceptable_recovery_lag;
-            self.app.lags.standby(task, lags);
-            if is_warm && !standby.is_warm {
-                warm.insert(task);
-            }
-            standby.is_warm = is_warm;
-            self.standbys.open.push(standby);
-        }
-        if !warm.is_empty() {
-            // IMPORTANT: behind the lags, which the group asks for when it hears of this.
-            self.membership.warmed_up(&warm);
-        }
-        Ok(taken)
-    }
-
-    fn open_standby(&mut self, task: TaskId, stores: Option<TaskStores>, now: Now) -> Result<Standby> {
-        let found = self.open_stores(task, stores, now)?;
-        let Some(consumer) = self.restore_consumer.as_deref_mut() else {
-            return Err(Error::new(ErrorKind::Internal, "a standby was opened without a restore consumer"));
-        };
-        let standby = Standby::begin(&self.app, self.index, task, found, consumer, now.wall_ms)?;
-        tracing::info!(task = %task, behind = sum(&standby.lags()), "standby");
-        Ok(standby)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn job(limit: Limit) -> Job {
         let lag = StoreLag { store: "s".into(), partition: 0, position: 100, end: 900 };
-        Job { store: 0, changelog: TopicPartition::new("log", 0), start: 0, lag, limit, was_at_end: false }
+        Job {
+            store: 0,
+            changelog: TopicPartition::new("log", 0),
+            start: 0,
+            lag,
+            limit,
+            was_at_end: false,
+            search: None,
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The loop of a stream thread: one consumer, one producer, and the tasks that the group gives it.
+//! The loop of a stream thread: one consumer, one producer, and the tasks that the group gives it. What has to be restored
+//! first is with its restorer.
 //!
 //! ```text
-//!   group events -> open and restore tasks -> fetch -> process in turns -> hand over -> punctuate -> commit -> wait
+//!   group events -> order and take restored tasks -> fetch -> process in turns -> hand over -> punctuate -> commit -> wait
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,16 +16,16 @@ use super::commit::{Committer, Failure};
 use super::group;
 use super::group_thread::GroupThread;
 use super::positions::Astray;
-use super::rebalance::{records_of, wait_for_changelogs};
-use super::restore::Restoration;
+use super::rebalance::records_of;
+use super::restore_link::RestoreLink;
+use super::restorer::Restorer;
 use super::running_task::RunningTask;
-use super::standby::Standbys;
 use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::{LeaveMode, Membership};
 use crate::metrics::ThreadMetrics;
 use crate::query::Inbox;
-use crate::record::{RecordBatch, TopicPartition};
+use crate::record::TopicPartition;
 use crate::state::{StateHome, TaskStores};
 use crate::topology::TaskId;
 
@@ -59,15 +60,17 @@ pub(super) struct StreamThread {
     pub committer: Committer,
     /// Tasks that run, by id.
     pub tasks: Vec<RunningTask>,
-    pub restoring: Vec<Restoration>,
-    /// Tasks that are assigned and not opened yet, maybe with their stores.
+    /// Tasks that are assigned, with their stores if they are here, before it is known where their inputs go on.
     pub opening: BTreeMap<TaskId, Option<TaskStores>>,
-    pub standbys: Standbys,
-    pub home: StateHome,
+    /// Tasks that the restorer has, by the tickets of the orders.
+    pub restoring: BTreeMap<TaskId, u64>,
+    pub next_ticket: u64,
+    /// Tasks of which the group has asked to keep the stores.
+    pub standbys: BTreeSet<TaskId>,
+    pub restorer: RestoreLink,
+    home: StateHome,
     /// Reads of what is not committed.
     pub inbox: Arc<Inbox>,
-    pub restore_consumer: Option<Box<dyn Consumer>>,
-    pub restore_batch: RecordBatch,
     /// Positions that were called out of range.
     pub astray: BTreeMap<TopicPartition, Astray>,
     /// Whether the group has given this thread what it has; not while a rebalance goes on.
@@ -183,6 +186,7 @@ impl StreamThread {
         let (membership, consumer) = joined;
         let home = app.state_home();
         let inbox = Arc::new(Inbox::new(consumer.waker()));
+        let restorer = Restorer::new(Arc::clone(&app), index, home.clone(), Arc::clone(&inbox));
         let now = Now::read();
         let metrics = ThreadMetrics::new(&app.thread_name(index), &app.client_id(index, "consumer"));
         Ok(Some(StreamThread {
@@ -192,13 +196,13 @@ impl StreamThread {
             consumer,
             committer,
             tasks: Vec::new(),
-            restoring: Vec::new(),
             opening: BTreeMap::new(),
-            standbys: Standbys::default(),
+            restoring: BTreeMap::new(),
+            next_ticket: 0,
+            standbys: BTreeSet::new(),
+            restorer: RestoreLink::new(restorer),
             home,
             inbox,
-            restore_consumer: None,
-            restore_batch: RecordBatch::default(),
             astray: BTreeMap::new(),
             is_assigned: false,
             metrics,
@@ -220,6 +224,7 @@ impl StreamThread {
     /// # Errors
     /// What no handler let pass. Nothing of the thread is committed or left open then.
     pub(super) fn run(mut self) -> Result<()> {
+        self.restorer.start(&self.app.restore_thread_name(self.index), self.consumer.waker())?;
         loop {
             match self.step()? {
                 Stepped::Worked => {}
@@ -264,9 +269,8 @@ impl StreamThread {
             return Ok(worked);
         }
         self.committer.make_ready().map_err(later)?;
-        self.open_tasks().map_err(later)?;
-        worked |= self.restore(self.now)? > 0;
-        worked |= self.step_standbys(self.now)? > 0;
+        self.order_restores().map_err(later)?;
+        worked |= self.take_restored()?;
         self.fetch()?;
         worked |= self.process()?;
         self.punctuate()?;
@@ -477,9 +481,6 @@ impl StreamThread {
             std::thread::park_timeout(WAIT_MAX);
             return Ok(());
         }
-        if !self.restoring.is_empty() {
-            return forgive(wait_for_changelogs(self.restore_consumer.as_deref_mut()));
-        }
         let interval = self.app.config.commit_interval_or_default();
         let mut timeout = WAIT_MAX;
         if self.tasks.iter().any(|running| running.task.commit_needed()) {
@@ -552,7 +553,9 @@ impl StreamThread {
     }
 
     fn end(&mut self, mode: LeaveMode) {
-        let closed = self.stand_by(BTreeSet::new()).and_then(|()| self.close_tasks(|_| true));
+        self.standbys.clear();
+        let closed = self.close_tasks(|_| true);
+        self.restorer.close();
         if let Err(Failure::Fatal(error)) = closed {
             tracing::warn!("could not close every task: {}", error.report());
         }

@@ -534,7 +534,7 @@ fn work(
     }
 }
 
-fn panicked(thread: &str, panic: &(dyn Any + Send)) -> Error {
+pub(super) fn panicked(thread: &str, panic: &(dyn Any + Send)) -> Error {
     let message = panic.downcast_ref::<String>().map(String::as_str);
     let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     Error::new(ErrorKind::Internal, format!("{thread} panicked: {message}"))
