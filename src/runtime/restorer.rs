@@ -480,5 +480,6 @@ fn no_consumer() -> Error {
     Error::new(ErrorKind::Internal, "a task was opened without a restore consumer")
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(feature = "testing")]
+#[cfg(test)]
 mod tests;
