@@ -12,10 +12,16 @@
 //! until it has said that the task is not among what it has. Heartbeats carry what has changed since the last one that was
 //! answered; after one that was not, everything is told again, and the broker takes the member's last epoch as well.
 //!
+//! What the lost answer may have said is not told again: brokers (4.3.1) tell tasks to who joins, and when a heartbeat has
+//! changed them. So the member asks anew, by a join in its own name, which gives it everything and nobody a new epoch. It
+//! commits nothing meanwhile: a join says that it has nothing, and the broker may act upon that.
+//!
 //! How long the group waits for a silent member is the broker's setting, of which members are not told. So this one does not
 //! give its tasks up by the clock: what it does after its time is over cannot be committed.
 
 mod answers;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 
@@ -134,6 +140,10 @@ pub(crate) struct StreamsMember {
     reported: Option<Tasks>,
     numbers: u64,
     under_way: Option<UnderWay>,
+    /// An answer was lost that may have told tasks.
+    may_have_missed: bool,
+    /// A member has asked for all that it shall have, and nobody has answered since.
+    is_asking_anew: bool,
     next_beat: Millis,
     /// The end of the pause after a heartbeat that was lost or refused.
     not_before: Millis,
@@ -170,6 +180,8 @@ impl StreamsMember {
             reported: None,
             numbers: 0,
             under_way: None,
+            may_have_missed: false,
+            is_asking_anew: false,
             next_beat: now,
             not_before: now,
             interval: INTERVAL,
@@ -239,6 +251,7 @@ impl StreamsMember {
     fn lose_everything(&mut self, at: Millis) {
         self.epoch = JOINING;
         self.phase = Phase::Out { at };
+        (self.may_have_missed, self.is_asking_anew) = (false, false);
         self.revoking.clear();
         (self.target, self.reported) = (None, None);
         let tasks = std::mem::take(&mut self.owned);
@@ -250,7 +263,8 @@ impl StreamsMember {
     }
 
     fn publish(&mut self) {
-        let membership = (self.epoch > JOINING).then(|| (self.epoch, self.id.clone()));
+        let may_commit = self.epoch > JOINING && !self.is_asking_anew;
+        let membership = may_commit.then(|| (self.epoch, self.id.clone()));
         self.outputs.push_back(StreamsOutput::Publish(Place { membership, owned: self.owned.clone() }));
     }
 
@@ -321,6 +335,10 @@ impl StreamsMember {
         }
         match self.phase {
             Phase::Out { at } if now >= at => self.join(now),
+            // IMPORTANT: not while it gives something back, which a join would say was given back already.
+            Phase::Member if self.has_to_ask_anew() && self.has_reconciled() && now >= self.not_before => {
+                self.ask_anew(now);
+            }
             Phase::Member => {
                 let has_news = self.has_reconciled() && self.reported.as_ref() != Some(&self.possessions());
                 if (has_news && now >= self.not_before) || now >= self.next_beat {
@@ -336,6 +354,29 @@ impl StreamsMember {
     fn join(&mut self, now: Millis) {
         let introduction = Some(Arc::clone(&self.introduction));
         self.send(JOINING, introduction, Some(Tasks::default()), None, now);
+    }
+
+    /// Once the coordinator has said that it still knows the member, and not what it shall have.
+    fn has_to_ask_anew(&self) -> bool {
+        self.may_have_missed && self.reported.is_some()
+    }
+
+    fn ask_anew(&mut self, now: Millis) {
+        tracing::debug!("an answer of the coordinator was lost: asks again for the tasks of epoch {}", self.epoch);
+        self.is_asking_anew = true;
+        self.publish();
+        self.join(now);
+    }
+
+    /// Tasks go without a commit, and everything else goes on.
+    fn lose(&mut self, tasks: BTreeSet<TaskId>) {
+        if !tasks.is_empty() {
+            self.owned.retain(|task| !tasks.contains(task));
+            self.revoking.retain(|task| !tasks.contains(task));
+            self.losing.extend(tasks.iter().copied());
+            self.publish();
+            self.outputs.push_back(StreamsOutput::Lost { tasks });
+        }
     }
 
     fn beat(&mut self, now: Millis) {

@@ -4,6 +4,7 @@ use super::{Phase, StreamsMember, StreamsOutput, UnderWay};
 use crate::error::ErrorKind;
 use crate::membership::classic::member::Millis;
 use crate::membership::streams::protocol::{Heard, HeartbeatAnswer, JOINING, LEAVING, Status, StreamsError, Taken};
+use crate::topology::TaskId;
 
 impl StreamsMember {
     pub(super) fn answered(&mut self, answer: HeartbeatAnswer, now: Millis) {
@@ -25,6 +26,7 @@ impl StreamsMember {
 
     /// Nobody can say whether the coordinator has heard the last heartbeat: the next one says everything again.
     pub(super) fn unanswered(&mut self, now: Millis) {
+        self.may_have_missed = self.phase == Phase::Member;
         self.reported = None;
         self.told_progress.clear();
         let at = self.after_pause(now);
@@ -46,6 +48,20 @@ impl StreamsMember {
                      has state"
                 ),
             );
+        }
+        self.may_have_missed &= asked.epoch != JOINING && taken.tasks.is_none();
+        if std::mem::take(&mut self.is_asking_anew) {
+            if asked.epoch == JOINING && taken.epoch != self.epoch {
+                // It may have been thrown out in between, and others may have had what it has.
+                self.lose_everything(now);
+            } else {
+                self.publish();
+            }
+        }
+        if let (Some(tasks), Some(told)) = (&taken.tasks, &asked.owned) {
+            // IMPORTANT: what it has taken since it told what it has is somebody else's already if it shall not have it.
+            let is_gone = |task: &&TaskId| !tasks.active.contains(task) && !told.active.contains(task);
+            self.lose(self.owned.iter().filter(is_gone).copied().collect());
         }
         self.backoff = super::BACKOFF_MIN;
         self.endpoint_epoch = taken.endpoint_epoch;
