@@ -62,10 +62,27 @@ fn take_over(first: KafkaStreams, second: &KafkaStreams, begun: &Begun) {
 fn a_copy_on_disk_goes_on_where_it_is_when_its_owner_dies() {
     let Some(kafka) = TestKafka::shared() else { return };
     let mut app = Application::new(&kafka.bootstrap(), "copied");
-    let (first, _) = start(word_count(&app.name), settings(&app, 0));
+    let [one, other] = [0, 1].map(|number| settings(&app, number));
+    goes_on_where_its_copy_is(&mut app, one, other);
+}
+
+#[test]
+fn the_copies_of_a_streams_group_are_the_brokers_decision_and_go_on_as_well() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "streams-copied");
+    kafka.configure_group(
+        &app.name,
+        "streams.num.standby.replicas=1,streams.heartbeat.interval.ms=500,streams.session.timeout.ms=2000",
+    );
+    let [one, other] = [0, 1].map(|number| settings(&app, number).group_protocol(GroupProtocol::Streams));
+    goes_on_where_its_copy_is(&mut app, one, other);
+}
+
+fn goes_on_where_its_copy_is(app: &mut Application, one: Config, other: Config) {
+    let (first, _) = start(word_count(&app.name), one);
     app.write(200);
     app.wait_until_counted(Some(&first));
-    let (second, begun) = start(word_count(&app.name), settings(&app, 1));
+    let (second, begun) = start(word_count(&app.name), other);
     wait_until("each has copies of what the other does", || !copies(&first).is_empty() && !copies(&second).is_empty());
     app.write(200);
     app.wait_until_counted(None);

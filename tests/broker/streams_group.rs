@@ -1,15 +1,17 @@
 //! Instances in a streams group (KIP-1071): the broker decides who has which task, and makes the internal topics.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kstreams::{
     CloseOptions, Config, Consumed, ErrorKind, GroupProtocol, Grouped, KafkaStreams, Materialized, State,
-    StreamsBuilder, Utf8,
+    StreamsBuilder, Topology, UncaughtErrorResponse, Utf8,
 };
 
 use crate::cluster::TestKafka;
-use crate::word_count::{Application, wait_until, word_count};
+use crate::word_count::{Application, wait_until, word_count, word_count_that};
 
 /// What an instance has told of its state.
 type Told = Arc<Mutex<Vec<State>>>;
@@ -26,9 +28,14 @@ fn start(app: &Application, number: usize) -> (KafkaStreams, Told) {
 }
 
 fn start_with(app: &Application, config: Config) -> (KafkaStreams, Told) {
+    start_topology(word_count(&app.name), config)
+}
+
+fn start_topology(topology: Topology, config: Config) -> (KafkaStreams, Told) {
     let told = Told::default();
     let sink = Arc::clone(&told);
-    let streams = KafkaStreams::new(word_count(&app.name), config).unwrap();
+    let streams = KafkaStreams::new(topology, config).unwrap();
+    let streams = streams.on_uncaught_error(|_| UncaughtErrorResponse::ShutdownApplication);
     let streams = streams.on_state_change(move |state, _| sink.lock().unwrap().push(state));
     streams.start().unwrap();
     wait_until("it runs", || streams.state() == State::Running);
@@ -109,6 +116,41 @@ fn what_a_dead_member_of_a_streams_group_has_left_open_is_in_nobodys_way() {
     app.wait_until_counted(Some(&second));
     second.close(CloseOptions::default()).unwrap();
     app.assert_exact();
+}
+
+#[test]
+fn one_instance_of_a_streams_group_ends_all_of_them() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "streams-end");
+    // Whoever has the task is poisoned, once.
+    let is_poisoned = Arc::new(AtomicBool::new(false));
+    let instances = [0, 1].map(|number| {
+        let is_poisoned = Arc::clone(&is_poisoned);
+        let look = move |line: &str| assert!(line != "word-7 all" || is_poisoned.swap(true, Relaxed), "poisoned");
+        start_topology(word_count_that(&app.name, look), in_streams_group(&app, number)).0
+    });
+    wait_until("both have ended", || {
+        app.write(8);
+        instances.iter().all(|instance| instance.state() == State::Error)
+    });
+    let reasons = instances.map(|instance| instance.take_error().unwrap().report());
+    assert!(reasons.iter().any(|reason| reason.contains("poisoned")), "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.contains("asked all of them to end")), "{reasons:?}");
+}
+
+#[test]
+fn an_internal_topic_that_does_not_fit_is_named_in_a_streams_group() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "streams-unfit");
+    app.topics.create_topic("streams-unfit-word-counts-changelog", 3).unwrap();
+    let streams = KafkaStreams::new(word_count(&app.name), in_streams_group(&app, 0)).unwrap();
+    let refused = streams.start().err();
+    let error = refused.unwrap_or_else(|| {
+        wait_until("it is refused", || streams.state() == State::Error);
+        streams.take_error().unwrap()
+    });
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{}", error.report());
+    assert!(error.report().contains("streams-unfit-word-counts-changelog"), "{}", error.report());
 }
 
 #[test]

@@ -216,10 +216,18 @@ pub(crate) fn config(bootstrap: &str, name: &str, state_dir: &Path) -> Config {
 }
 
 pub(crate) fn word_count(name: &str) -> Topology {
+    word_count_that(name, |_| {})
+}
+
+/// One that looks at each line before it counts.
+pub(crate) fn word_count_that(name: &str, look: impl Fn(&str) + Send + Sync + 'static) -> Topology {
     let builder = StreamsBuilder::new();
     builder
         .stream(&format!("{name}-lines"), Consumed::with(Utf8, Utf8))
-        .flat_map_values(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .flat_map_values(move |line| {
+            look(&line);
+            line.split(' ').map(str::to_owned).collect::<Vec<_>>()
+        })
         .group_by(|_line, word| word.clone(), Grouped::with(Utf8, Utf8).named("by-word"))
         .count(Materialized::named("word-counts"))
         .to_stream()
