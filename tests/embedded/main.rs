@@ -23,6 +23,8 @@ mod http;
 mod http_failures;
 #[cfg(feature = "query-http")]
 mod http_site;
+#[cfg(feature = "query-https")]
+mod http_tls;
 mod joins;
 mod lifecycle;
 mod metadata;
