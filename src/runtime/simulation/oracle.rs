@@ -93,7 +93,7 @@ impl Oracle {
                 let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
                 let value = i64::from_be_bytes(record.value.unwrap().try_into().unwrap());
                 if !self.shared.scenario.is_exactly_once() {
-                    self.comes_at_least_once(key, value);
+                    self.comes_at_least_once(&key, value);
                     continue;
                 }
                 let expected = self.expected.get(&key).map(Vec::as_slice).unwrap_or_default();
@@ -111,11 +111,11 @@ impl Oracle {
     }
 
     /// In order, but for what comes again.
-    fn comes_at_least_once(&mut self, key: String, number: i64) {
+    fn comes_at_least_once(&mut self, key: &str, number: i64) {
         let is_known = number > 0 || self.shared.is_doubtful();
         assert!(is_known, "the store had forgotten {key} before {}", -number);
         let number = usize::try_from(number.abs()).unwrap();
-        let seen = self.seen.entry(key.clone()).or_default();
+        let seen = self.seen.entry(key.to_owned()).or_default();
         assert!(number <= *seen + 1, "{key} {number} comes after {seen}");
         *seen = number.max(*seen);
     }
