@@ -178,15 +178,25 @@ impl Supervisor {
             return;
         }
         self.app.board.set_impaired(self.threads.iter().any(|thread| thread.pulse.is_hung));
+        let is_streams = self.app.config.group_protocol == GroupProtocol::Streams;
+        let all_hang = self.threads.iter().all(|thread| thread.pulse.is_hung);
         for (index, turn) in changed {
             let thread = self.app.thread_name(index);
             match turn {
-                Turn::Hangs if self.app.config.group_protocol == GroupProtocol::Streams => {
+                Turn::Hangs if is_streams && !all_hang => {
                     tracing::error!(
                         thread,
                         "a stream thread has not come back for {patience:?} (max_poll_interval): it keeps its tasks, which \
                          a streams group takes from a whole instance only; a restart moves on"
                     );
+                }
+                Turn::Hangs if is_streams => {
+                    tracing::error!(
+                        thread,
+                        "no stream thread has come back for {patience:?} (max_poll_interval): this instance steps out of the \
+                         group, so that others get its tasks, and joins again when all have"
+                    );
+                    self.threads.iter().for_each(|thread| group.abandon(thread.index));
                 }
                 Turn::Hangs => {
                     tracing::error!(
@@ -196,8 +206,9 @@ impl Supervisor {
                     );
                     group.abandon(index);
                 }
-                Turn::Back if self.app.config.group_protocol == GroupProtocol::Streams => {
+                Turn::Back if is_streams => {
                     tracing::warn!(thread, "a stream thread has come back");
+                    group.come_back(index);
                 }
                 Turn::Back => {
                     tracing::warn!(

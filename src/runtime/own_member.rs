@@ -28,12 +28,9 @@ impl OwnMember {
                     MemberInput::Leave(mode) => StreamsInput::Leave(mode),
                     MemberInput::Tell => StreamsInput::Tell,
                     MemberInput::HandOver => StreamsInput::HandOver,
-                    // Other topics come by patterns alone, which are refused before a streams group is joined. The broker
-                    // counts members, not their threads, and knows no task that has no owner but its last one.
-                    MemberInput::Tick
-                    | MemberInput::Answer(_)
-                    | MemberInput::Subscribe(..)
-                    | MemberInput::Abandon(_) => StreamsInput::Tick,
+                    MemberInput::Abandon(_) => StreamsInput::Abandon,
+                    // Other topics come by patterns alone, which are refused before a streams group is joined.
+                    MemberInput::Tick | MemberInput::Answer(_) | MemberInput::Subscribe(..) => StreamsInput::Tick,
                 };
                 member.on(input, now);
             }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use kstreams::{
@@ -116,6 +116,45 @@ fn what_a_dead_member_of_a_streams_group_has_left_open_is_in_nobodys_way() {
     app.wait_until_counted(Some(&second));
     second.close(CloseOptions::default()).unwrap();
     app.assert_exact();
+}
+
+#[test]
+fn an_instance_that_hangs_steps_aside_and_comes_back() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "streams-hung");
+    let hung = Arc::new((Mutex::new(Hung::No), Condvar::new()));
+    // Whoever has the task hangs, once.
+    let instances = [0, 1].map(|number| {
+        let hangs = Arc::clone(&hung);
+        let topology = word_count_that(&app.name, move |_| {
+            let mut state = hangs.0.lock().unwrap();
+            if *state == Hung::ToBe {
+                *state = Hung::Yes;
+                let _state = hangs.1.wait_while(state, |state| *state == Hung::Yes).unwrap();
+            }
+        });
+        start_topology(topology, in_streams_group(&app, number).max_poll_interval(Duration::from_secs(5))).0
+    });
+    *hung.0.lock().unwrap() = Hung::ToBe;
+    wait_until("it hangs", || {
+        app.write(4);
+        *hung.0.lock().unwrap() == Hung::Yes
+    });
+    // By the other one alone, which takes over what the first has read and not committed.
+    app.wait_until_counted(None);
+    *hung.0.lock().unwrap() = Hung::No;
+    hung.1.notify_all();
+    instances.iter().for_each(|instance| wait_until_it_works(&mut app, instance));
+    app.wait_until_counted(None);
+    drop(instances);
+    app.assert_exact();
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Hung {
+    No,
+    ToBe,
+    Yes,
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub(crate) enum StreamsInput {
     /// Nothing but time. Due at [`StreamsMember::deadline`].
     Tick,
     Answer(HeartbeatAnswer),
+    /// No thread of the process comes back: others are to have what they have, though they have not closed it.
+    Abandon,
     /// Tasks of a `Revoked` or `Lost` are closed.
     Closed(BTreeSet<TaskId>),
     /// The stores of standbys have caught up.
@@ -74,6 +76,10 @@ enum Phase {
         at: Millis,
     },
     Member,
+    /// Out, with stores open: joins when they are closed, for a task of theirs could not be opened again.
+    Aside {
+        is_told: bool,
+    },
     /// Waits for the answer until then.
     Leaving {
         until: Millis,
@@ -206,6 +212,7 @@ impl StreamsMember {
         match input {
             StreamsInput::Tick => {}
             StreamsInput::Answer(answer) => self.answered(answer, now),
+            StreamsInput::Abandon => self.step_aside(now),
             StreamsInput::Closed(tasks) => self.closed(&tasks, now),
             StreamsInput::WarmedUp => self.next_progress = now,
             StreamsInput::Tell if (self.shuts_down)() => self.next_beat = now,
@@ -226,10 +233,10 @@ impl StreamsMember {
     pub(crate) fn deadline(&self) -> Millis {
         match (self.phase, &self.under_way) {
             (Phase::Leaving { until }, _) => until,
-            (Phase::Ended, _) => Millis::MAX,
+            (Phase::Ended, _) | (Phase::Aside { is_told: true }, None) => Millis::MAX,
             (_, Some(asked)) => asked.sent.saturating_add(PATIENCE),
             (Phase::Out { at }, None) => at,
-            (Phase::Member, None) => self.next_beat,
+            (Phase::Member | Phase::Aside { is_told: false }, None) => self.next_beat,
         }
     }
 
@@ -260,6 +267,18 @@ impl StreamsMember {
             self.losing.extend(tasks.iter().copied());
             self.outputs.push_back(StreamsOutput::Lost { tasks });
         }
+    }
+
+    /// IMPORTANT: nothing is owned from here on, so that nothing more is committed. The broker counts members, not their
+    /// threads: what it takes from a member is all, and it gives nothing away that one has.
+    fn step_aside(&mut self, now: Millis) {
+        if !matches!(self.phase, Phase::Out { .. } | Phase::Member) {
+            return;
+        }
+        let is_told = self.epoch == JOINING && self.under_way.is_none();
+        self.lose_everything(now);
+        self.next_beat = now;
+        self.phase = Phase::Aside { is_told };
     }
 
     fn publish(&mut self) {
@@ -345,10 +364,17 @@ impl StreamsMember {
                     self.beat(now);
                 }
             }
+            Phase::Aside { is_told: true } if self.losing.is_empty() => self.join_as_new(now),
+            Phase::Aside { is_told: false } if now >= self.next_beat => self.send(LEAVING, None, None, None, now),
             Phase::Leaving { until } if now >= until => self.end(),
             Phase::Leaving { .. } => self.send(LEAVING, None, None, None, now),
-            Phase::Out { .. } | Phase::Ended => {}
+            Phase::Out { .. } | Phase::Aside { .. } | Phase::Ended => {}
         }
+    }
+
+    fn join_as_new(&mut self, now: Millis) {
+        self.phase = Phase::Out { at: now };
+        self.join(now);
     }
 
     fn join(&mut self, now: Millis) {
@@ -413,7 +439,12 @@ impl StreamsMember {
     }
 
     fn leave(&mut self, mode: LeaveMode, now: Millis) {
-        let is_known = self.epoch > JOINING || self.under_way.is_some();
+        let is_known = match self.phase {
+            Phase::Aside { is_told } => !is_told,
+            Phase::Out { .. } | Phase::Member | Phase::Leaving { .. } | Phase::Ended => {
+                self.epoch > JOINING || self.under_way.is_some()
+            }
+        };
         self.lose_everything(now);
         if mode == LeaveMode::Stay || !is_known {
             return self.end();

@@ -17,6 +17,17 @@ impl StreamsMember {
             }
             return;
         }
+        if let Phase::Aside { .. } = self.phase {
+            // What else was asked does not matter any more either.
+            match answer.heard {
+                Heard::Disconnected => self.unanswered(now),
+                Heard::Taken(_) | Heard::Refused(..) => {
+                    self.phase = Phase::Aside { is_told: asked.epoch == LEAVING };
+                    self.next_beat = now;
+                }
+            }
+            return;
+        }
         match answer.heard {
             Heard::Taken(taken) => self.taken(asked, taken, now),
             Heard::Refused(error, words) => self.refused(error, &words, now),

@@ -95,6 +95,10 @@ impl Told {
         self.answer(Heard::Taken(taken));
     }
 
+    fn close(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        self.on(StreamsInput::Closed(tasks(partitions)));
+    }
+
     fn refuse(&mut self, error: StreamsError, words: &str) {
         self.answer(Heard::Refused(error, words.to_owned()));
     }
@@ -407,4 +411,43 @@ fn a_member_that_was_told_anew_in_another_epoch_has_lost_what_it_had() {
     assert_eq!(told.events(), ["@None ", "!0,1", "@Some(4) "]);
     told.on(StreamsInput::Closed(tasks([0, 1])));
     assert_eq!(told.events(), ["@Some(4) 0", "+0", "settled"]);
+}
+
+#[test]
+fn a_process_that_hangs_leaves_and_joins_again_when_it_has_closed_what_it_had() {
+    let mut told = Told::with([1, 2]);
+    told.on(StreamsInput::Abandon);
+    assert_eq!(told.events, ["@None ", "!1,2"]);
+    assert_eq!(told.sent.last().unwrap().epoch, LEAVING);
+    let sent = told.sent.len();
+    told.on(StreamsInput::Abandon);
+    // The word that it leaves was lost: it is said again.
+    told.answer(Heard::Disconnected);
+    told.now = told.member.deadline();
+    told.on(StreamsInput::Tick);
+    assert_eq!((told.sent.len(), told.sent.last().unwrap().epoch), (sent + 1, LEAVING));
+    told.hear(Taken { epoch: LEAVING, ..Taken::default() });
+    assert_eq!(told.member.deadline(), Millis::MAX);
+    told.close([1]);
+    assert_eq!(told.sent.len(), sent + 1, "a store is open");
+    told.close([2]);
+    assert_eq!(told.sent.last().unwrap().epoch, JOINING);
+    told.hear(Taken { epoch: 5, tasks: Some(active([2])), ..Taken::default() });
+    assert!(told.events.contains(&"+2".to_owned()), "{:?}", told.events);
+}
+
+#[test]
+fn who_hangs_while_an_answer_is_under_way_leaves_after_it_and_may_end_meanwhile() {
+    let mut told = Told::with([1]);
+    told.now = told.member.deadline();
+    told.on(StreamsInput::Tick);
+    let beats = told.sent.len();
+    told.on(StreamsInput::Abandon);
+    assert_eq!(told.sent.len(), beats);
+    told.hear(Taken { epoch: 3, tasks: Some(active([1, 2])), ..Taken::default() });
+    assert_eq!(told.sent.last().unwrap().epoch, LEAVING);
+    assert_eq!(told.events, ["@None ", "!1"], "what it is given then it does not take");
+    told.refuse(StreamsError::UnknownMember, "");
+    told.on(StreamsInput::Leave(LeaveMode::Leave));
+    assert_eq!(told.events.last().unwrap(), "ended");
 }
