@@ -73,7 +73,8 @@ fn every_query_is_answered_by_its_kind_of_store() {
     let of_ann = windows().with_query(WindowKeyQuery::with_key_and_window_start_range(text("ann"), 0, 150_000));
     assert_eq!(sorted::<(i64, i64), _, _>(&streams, &of_ann), [(0, 1), (120_000, 1)]);
     let starts = windows().with_query(WindowRangeQuery::with_window_start_range(0, 60_000));
-    let count = |results: BTreeMap<i32, kstreams::QueryResult<kstreams::QueryIter<(Windowed<String>, i64)>>>| {
+    type Rows = kstreams::QueryIter<(Windowed<String>, i64)>;
+    let count = |results: BTreeMap<i32, kstreams::QueryResult<Rows>>| {
         results.into_values().flat_map(|rows| rows.into_result().unwrap()).count()
     };
     assert_eq!(count(streams.query(&starts).unwrap().into_partition_results()), 3);

@@ -137,12 +137,11 @@ fn standbys_are_read_while_tasks_wait_for_their_stores() {
     bed.log(1, 0..30_000);
     bed.stand_by(&[1], &[]);
     bed.restore(0, 1, None);
-    let (_, _, stores) = restored(loop {
-        match bed.report() {
-            RestoreReport::Warm(_) => {}
-            report => break report,
-        }
-    });
+    let mut report = bed.report();
+    while matches!(report, RestoreReport::Warm(_)) {
+        report = bed.report();
+    }
+    let (_, _, stores) = restored(report);
     assert_eq!(stores.offset(0), Some(200_000));
     let standby = bed.lags().into_iter().find(|(partition, ..)| *partition == 1);
     assert!(standby.is_some_and(|(_, position, _)| position > 10_000), "{standby:?}");

@@ -75,7 +75,7 @@ fn processes(body: &[u8]) -> Result<(Code, BTreeSet<String>)> {
     let groups = reader.list(|reader| {
         let error = Code(reader.i16()?);
         // Message, id, state, and the epochs of the group and its assignment.
-        (reader.text()?, reader.text()?, reader.text()?, reader.i32()?, reader.i32()?);
+        let _passed_over = (reader.text()?, reader.text()?, reader.text()?, reader.i32()?, reader.i32()?);
         if reader.i8()? > 0 {
             skip_topology(reader)?;
         }
@@ -89,46 +89,47 @@ fn processes(body: &[u8]) -> Result<(Code, BTreeSet<String>)> {
 
 fn skip_topology(reader: &mut Reader<'_>) -> Result<()> {
     let topic = |reader: &mut Reader<'_>| {
-        (reader.text()?, reader.i32()?, reader.i16()?);
+        let _passed_over = (reader.text()?, reader.i32()?, reader.i16()?);
         reader.list(skip_pair)?;
         reader.tags()
     };
     reader.i32()?;
     reader.list(|reader| {
-        (reader.text()?, reader.list(Reader::text)?, reader.list(Reader::text)?);
-        (reader.list(topic)?, reader.list(topic)?);
+        let _passed_over = (reader.text()?, reader.list(Reader::text)?, reader.list(Reader::text)?);
+        let _passed_over = (reader.list(topic)?, reader.list(topic)?);
         reader.tags()
     })?;
     reader.tags()
 }
 
 fn skip_pair(reader: &mut Reader<'_>) -> Result<()> {
-    (reader.text()?, reader.text()?);
+    let _passed_over = (reader.text()?, reader.text()?);
     reader.tags()
 }
 
 /// A member's process; what else it is, is passed over.
 fn process(reader: &mut Reader<'_>) -> Result<String> {
     // Member, epoch, instance, rack, client and host, and the topology's epoch.
-    (reader.text()?, reader.i32()?, reader.text()?, reader.text()?, reader.text()?, reader.text()?, reader.i32()?);
+    let _passed_over =
+        (reader.text()?, reader.i32()?, reader.text()?, reader.text()?, reader.text()?, reader.text()?, reader.i32()?);
     let process = reader.text()?;
     if reader.i8()? > 0 {
-        (reader.text()?, reader.i16()?);
+        let _passed_over = (reader.text()?, reader.i16()?);
         reader.tags()?;
     }
     reader.list(skip_pair)?;
     let offset = |reader: &mut Reader<'_>| {
-        (reader.text()?, reader.i32()?, reader.i64()?);
+        let _passed_over = (reader.text()?, reader.i32()?, reader.i64()?);
         reader.tags()
     };
-    (reader.list(offset)?, reader.list(offset)?);
+    let _passed_over = (reader.list(offset)?, reader.list(offset)?);
     let tasks = |reader: &mut Reader<'_>| {
-        (reader.text()?, reader.list(Reader::i32)?);
+        let _passed_over = (reader.text()?, reader.list(Reader::i32)?);
         reader.tags()
     };
     // The assignment and the one that is aimed at.
     for _ in 0..2 {
-        (reader.list(tasks)?, reader.list(tasks)?, reader.list(tasks)?);
+        let _passed_over = (reader.list(tasks)?, reader.list(tasks)?, reader.list(tasks)?);
         reader.tags()?;
     }
     // Whether it speaks the classic protocol.
