@@ -357,6 +357,7 @@ fn the_page_shows_orders_in_the_state_that_they_have_come_to() {
     let is_there =
         |browser: &&&str| Command::new(browser).arg("--version").output().is_ok_and(|said| said.status.success());
     let Some(browser) = browsers.iter().find(is_there) else {
+        assert!(std::env::var_os("CI").is_none(), "CI looks at the page of the order service: install Chromium");
         println!("the page is not looked at: there is no Chromium");
         return;
     };
