@@ -96,8 +96,15 @@ impl StreamsMember {
             self.is_restless(now);
         }
         self.phase = Phase::Member;
-        if taken.tasks.is_some() && taken.tasks != self.target {
-            self.target = taken.tasks;
+        if let Some(tasks) = taken.tasks.filter(|tasks| self.target.as_ref() != Some(tasks)) {
+            let had = |task: &TaskId| self.owned.contains(task) || self.standby.contains(task);
+            let is_gone = |task: &&TaskId| !tasks.iter().any(|given| given == *task) && !had(task);
+            let was_never_taken = self.target.as_ref().is_some_and(|before| before.iter().any(|task| is_gone(&task)));
+            self.target = Some(tasks);
+            if was_never_taken {
+                // What it has does not change, and the coordinator waits to hear that this is not among it.
+                self.reported = None;
+            }
             self.is_settled = false;
             self.is_restless(now);
         }
