@@ -293,8 +293,10 @@ impl StreamsMember {
         let standby: BTreeSet<_> = target.standby.union(&target.warmup).copied().collect();
         let surplus: BTreeSet<_> =
             self.owned.difference(&target.active).filter(|task| !self.revoking.contains(task)).copied().collect();
-        let wanted: BTreeSet<_> =
-            target.active.difference(&self.owned).filter(|task| !self.losing.contains(task)).copied().collect();
+        // IMPORTANT: an assignment that a lost answer may have replaced gives nothing any more.
+        let may_take = !self.may_have_missed;
+        let is_free = |task: &&TaskId| may_take && !self.losing.contains(task);
+        let wanted: BTreeSet<_> = target.active.difference(&self.owned).filter(is_free).copied().collect();
         if standby != self.standby {
             let becoming_active = self.standby.intersection(&target.active);
             let tasks = standby.iter().chain(becoming_active).copied().collect();
