@@ -388,7 +388,8 @@ impl Committer {
             Err(error) => return Err(self.failed(error)),
         };
         let producer = self.producer.as_mut().ok_or_else(|| Failure::Doubt(no_producer()))?;
-        let sent = repeat(&mut self.is_suspicious, || producer.send_offsets(offsets, &group));
+        // Once: who sends has tried as long as it may.
+        let sent = producer.send_offsets(offsets, &group);
         sent.map_err(|error| self.failed(error))
     }
 

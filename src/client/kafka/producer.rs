@@ -4,7 +4,8 @@
 //! `confirm`, `commit_transaction` and `abort_transaction`. So no thread of ours stands between, and a commit never waits
 //! for one. A report of a record that is not tracked costs a function call.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka_sys::RDKafkaErrorCode as Code;
@@ -36,6 +37,9 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long it is not waited again for leaders that did not come.
 const NO_LEADER_PAUSE: Duration = Duration::from_secs(600);
+
+/// How long the offsets of a transaction may take with all tries: a coordinator that has moved is found in some seconds.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a full buffer is waited for.
 const BUFFER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -198,6 +202,23 @@ impl KnownTopic {
     }
 }
 
+fn send_offsets(
+    client: &Client,
+    offsets: &[(TopicPartition, OffsetAndMetadata)],
+    group: &GroupMetadata,
+) -> Result<(), Failure> {
+    let list = PartitionList::of_committed(offsets)?;
+    let mut tries = 0;
+    loop {
+        match client.send_offsets(&list, group, REQUEST_TIMEOUT) {
+            Ok(()) => return Ok(()),
+            // Not resumable, but repeatable with the identical offsets.
+            Err(failure) if failure.only_repeat() && tries < OFFSET_TRIES => tries += 1,
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
 impl Producer for KafkaProducer {
     /// A handle that is not connected asks for its coordinator, finds no broker and asks again after a fixed half second:
     /// so it is connected first.
@@ -281,17 +302,23 @@ impl Producer for KafkaProducer {
         if offsets.is_empty() {
             return Ok(());
         }
-        let doing = "could not add offsets to the transaction";
-        let list = PartitionList::of_committed(offsets).map_err(|failure| self.failed(failure, doing))?;
-        let mut tries = 0;
-        loop {
-            match self.client.send_offsets(&list, group, REQUEST_TIMEOUT) {
-                Ok(()) => return Ok(()),
-                // Not resumable, but repeatable with the identical offsets.
-                Err(failure) if failure.only_repeat() && tries < OFFSET_TRIES => tries += 1,
-                Err(failure) => return Err(self.failed(failure, doing)),
-            }
-        }
+        let (client, offsets, group) = (Arc::clone(&self.client), offsets.to_vec(), group.clone());
+        let (told, heard) = mpsc::sync_channel(1);
+        let send = move || {
+            // Nobody listens any more when it took too long.
+            let _ = told.send(send_offsets(&client, &offsets, &group));
+        };
+        // IMPORTANT: librdkafka does not heed the timeout, and waits for good when the group's coordinator goes at the wrong
+        // moment (confluentinc/librdkafka#5456, #5511). A producer that is left behind like this is fenced by the next one.
+        let spawned = thread::Builder::new().name("send-offsets".to_owned()).spawn(send);
+        let sent = match spawned {
+            Ok(_) => heard.recv_timeout(OFFSETS_TIMEOUT).unwrap_or_else(|_| {
+                let text = format!("the coordinator of the group took longer than {} s", OFFSETS_TIMEOUT.as_secs());
+                Err(Failure::new(Code::OperationTimedOut, text))
+            }),
+            Err(error) => Err(Failure::new(Code::OperationTimedOut, format!("no thread: {error}"))),
+        };
+        sent.map_err(|failure| self.failed(failure, "could not add offsets to the transaction"))
     }
 
     fn commit_transaction(&mut self, timeout: Duration) -> Result<()> {
