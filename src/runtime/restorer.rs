@@ -259,7 +259,7 @@ impl Restorer {
         let is_new = trouble.complained.is_none_or(|at| now.since(at) >= COMPLAINT_INTERVAL);
         if is_new && now.since(trouble.begun) >= PATIENCE {
             trouble.complained = Some(now);
-            tracing::warn!("restoring waits until it works again: {}", error.report());
+            tracing::warn!("restoring is trying again until it works: {}", error.report());
         } else {
             tracing::debug!("restoring waits: {}", error.report());
         }

@@ -82,14 +82,13 @@ impl Processor<String, Movement> for Warehouse {
         match &record.value {
             Movement::Delivery(pieces) => stock.on_hand = stock.on_hand.saturating_add((*pieces).max(0)),
             Movement::Order(order) if order.state == OrderState::Created => {
-                let fits = order.quantity > 0 && order.quantity <= stock.free();
-                if fits {
+                let is_short = order.quantity > stock.free();
+                if order.quantity > 0 && !is_short {
                     stock.reserved += order.quantity;
                     self.reservations.put(ctx, &order.id, &order.quantity)?;
                 }
                 // What is no number of pieces is for the check of the details to say; here it only gets none.
-                let objection =
-                    (order.quantity > stock.free()).then(|| format!("there is not enough of {}", record.key));
+                let objection = is_short.then(|| format!("there is not enough of {}", record.key));
                 answer = Some((order.id.clone(), Validation { check: Check::Inventory, objection }));
             }
             // The decision. Nothing was held back for an order that this check has refused.
