@@ -356,24 +356,32 @@ pub(crate) fn fencing_ends_what_a_producer_has_left_open(cluster: &dyn Cluster) 
 }
 
 pub(crate) fn committed_offsets_wait_for_a_transaction_that_is_open(cluster: &dyn Cluster) {
-    ask_while_a_transaction_ends(cluster, |group, partition| {
+    ask_while_a_transaction_ends(cluster, None, |group, partition| {
         let mut offsets = cluster.group_offsets(group, &unique("client")).unwrap();
         assert_eq!(offsets.committed(&[partition]).unwrap(), [Some(at(9, ""))]);
     });
 }
 
-/// The transaction sets the group's position in the partition to 9.
-pub(super) fn ask_while_a_transaction_ends(cluster: &dyn Cluster, ask: impl FnOnce(&str, TopicPartition)) {
+/// The transaction sets the group's position in the partition, which may have one `before`, to 9.
+pub(super) fn ask_while_a_transaction_ends(
+    cluster: &dyn Cluster,
+    before: Option<i64>,
+    ask: impl FnOnce(&str, TopicPartition),
+) {
     let party = Party::new(cluster);
     let mut client = party.client(Some("one"), b"");
     client.joined();
     client.synced_as_leader(&[&client.member.clone()]);
     let mut producer = transactional_producer(cluster, &unique("tx"));
     let partition = TopicPartition::new(Arc::clone(&party.topic), 0);
+    let mut impatient = cluster.group_offsets(&party.group, &unique("client")).unwrap();
+    let before = before.map(|offset| at(offset, ""));
+    if let Some(before) = before.clone() {
+        impatient.commit(&[(partition.clone(), before)], &client.metadata()).unwrap();
+    }
     producer.begin_transaction().unwrap();
     producer.send_offsets(&[(partition.clone(), at(9, ""))], &client.metadata()).unwrap();
-    let mut impatient = cluster.group_offsets(&party.group, &unique("client")).unwrap();
-    assert_eq!(impatient.committed_so_far(std::slice::from_ref(&partition)).unwrap(), [None]);
+    assert_eq!(impatient.committed_so_far(std::slice::from_ref(&partition)).unwrap(), [before]);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             // Any delay will do: the answer must be the same whether the commit comes before or after the question.
