@@ -47,8 +47,10 @@ mod client;
 mod config;
 mod dsl;
 mod error;
+#[path = "query/gateway/mod.rs"]
 mod gateway;
 #[cfg(feature = "query-http")]
+#[path = "query/http/mod.rs"]
 mod http;
 mod membership;
 mod metrics;
