@@ -47,11 +47,6 @@ mod client;
 mod config;
 mod dsl;
 mod error;
-#[path = "query/gateway/mod.rs"]
-mod gateway;
-#[cfg(feature = "query-http")]
-#[path = "query/http/mod.rs"]
-mod http;
 mod membership;
 mod metrics;
 mod operators;
@@ -77,20 +72,20 @@ pub use dsl::{
     StreamJoined, StreamsBuilder, Suppressed, TableJoined, TimeWindowedCogroupedKStream, TimeWindowedKStream, Windows,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use gateway::{
-    Answers, Awaited, CorrelateBy, Gateway, GatewayLimits, IdempotencyKey, RequestTopic, StateWatch, Watched,
-};
-#[cfg(feature = "query-http")]
-pub use http::{
-    Answer, Forwarder, HttpLimits, Owner, Problem, ProblemCode, QueryClient, QueryServer, RemoteRows, RemoteStore,
-    ServedStore,
-};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use membership::{BenchGroup, Settling};
 pub use operators::{
     AsyncOrder, EmitStrategy, FixedKeyContext, FixedKeyProcessor, FixedKeyRecord, TransformContext,
     ValueTransformerWithKey,
+};
+pub use query::gateway::{
+    Answers, Awaited, CorrelateBy, Gateway, GatewayLimits, IdempotencyKey, RequestTopic, StateWatch, Watched,
+};
+#[cfg(feature = "query-http")]
+pub use query::http::{
+    Answer, Forwarder, HttpLimits, Owner, Problem, ProblemCode, QueryClient, QueryServer, RemoteRows, RemoteStore,
+    ServedStore,
 };
 pub use query::{
     FailureReason, KeyQuery, MultiVersionedKeyQuery, Position, Query, QueryContext, QueryFailure, QueryIn, QueryIter,

@@ -10,6 +10,9 @@
 //! stream thread for it, but to close a task: then for reads that are under way, of some hundred rows at most.
 
 mod failure;
+pub(crate) mod gateway;
+#[cfg(feature = "query-http")]
+pub(crate) mod http;
 mod inbox;
 mod iter;
 mod position;

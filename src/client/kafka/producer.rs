@@ -1,8 +1,8 @@
 //! Writes records, in transactions or idempotently.
 //!
 //! Delivery reports are callbacks that run on the calling thread: while it sends, now and then, and while it waits in
-//! `confirm`, `commit_transaction` and `abort_transaction`. So no thread of ours stands between, and a commit never waits
-//! for one. A report of a record that is not tracked costs a function call.
+//! `confirm`, `commit_transaction` and `abort_transaction`, so no thread of ours stands between. The one call with a thread of
+//! its own is that which may never come back: see `send_offsets`. A report of a record that is not tracked costs a function call.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -68,7 +68,7 @@ struct Disturbance {
     gave_up_at: Option<Instant>,
 }
 
-/// The producer before, of the same transactional id.
+/// The producer before, of the same transactional id; and who looks after what is left open under it.
 #[derive(Debug)]
 pub(super) struct Predecessor {
     pub(super) side: SideOffsets,
@@ -309,7 +309,9 @@ impl Producer for KafkaProducer {
             let _ = told.send(send_offsets(&client, &offsets, &group));
         };
         // IMPORTANT: librdkafka does not heed the timeout, and waits for good when the group's coordinator goes at the wrong
-        // moment (confluentinc/librdkafka#5456, #5511). A producer that is left behind like this is fenced by the next one.
+        // moment (confluentinc/librdkafka#5456, #5511). A producer that is left behind like this is fenced by the next one; its
+        // thread and handle go when any broker's connection changes. The next one is not ready before the cluster answers, so
+        // an outage leaves one behind for each thread.
         let spawned = thread::Builder::new().name("send-offsets".to_owned()).spawn(send);
         let sent = match spawned {
             Ok(_) => heard.recv_timeout(OFFSETS_TIMEOUT).unwrap_or_else(|_| {

@@ -62,7 +62,7 @@ impl Ask {
             request.extract_parts().await.map_err(|_| Problem::malformed("the query of the address cannot be read"))?;
         for (name, value) in in_query {
             let known = |place| matches!(place, Place::Query | Place::Required);
-            if !route.params.iter().any(|param| param.name == name && known(param.place)) {
+            if !route.params().any(|param| param.name == name && known(param.place)) {
                 return Err(Problem::malformed(format!("there is no parameter \"{name}\": see openapi.json")));
             }
             if params.insert(name.clone(), value).is_some() {
@@ -76,7 +76,7 @@ impl Ask {
                 return Err(Problem::new(ProblemCode::KeyTooLong, detail));
             }
         }
-        for param in route.params {
+        for param in route.params() {
             let value = params.get(param.name);
             if param.place == Place::Required && value.is_none() {
                 return Err(Problem::malformed(format!("parameter \"{}\" is missing", param.name)));

@@ -30,8 +30,8 @@ fn operation(route: &Route, stores: &[&str]) -> Value {
     let mut answers: BTreeMap<String, Value> = BTreeMap::new();
     answers.insert("200".to_owned(), json!({ "description": "The answer.", "content": { "application/json": {} } }));
     let mut by_status: BTreeMap<u16, Vec<ProblemCode>> = BTreeMap::new();
-    for code in route.problems {
-        by_status.entry(code.status().as_u16()).or_default().push(*code);
+    for code in route.problems() {
+        by_status.entry(code.status().as_u16()).or_default().push(code);
     }
     for (status, codes) in by_status {
         let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
@@ -39,7 +39,7 @@ fn operation(route: &Route, stores: &[&str]) -> Value {
         let content = json!({ "application/problem+json": { "schema": schema } });
         answers.insert(status.to_string(), json!({ "description": names.join(", "), "content": content }));
     }
-    let params: Vec<Value> = route.params.iter().map(|param| parameter(param, stores)).collect();
+    let params: Vec<Value> = route.params().map(|param| parameter(param, stores)).collect();
     json!({
         "operationId": format!("{:?}", route.endpoint),
         "summary": route.summary,
@@ -99,7 +99,7 @@ mod tests {
         for route in ROUTES {
             let in_path: Vec<&str> = route.path.split('/').filter_map(|part| part.strip_prefix('{')).collect();
             let named: Vec<String> =
-                route.params.iter().filter(|p| p.place == Place::Path).map(|p| format!("{}}}", p.name)).collect();
+                route.params().filter(|p| p.place == Place::Path).map(|p| format!("{}}}", p.name)).collect();
             assert_eq!(in_path, named, "{}", route.path);
         }
     }

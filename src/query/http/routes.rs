@@ -23,8 +23,18 @@ pub(super) struct Route {
     pub endpoint: Endpoint,
     pub path: &'static str,
     pub summary: &'static str,
-    pub params: &'static [Param],
-    pub problems: &'static [ProblemCode],
+    pub params: &'static [&'static [Param]],
+    pub problems: &'static [&'static [ProblemCode]],
+}
+
+impl Route {
+    pub fn params(&self) -> impl Iterator<Item = &'static Param> {
+        self.params.iter().copied().flatten()
+    }
+
+    pub fn problems(&self) -> impl Iterator<Item = ProblemCode> {
+        self.problems.iter().copied().flatten().copied()
+    }
 }
 
 pub(super) struct Param {
@@ -99,70 +109,28 @@ const TIMEOUT_HEADER: Param =
 const POSITION_HEADER: Param =
     param("x-kstreams-position", Place::Header, ParamKind::Text, "As the parameter position.");
 
-const OF_READS: &[ProblemCode] = &[
-    ProblemCode::MalformedRequest,
-    ProblemCode::Unauthorized,
-    ProblemCode::Forbidden,
+/// What every read takes, wherever its rows are.
+const READ: &[Param] = &[FORMAT, POSITION, STALE, TIMEOUT, POSITION_HEADER, TIMEOUT_HEADER];
+
+/// What rows of all partitions take besides.
+const PAGED: &[Param] = &[REVERSE, LIMIT, PAGE, PARTIAL];
+
+/// Of everything that is looked at before the route.
+const GUARDED: &[ProblemCode] =
+    &[ProblemCode::MalformedRequest, ProblemCode::Unauthorized, ProblemCode::Forbidden, ProblemCode::Overloaded];
+
+const OF_STORES: &[ProblemCode] = &[
     ProblemCode::NoSuchStore,
-    ProblemCode::WrongKind,
     ProblemCode::KeyTooLong,
-    ProblemCode::NotOwner,
-    ProblemCode::Overloaded,
     ProblemCode::NotReady,
-    ProblemCode::BehindPosition,
     ProblemCode::ShuttingDown,
-    ProblemCode::Unreachable,
-    ProblemCode::DeadlineExceeded,
-    ProblemCode::UnreadableRow,
     ProblemCode::Internal,
 ];
 
-const OF_KEYS: &[ProblemCode] = &[
-    ProblemCode::NoSuchKey,
-    ProblemCode::MalformedRequest,
-    ProblemCode::Unauthorized,
-    ProblemCode::Forbidden,
-    ProblemCode::NoSuchStore,
-    ProblemCode::WrongKind,
-    ProblemCode::KeyTooLong,
-    ProblemCode::NotOwner,
-    ProblemCode::Overloaded,
-    ProblemCode::NotReady,
-    ProblemCode::BehindPosition,
-    ProblemCode::ShuttingDown,
-    ProblemCode::Unreachable,
-    ProblemCode::DeadlineExceeded,
-    ProblemCode::UnreadableRow,
-    ProblemCode::Internal,
-];
+const OF_ROWS: &[ProblemCode] = &[ProblemCode::WrongKind, ProblemCode::DeadlineExceeded, ProblemCode::UnreadableRow];
 
-const OF_RANGES: &[ProblemCode] = &[
-    ProblemCode::Incomplete,
-    ProblemCode::MalformedRequest,
-    ProblemCode::Unauthorized,
-    ProblemCode::Forbidden,
-    ProblemCode::NoSuchStore,
-    ProblemCode::WrongKind,
-    ProblemCode::KeyTooLong,
-    ProblemCode::Overloaded,
-    ProblemCode::NotReady,
-    ProblemCode::ShuttingDown,
-    ProblemCode::DeadlineExceeded,
-    ProblemCode::UnreadableRow,
-    ProblemCode::Internal,
-];
-
-const OF_METADATA: &[ProblemCode] = &[
-    ProblemCode::MalformedRequest,
-    ProblemCode::Unauthorized,
-    ProblemCode::Forbidden,
-    ProblemCode::NoSuchStore,
-    ProblemCode::KeyTooLong,
-    ProblemCode::Overloaded,
-    ProblemCode::NotReady,
-    ProblemCode::ShuttingDown,
-    ProblemCode::Internal,
-];
+/// Of rows that one instance has.
+const OF_OWNERS: &[ProblemCode] = &[ProblemCode::NotOwner, ProblemCode::BehindPosition, ProblemCode::Unreachable];
 
 /// All of them.
 pub(super) const ROUTES: &[Route] = &[
@@ -171,148 +139,119 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/stores",
         summary: "The stores that are served, with their kinds.",
         params: &[],
-        problems: &[
-            ProblemCode::MalformedRequest,
-            ProblemCode::Unauthorized,
-            ProblemCode::Forbidden,
-            ProblemCode::Overloaded,
-        ],
+        problems: &[GUARDED],
     },
     Route {
         endpoint: Endpoint::Key,
         path: "/v1/stores/{store}/keys/{key}",
         summary: "The row of a key. With `Accept: application/octet-stream` the answer is the value's bytes.",
         params: &[
-            STORE,
-            KEY,
-            param("as_of", Place::Query, ParamKind::Integer, "Of a versioned store: the version of this time, in ms."),
-            FORMAT,
-            POSITION,
-            STALE,
-            TIMEOUT,
-            POSITION_HEADER,
-            TIMEOUT_HEADER,
+            &[
+                STORE,
+                KEY,
+                param(
+                    "as_of",
+                    Place::Query,
+                    ParamKind::Integer,
+                    "Of a versioned store: the version of this time, in ms.",
+                ),
+            ],
+            READ,
         ],
-        problems: OF_KEYS,
+        problems: &[GUARDED, OF_STORES, OF_ROWS, OF_OWNERS, &[ProblemCode::NoSuchKey]],
     },
     Route {
         endpoint: Endpoint::Range,
         path: "/v1/stores/{store}/range",
         summary: "Rows of a key-value store, of all partitions, in the order of the keys' bytes.",
         params: &[
-            STORE,
-            param("from", Place::Query, ParamKind::Text, "The first key."),
-            param("to", Place::Query, ParamKind::Text, "The last key."),
-            REVERSE,
-            LIMIT,
-            PAGE,
-            PARTIAL,
-            FORMAT,
-            POSITION,
-            STALE,
-            TIMEOUT,
-            POSITION_HEADER,
-            TIMEOUT_HEADER,
+            &[
+                STORE,
+                param("from", Place::Query, ParamKind::Text, "The first key."),
+                param("to", Place::Query, ParamKind::Text, "The last key."),
+            ],
+            PAGED,
+            READ,
         ],
-        problems: OF_RANGES,
+        problems: &[GUARDED, OF_STORES, OF_ROWS, &[ProblemCode::Incomplete]],
     },
     Route {
         endpoint: Endpoint::Prefix,
         path: "/v1/stores/{store}/prefix",
         summary: "Rows of a key-value store whose keys' bytes begin with those of a text.",
         params: &[
-            STORE,
-            param("prefix", Place::Required, ParamKind::Text, "The text, or bytes with format=base64."),
-            REVERSE,
-            LIMIT,
-            PAGE,
-            PARTIAL,
-            FORMAT,
-            POSITION,
-            STALE,
-            TIMEOUT,
-            POSITION_HEADER,
-            TIMEOUT_HEADER,
+            &[STORE, param("prefix", Place::Required, ParamKind::Text, "The text, or bytes with format=base64.")],
+            PAGED,
+            READ,
         ],
-        problems: OF_RANGES,
+        problems: &[GUARDED, OF_STORES, OF_ROWS, &[ProblemCode::Incomplete]],
     },
     Route {
         endpoint: Endpoint::Windows,
         path: "/v1/stores/{store}/windows/{key}",
         summary: "The windows of a key, by their starts.",
         params: &[
-            STORE,
-            KEY,
-            param("from", Place::Query, ParamKind::Integer, "The first start, in ms."),
-            param("to", Place::Query, ParamKind::Integer, "The last start, in ms."),
-            REVERSE,
-            LIMIT,
-            FORMAT,
-            POSITION,
-            STALE,
-            TIMEOUT,
-            POSITION_HEADER,
-            TIMEOUT_HEADER,
+            &[
+                STORE,
+                KEY,
+                param("from", Place::Query, ParamKind::Integer, "The first start, in ms."),
+                param("to", Place::Query, ParamKind::Integer, "The last start, in ms."),
+                REVERSE,
+                LIMIT,
+            ],
+            READ,
         ],
-        problems: OF_READS,
+        problems: &[GUARDED, OF_STORES, OF_ROWS, OF_OWNERS],
     },
     Route {
         endpoint: Endpoint::Sessions,
         path: "/v1/stores/{store}/sessions/{key}",
         summary: "The sessions of a key, by their ends.",
         params: &[
-            STORE,
-            KEY,
-            param("from", Place::Query, ParamKind::Integer, "Sessions that end then or later, in ms."),
-            param("to", Place::Query, ParamKind::Integer, "Sessions that begin then or earlier, in ms."),
-            LIMIT,
-            FORMAT,
-            POSITION,
-            STALE,
-            TIMEOUT,
-            POSITION_HEADER,
-            TIMEOUT_HEADER,
+            &[
+                STORE,
+                KEY,
+                param("from", Place::Query, ParamKind::Integer, "Sessions that end then or later, in ms."),
+                param("to", Place::Query, ParamKind::Integer, "Sessions that begin then or earlier, in ms."),
+                LIMIT,
+            ],
+            READ,
         ],
-        problems: OF_READS,
+        problems: &[GUARDED, OF_STORES, OF_ROWS, OF_OWNERS],
     },
     Route {
         endpoint: Endpoint::Metadata,
         path: "/v1/metadata/{store}",
         summary: "Who has the partitions of a store, as this instance knows it.",
-        params: &[STORE],
-        problems: OF_METADATA,
+        params: &[&[STORE]],
+        problems: &[GUARDED, OF_STORES],
     },
     Route {
         endpoint: Endpoint::KeyMetadata,
         path: "/v1/metadata/{store}/keys/{key}",
         summary: "Who has the row of a key, as this instance knows it.",
-        params: &[STORE, KEY, FORMAT],
-        problems: OF_METADATA,
+        params: &[&[STORE, KEY, FORMAT]],
+        problems: &[GUARDED, OF_STORES],
     },
     Route {
         endpoint: Endpoint::Live,
         path: "/v1/live",
         summary: "200 while the client can go on; without authentication.",
         params: &[],
-        problems: &[ProblemCode::MalformedRequest, ProblemCode::ShuttingDown],
+        problems: &[&[ProblemCode::MalformedRequest, ProblemCode::ShuttingDown]],
     },
     Route {
         endpoint: Endpoint::Ready,
         path: "/v1/ready",
         summary: "200 when every task of this instance is at work, with its tasks and lags; without authentication.",
         params: &[],
-        problems: &[ProblemCode::MalformedRequest, ProblemCode::NotReady, ProblemCode::ShuttingDown],
+        problems: &[&[ProblemCode::MalformedRequest, ProblemCode::NotReady, ProblemCode::ShuttingDown]],
     },
     Route {
         endpoint: Endpoint::Description,
         path: "/v1/openapi.json",
         summary: "This description.",
         params: &[],
-        problems: &[
-            ProblemCode::MalformedRequest,
-            ProblemCode::Unauthorized,
-            ProblemCode::Forbidden,
-            ProblemCode::Overloaded,
-        ],
+        problems: &[GUARDED],
     },
 ];
