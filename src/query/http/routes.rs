@@ -28,11 +28,11 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub fn params(&self) -> impl Iterator<Item = &'static Param> {
+    pub(super) fn params(&self) -> impl Iterator<Item = &'static Param> {
         self.params.iter().copied().flatten()
     }
 
-    pub fn problems(&self) -> impl Iterator<Item = ProblemCode> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = ProblemCode> {
         self.problems.iter().copied().flatten().copied()
     }
 }
