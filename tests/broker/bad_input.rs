@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kstreams::{
-    Config, Consumed, Error, ErrorHandler, ErrorKind, I64, Joined, KafkaStreams, Materialized, Produced, State,
-    StreamsBuilder, TopicClient, Topology, Utf8,
+    CloseOptions, Config, Consumed, Error, ErrorHandler, ErrorKind, GroupProtocol, I64, Joined, KafkaStreams,
+    Materialized, Produced, State, StreamsBuilder, TopicClient, Topology, Utf8,
 };
 
 use crate::cluster::TestKafka;
@@ -29,31 +29,36 @@ fn an_address_without_a_broker_is_named() {
     );
 }
 
+/// As `user` on the listener that asks who it is.
+fn guarded(config: Config, user: &str, password: &str) -> Config {
+    config
+        .kafka("security.protocol", "sasl_plaintext")
+        .kafka("sasl.mechanism", "PLAIN")
+        .kafka("sasl.username", user)
+        .kafka("sasl.password", password)
+}
+
 #[test]
 fn wrong_credentials_are_refused_at_once_and_right_ones_find_everything() {
     let Some(kafka) = TestKafka::shared() else { return };
     let mut app = Application::new(&kafka.bootstrap(), "credentials");
     app.write(20);
-    let with = |bootstrap: &str, mechanism: &str, password: &str| {
-        config(bootstrap, "credentials", &app.state_dir())
-            .kafka("security.protocol", "sasl_plaintext")
-            .kafka("sasl.mechanism", mechanism)
-            .kafka("sasl.username", "alice")
-            .kafka("sasl.password", password)
+    let with = |bootstrap: &str, password: &str| {
+        guarded(config(bootstrap, "credentials", &app.state_dir()), "alice", password)
     };
-    let guarded = kafka.bootstrap_with_credentials();
-    let right = with(&guarded, "PLAIN", "secret");
+    let listener = kafka.bootstrap_with_credentials();
+    let right = with(&listener, "secret");
 
-    let error = refused(word_count("credentials"), with(&guarded, "PLAIN", "wrong"));
+    let error = refused(word_count("credentials"), with(&listener, "wrong"));
     let report = error.report();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{report}");
     assert!(report.contains("refused the credentials") && report.contains("sasl.password"), "{report}");
-    assert!(report.contains(&guarded) && !report.contains("wrong"), "{report}");
+    assert!(report.contains(&listener) && !report.contains("wrong"), "{report}");
 
     // A broker that asks for none, and one that is asked without.
-    let error = refused(word_count("credentials"), with(&kafka.bootstrap(), "PLAIN", "secret"));
+    let error = refused(word_count("credentials"), with(&kafka.bootstrap(), "secret"));
     assert!(error.report().contains("security.protocol"), "{}", error.report());
-    let error = refused(word_count("credentials"), config(&guarded, "credentials", &app.state_dir()));
+    let error = refused(word_count("credentials"), config(&listener, "credentials", &app.state_dir()));
     assert!(error.report().contains("security.protocol"), "{}", error.report());
 
     let streams = app.start(right);
@@ -130,4 +135,75 @@ fn an_undecodable_record_stops_the_client_until_it_is_decided_about() {
     let show = |record: &kstreams::ConsumerRecord<'_>| dead.push(record.value.map(<[u8]>::to_vec));
     topics.read("numbers-dead", CLOSE, show).unwrap();
     assert_eq!(dead, [Some(b"no number".to_vec())]);
+}
+
+#[test]
+fn a_right_that_is_taken_away_ends_it_with_the_remedy_and_is_all_it_waits_for() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "rights");
+    kafka.acls("--add", &["--topic", "--group", "--transactional-id"], "rights").unwrap();
+    let config = guarded(config(&kafka.bootstrap_with_credentials(), "rights", &app.state_dir()), "bob", "secret");
+    app.write(20);
+    let mut streams = app.start(config.clone());
+    app.wait_until_counted(Some(&streams));
+    for (right, remedy) in [("--group", "READ on"), ("--topic", "grant"), ("--transactional-id", "grant")] {
+        kafka.acls("--remove", &[right], "rights").unwrap();
+        wait_until(&format!("{right} is missed"), || {
+            app.write(1);
+            streams.state() == State::Error
+        });
+        let error = streams.take_error().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{right}: {}", error.report());
+        assert!(error.report().contains(remedy), "{right}: {}", error.report());
+        kafka.acls("--add", &[right], "rights").unwrap();
+        drop(streams);
+        streams = app.start(config.clone());
+        app.write(10);
+        app.wait_until_counted(Some(&streams));
+    }
+    streams.close(CLOSE).unwrap();
+    app.assert_exact();
+}
+
+/// librdkafka's own members are what any plain consumer is to the group.
+#[test]
+fn a_group_that_a_plain_consumer_uses_is_waited_for() {
+    let Some(kafka) = TestKafka::shared() else { return };
+    let mut app = Application::new(&kafka.bootstrap(), "plain");
+    app.write(20);
+    let plain = app.start(app.config().group_protocol(GroupProtocol::Range));
+    app.wait_until_counted(Some(&plain));
+    let sticky = app.start(app.config().state_dir(app.folder.path().join("sticky")));
+    app.write(20);
+    app.wait_until_counted(Some(&plain));
+    assert_eq!((sticky.state(), sticky.processed_total()), (State::Rebalancing, 0));
+    plain.close(CloseOptions::from(CLOSE).leave_group()).unwrap();
+    app.write(20);
+    app.wait_until_counted(Some(&sticky));
+    sticky.close(CLOSE).unwrap();
+    app.assert_exact();
+}
+
+#[test]
+fn a_broker_without_streams_groups_says_so_and_runs_the_protocol_that_it_has() {
+    let Some(kafka) = TestKafka::start_with("group.coordinator.rebalance.protocols=classic,consumer\n") else {
+        return;
+    };
+    let mut app = Application::new(&kafka.bootstrap(), "old");
+    app.write(20);
+    let streams = KafkaStreams::new(word_count("old"), app.config().group_protocol(GroupProtocol::Streams)).unwrap();
+    let error = match streams.start() {
+        Err(error) => error,
+        Ok(()) => {
+            wait_until("it has ended", || streams.state() == State::Error);
+            streams.take_error().unwrap()
+        }
+    };
+    assert_eq!((error.kind(), streams.state()), (ErrorKind::Invalid, State::Error));
+    assert!(error.report().contains("or set GroupProtocol::Sticky"), "{}", error.report());
+    drop(streams);
+    let streams = app.start(app.config());
+    app.wait_until_counted(Some(&streams));
+    streams.close(CLOSE).unwrap();
+    app.assert_exact();
 }

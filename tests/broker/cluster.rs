@@ -46,6 +46,15 @@ impl TestKafka {
     /// # Panics
     /// When they are on, and the brokers do not start.
     pub(crate) fn start(brokers: u16) -> Option<TestKafka> {
+        TestKafka::launch(brokers, "")
+    }
+
+    /// One broker with settings of its own, a line each.
+    pub(crate) fn start_with(settings: &str) -> Option<TestKafka> {
+        TestKafka::launch(1, settings)
+    }
+
+    fn launch(brokers: u16, settings: &str) -> Option<TestKafka> {
         // One start at a time: two cores do not carry more, and ports stay free between the look and the use.
         static STARTING: Mutex<u16> = Mutex::new(0);
         let mut started = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +69,7 @@ impl TestKafka {
             fs::create_dir_all(&dir).unwrap();
             let kafka = TestKafka { ports: Ports::reserve(brokers), brokers, watchdog: watch(&dir), dir: dir.clone() };
             let port = kafka.ports.first;
-            fs::write(dir.join("properties"), with_credentials(port)).unwrap();
+            fs::write(dir.join("properties"), with_credentials(port) + settings).unwrap();
             match kafka.script(&["start", &kafka.folder(), &port.to_string(), &brokers.to_string()]) {
                 Ok(_) => return Some(kafka),
                 Err(error) => failure = error,
@@ -75,9 +84,19 @@ impl TestKafka {
         (0..self.brokers).map(address).collect::<Vec<_>>().join(",")
     }
 
-    /// Where a single broker asks for the credentials of alice, whose password is secret.
+    /// Where a single broker asks for the credentials of alice, who may do everything, or bob, who may do what
+    /// [`acls`](TestKafka::acls) allow. The password of both is secret.
     pub(crate) fn bootstrap_with_credentials(&self) -> String {
         format!("127.0.0.1:{}", self.ports.first + 2)
+    }
+
+    /// Runs Kafka's own tool for rights: what bob may do to what begins with a name.
+    pub(crate) fn acls(&self, change: &str, kinds: &[&str], prefix: &str) -> Result<(), String> {
+        let (class, bootstrap) = ("org.apache.kafka.tools.AclCommand", self.bootstrap());
+        let fixed = ["run", class, "--bootstrap-server", &bootstrap, change, "--force"];
+        let whom = ["--allow-principal", "User:bob", "--operation", "All", "--resource-pattern-type", "prefixed"];
+        let what: Vec<&str> = kinds.iter().flat_map(|kind| [*kind, prefix]).collect();
+        self.script(&[&fixed[..], &whom[..], &what].concat()).map(drop)
     }
 
     /// Ends broker `n`, counted from 1, as a power cut does.
@@ -194,7 +213,9 @@ fn with_credentials(port: u16) -> String {
          listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CREDENTIALS:SASL_PLAINTEXT\n\
          listener.name.credentials.sasl.enabled.mechanisms=PLAIN\n\
          listener.name.credentials.plain.sasl.jaas.config=\
-         org.apache.kafka.common.security.plain.PlainLoginModule required user_alice=\"secret\";\n"
+         org.apache.kafka.common.security.plain.PlainLoginModule required user_alice=\"secret\" user_bob=\"secret\";\n\
+         authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:ANONYMOUS;User:alice\n"
     )
 }
 
