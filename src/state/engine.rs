@@ -114,7 +114,7 @@ impl Engine {
                 // The rest is for meta records: memory forgets it with its rows.
                 memory.offset = at.next_offset.or(memory.offset);
                 #[cfg(all(test, feature = "testing"))]
-                memory.write_to_file(at.as_of_ms.unwrap_or(at.now_ms));
+                memory.write_to_file(at.stream_time, at.as_of_ms.unwrap_or(at.now_ms));
                 Ok(())
             }
             Engine::Shared(memory) => {
@@ -223,7 +223,8 @@ impl Engine {
     /// The largest time that was put to a store whose rows expire, as far as it is kept.
     pub(super) fn stream_time(&self) -> Option<i64> {
         match self {
-            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => None,
+            Engine::Memory(memory) => memory.stream_time(),
+            Engine::Shared(_) | Engine::Custom(_) => None,
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.stream_time(),
         }

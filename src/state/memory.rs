@@ -138,7 +138,7 @@ impl MemoryEngine {
         #[cfg(all(test, feature = "testing"))]
         {
             self.file = file;
-            self.write_to_file(0);
+            self.write_to_file(Some(-1), 0);
         }
     }
 
@@ -148,9 +148,21 @@ impl MemoryEngine {
     }
 
     #[cfg(all(test, feature = "testing"))]
-    pub(super) fn write_to_file(&self, now_ms: i64) {
-        let Some(file) = &self.file else { return };
+    pub(super) fn write_to_file(&mut self, stream_time: Option<i64>, now_ms: i64) {
+        let Some(file) = &mut self.file else { return };
         let rows = self.rows.iter().map(|row| (row.key().to_vec(), row.value().to_vec())).collect();
-        file.write(rows, self.offset, now_ms);
+        file.write(rows, (self.offset, stream_time), now_ms);
+    }
+
+    /// The largest time that was put, where that is kept.
+    #[cfg(all(test, feature = "testing"))]
+    pub(super) fn stream_time(&self) -> Option<i64> {
+        self.file.as_ref().map(super::simulated_disk::File::stream_time)
+    }
+
+    /// Memory forgets it with its rows.
+    #[cfg(not(all(test, feature = "testing")))]
+    pub(super) const fn stream_time(&self) -> Option<i64> {
+        None
     }
 }

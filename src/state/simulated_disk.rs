@@ -154,13 +154,13 @@ impl Drop for Mounted {
     }
 }
 
-/// A store on the disk that is mounted; none without one, and for stores that hold more than rows.
+/// A store on the disk that is mounted; none without one, and for stores that hold more than rows and a time.
 ///
 /// # Errors
 /// `Unavailable` when it is open already.
 pub(super) fn open(folder: &str, store: &StoreToOpen) -> Result<Option<(super::engine::Engine, StoreCondition)>> {
     let Some(disk) = MOUNTED.with_borrow(Clone::clone) else { return Ok(None) };
-    if !store.spec.kind.is_key_value() {
+    if !store.spec.kind.is_key_value() && store.spec.kind.windowed().is_none() {
         return Ok(None);
     }
     let name = (folder.to_owned(), Arc::clone(&store.spec.name));
@@ -180,7 +180,8 @@ pub(super) fn open(folder: &str, store: &StoreToOpen) -> Result<Option<(super::e
     let mut memory = MemoryEngine::default();
     memory.apply(found.rows.iter().map(|(key, row)| (&key[..], Some(&row[..]))));
     memory.offset = found.next_offset;
-    memory.file = Some(File { disk, name, boot, changelog: store.changelog.clone() });
+    let stream_time = found.meta.as_ref().map_or(-1, |meta| meta.stream_time);
+    memory.file = Some(File { disk, name, boot, changelog: store.changelog.clone(), stream_time });
     let condition = found.meta.map_or(StoreCondition::Empty, StoreCondition::Known);
     Ok(Some((super::engine::Engine::Memory(memory), condition)))
 }
@@ -191,9 +192,15 @@ pub(super) struct File {
     name: Name,
     boot: u64,
     changelog: Option<ChangelogIdentity>,
+    /// What the last version has.
+    stream_time: i64,
 }
 
 impl File {
+    pub(super) fn stream_time(&self) -> i64 {
+        self.stream_time
+    }
+
     /// # Errors
     /// `Unavailable` when nothing can be written.
     pub(super) fn check(&self) -> Result<()> {
@@ -205,15 +212,22 @@ impl File {
         Ok(())
     }
 
-    /// Writes all rows, with the offset that they are at.
-    pub(super) fn write(&self, rows: BTreeMap<Vec<u8>, Vec<u8>>, next_offset: Option<i64>, now_ms: i64) {
+    /// Writes all rows, with the offset that they are at, and the largest time that was put if it is another one.
+    pub(super) fn write(
+        &mut self,
+        rows: BTreeMap<Vec<u8>, Vec<u8>>,
+        (next_offset, stream_time): (Option<i64>, Option<i64>),
+        now_ms: i64,
+    ) {
+        self.stream_time = stream_time.unwrap_or(self.stream_time);
+        let stream_time = self.stream_time;
         let mut state = self.disk.state();
         if state.boots != self.boot {
             return;
         }
         let wall_clock_ms = if state.flaw == Some(DiskFlaw::NoTime) { 0 } else { now_ms };
         let Some(versions) = state.files.get_mut(&self.name) else { return };
-        let meta = Meta { changelog: self.changelog.clone(), next_offset, wall_clock_ms, stream_time: -1 };
+        let meta = Meta { changelog: self.changelog.clone(), next_offset, wall_clock_ms, stream_time };
         let meta = next_offset.map(|_| meta);
         versions.since_flush.push(Version { rows, next_offset, meta });
         versions.changes += 1;

@@ -152,22 +152,25 @@ impl Oracle {
             assert!(version.rows.is_empty(), "a store of {} has rows and no offset", store.task);
             return;
         };
-        let head = self.shared.scenario.row_timestamp_len();
+        let scenario = self.shared.scenario;
+        let head = scenario.row_timestamp_len();
         let rows = version.rows.into_iter().map(|(key, row)| {
             let (timestamp, value) = row.split_at(head);
             let timestamp = timestamp.first_chunk::<8>().map_or(0, |bytes| i64::from_be_bytes(*bytes));
-            (key, (value.to_vec(), timestamp))
+            (scenario.logged_key(key), (value.to_vec(), timestamp))
         });
-        let rows: Rows = rows.collect();
+        let mut rows: Rows = rows.collect();
         let mut folded = self.changelogs.entry(partition).or_default().rows_at(offset);
         if head == 0 {
             folded.values_mut().for_each(|(_, timestamp)| *timestamp = 0);
         }
         // What compaction has taken away is only seen when its successor is read.
         let succeeded = self.changelogs.entry(partition).or_default().compacted_behind(offset);
-        let (mut rows, mut folded) = (rows, folded);
-        rows.retain(|key, _| !succeeded.contains(key));
-        folded.retain(|key, _| !succeeded.contains(key));
+        // By the time that the rows say: a store that believes it to be later has too few of them.
+        let newest = folded.keys().filter_map(|key| scenario.logged_time(key)).max();
+        let counts = |key: &Vec<u8>| !succeeded.contains(key) && scenario.keeps(scenario.logged_time(key), newest);
+        rows.retain(|key, _| counts(key));
+        folded.retain(|key, _| counts(key));
         assert_eq!(rows, folded, "{} of process {process} at offset {offset} of its changelog", store.task);
     }
 

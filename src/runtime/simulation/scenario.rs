@@ -83,6 +83,27 @@ impl Scenario {
         }
     }
 
+    /// What a row on disk is called in the changelog.
+    pub(super) fn logged_key(self, key: Vec<u8>) -> Vec<u8> {
+        match (self, key.split_first_chunk::<8>()) {
+            // Behind its bucket.
+            (Scenario::Windows, Some((_, key_and_time))) => [key_and_time, &[0; 4]].concat(),
+            _ => key,
+        }
+    }
+
+    /// The time of a row, by its name in the changelog; none: it does not expire.
+    pub(super) fn logged_time(self, key: &[u8]) -> Option<i64> {
+        let time = key.split_last_chunk::<4>().and_then(|(rest, _)| rest.last_chunk());
+        time.filter(|_| self == Scenario::Windows).map(|time| i64::from_be_bytes(*time))
+    }
+
+    /// Whether rows of one time are kept where the newest one has another time.
+    pub(super) fn keeps(self, time: Option<i64>, newest: Option<i64>) -> bool {
+        let kept_ms = i64::try_from(WINDOW.as_millis()).unwrap();
+        time.zip(newest).is_none_or(|(time, newest)| time > newest - kept_ms)
+    }
+
     /// Bytes before what the changelog has of a row, and whether they are the record's timestamp.
     pub(super) fn row_timestamp_len(self) -> usize {
         match self {
