@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use kstreams::GroupProtocol;
 
 use crate::cluster::TestKafka;
-use crate::instance::{Instance, SESSION_TIMEOUT, Setup};
+use crate::instance::{Instance, SESSION_TIMEOUT, Setup, WORD_COUNT};
 use crate::ledger::{Ledger, mix};
 use crate::word_count::PATIENCE;
 
@@ -159,8 +159,14 @@ impl Chaos {
             kafka.group_settings(name, &format!("{session},streams.heartbeat.interval.ms=500")).unwrap();
         }
         let ledger = Ledger::new(&kafka.bootstrap(), name);
-        let setup =
-            Setup { bootstrap: kafka.bootstrap(), name: name.to_owned(), protocol, folder: folder.path().to_owned() };
+        let setup = Setup {
+            bootstrap: kafka.bootstrap(),
+            name: name.to_owned(),
+            protocol,
+            folder: folder.path().to_owned(),
+            itself: WORD_COUNT,
+            first_port: 0,
+        };
         let instances = (0..INSTANCES).map(|n| (Instance::start(&setup, n), Condition::Up)).collect();
         let now = Instant::now();
         let mut chaos = Chaos {

@@ -289,19 +289,19 @@ pub(crate) fn output_within(limit: Duration, command: &mut Command) -> Result<Ou
     }
 }
 
-/// Ports of brokers: FIRST, FIRST + 10 and FIRST + 20, and the two after each.
+/// Ports of brokers, or of instances: FIRST, FIRST + 10 and FIRST + 20, and the two after each.
 ///
 /// The last port of the block is bound as long as this value lives. The others are free while a broker is killed or not
 /// started yet, and another test would take them for its own.
 #[derive(Debug)]
-struct Ports {
-    first: u16,
+pub(crate) struct Ports {
+    pub(crate) first: u16,
     _reserved: TcpListener,
 }
 
 impl Ports {
     /// Below the range from which the system hands out ports to clients.
-    fn reserve(brokers: u16) -> Ports {
+    pub(crate) fn reserve(brokers: u16) -> Ports {
         const BLOCK: u16 = 40;
         let blocks = 300;
         let from = u16::try_from(process::id() % u32::from(blocks)).unwrap();

@@ -8,15 +8,17 @@ use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use kstreams::{Config, ErrorKind, GroupProtocol, KafkaStreams, State};
+use kstreams::{Config, ErrorKind, GroupProtocol, KafkaStreams, State, Topology};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal as listen};
 
 use crate::word_count::{config, log_to_stderr, word_count};
 
-/// What the process of its own is told: the brokers, the application id, the protocol and the folder, one a line.
+/// What the process of its own is told: the brokers, the application id, the protocol, the folder and a port, one a line.
 const VARIABLE: &str = "KSTREAMS_TEST_INSTANCE";
 
-/// The name of the instance in a process of its own, for the test harness.
-const ITSELF: &str = "instance::an_instance_of_another_test";
+/// The name of a word count in a process of its own, for the test harness.
+pub(crate) const WORD_COUNT: &str = "instance::an_instance_of_another_test";
 
 /// Longer than a restart in place takes, shorter than a pause.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,28 +31,55 @@ const MIB: usize = 1024 * 1024;
 /// Does nothing by itself. Other tests start this binary once more for this test only; it ends on SIGTERM.
 #[test]
 fn an_instance_of_another_test() {
-    let Ok(told) = env::var(VARIABLE) else { return };
-    log_to_stderr();
-    let mut told = told.lines();
-    let [bootstrap, name, protocol, folder] = std::array::from_fn(|_| told.next().unwrap());
-    let config = config(bootstrap, name, Path::new(folder))
-        .set("group.protocol", protocol)
-        .unwrap()
-        .session_timeout(SESSION_TIMEOUT)
-        // Small, so that they are full soon, and what an instance holds after that is what it will hold.
-        .block_cache_bytes(8 * MIB)
-        .write_buffer_bytes(4 * MIB);
-    // Its input ends when the test that has started it is gone.
-    thread::spawn(|| {
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        process::exit(3);
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let Some(Told { name, config, .. }) = Told::read() else { return };
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    run(&runtime, || word_count(&name), &config, |_| {});
+}
+
+/// What a process of its own is told.
+pub(crate) struct Told {
+    pub(crate) name: String,
+    pub(crate) config: Config,
+    /// The first of those that it may listen at.
+    pub(crate) port: u16,
+}
+
+impl Told {
+    /// None: this process is no instance of another test.
+    pub(crate) fn read() -> Option<Told> {
+        let told = env::var(VARIABLE).ok()?;
+        log_to_stderr();
+        let mut told = told.lines();
+        let [bootstrap, name, protocol, folder, port] = std::array::from_fn(|_| told.next().unwrap());
+        let config = config(bootstrap, name, Path::new(folder))
+            .set("group.protocol", protocol)
+            .unwrap()
+            .session_timeout(SESSION_TIMEOUT)
+            // Small, so that they are full soon, and what an instance holds after that is what it will hold.
+            .block_cache_bytes(8 * MIB)
+            .write_buffer_bytes(4 * MIB);
+        // Its input ends when the test that has started it is gone.
+        thread::spawn(|| {
+            let _ = io::stdin().read_to_end(&mut Vec::new());
+            process::exit(3);
+        });
+        Some(Told { name: name.to_owned(), config, port: port.parse().unwrap() })
+    }
+}
+
+/// Runs until SIGTERM, or until it fails, and closes.
+pub(crate) fn run(
+    runtime: &Runtime,
+    topology: impl Fn() -> Topology,
+    config: &Config,
+    besides: impl FnOnce(&KafkaStreams),
+) {
     let mut terminate = {
         let _context = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap()
+        listen(SignalKind::terminate()).unwrap()
     };
-    let streams = start(name, &config);
+    let streams = start(topology, config);
+    besides(&streams);
     runtime.block_on(async {
         while !matches!(streams.state(), State::Error | State::NotRunning) {
             tokio::select! {
@@ -65,9 +94,9 @@ fn an_instance_of_another_test() {
 }
 
 /// Tries again when the brokers cannot be reached, as whoever looks after a service starts it again.
-fn start(name: &str, config: &Config) -> KafkaStreams {
+fn start(topology: impl Fn() -> Topology, config: &Config) -> KafkaStreams {
     loop {
-        let streams = KafkaStreams::new(word_count(name), config.clone()).unwrap().on_state_change(|state, _| {
+        let streams = KafkaStreams::new(topology(), config.clone()).unwrap().on_state_change(|state, _| {
             let mut out = io::stdout();
             writeln!(out, "\nstate {state}").unwrap();
         });
@@ -86,6 +115,10 @@ pub(crate) struct Setup {
     pub(crate) protocol: GroupProtocol,
     /// Of the state directories and the logs.
     pub(crate) folder: PathBuf,
+    /// The test that an instance is.
+    pub(crate) itself: &'static str,
+    /// What the first instance may listen at; each further one ten higher.
+    pub(crate) first_port: u16,
 }
 
 /// One instance; its process comes and goes, its state directory stays.
@@ -181,13 +214,14 @@ fn log(setup: &Setup, number: usize) -> PathBuf {
 }
 
 fn spawn(setup: &Setup, number: usize) -> Child {
-    let Setup { bootstrap, name, protocol, folder } = setup;
+    let Setup { bootstrap, name, protocol, folder, itself, first_port } = setup;
     let state = folder.join(format!("state-{number}"));
     let protocol = if *protocol == GroupProtocol::Streams { "streams" } else { "classic" };
+    let port = first_port + 10 * u16::try_from(number).unwrap();
     let mut command = Command::new(env::current_exe().unwrap());
     command
-        .args([ITSELF, "--exact", "--nocapture", "--test-threads", "1"])
-        .env(VARIABLE, [bootstrap, name, protocol, &state.display().to_string()].join("\n"))
+        .args([itself, "--exact", "--nocapture", "--test-threads", "1"])
+        .env(VARIABLE, [bootstrap, name, protocol, &state.display().to_string(), &port.to_string()].join("\n"))
         .env("RUST_LOG", env::var("RUST_LOG").unwrap_or("kstreams=info".to_owned()))
         .stdin(Stdio::piped())
         .stdout(File::create(folder.join(format!("instance-{number}.out"))).unwrap())

@@ -151,13 +151,13 @@ impl std::fmt::Display for Counted {
 
 /// The first of them in words, and how many there are.
 #[derive(Default)]
-struct Mistakes {
+pub(crate) struct Mistakes {
     told: String,
     all: usize,
 }
 
 impl Mistakes {
-    fn note(&mut self, what: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
         if self.all < TOLD_MAX {
             writeln!(self.told, "  {}", what()).unwrap();
         }
@@ -173,7 +173,7 @@ impl Mistakes {
         }
     }
 
-    fn verdict(self) -> Result<(), String> {
+    pub(crate) fn verdict(self) -> Result<(), String> {
         if self.all == 0 { Ok(()) } else { Err(format!("{} mistakes:\n{}", self.all, self.told)) }
     }
 }

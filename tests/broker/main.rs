@@ -18,7 +18,13 @@ mod globals;
 mod instance;
 mod ledger;
 mod process;
+#[cfg(feature = "query-http")]
+mod readers;
+#[cfg(feature = "query-http")]
+mod reads;
 mod reset;
+#[cfg(feature = "query-http")]
+mod served;
 mod sharing;
 mod soak;
 mod standbys;
