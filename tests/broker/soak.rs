@@ -118,7 +118,9 @@ fn table(stretches: &[Stretch]) -> (String, bool) {
             (both(|sample| sample.resident_kib), both(|sample| sample.threads), both(|sample| sample.files));
         let growth = (resident[1] as f64 / resident[0] as f64 - 1.0) * 100.0;
         let is_judged = samples.len() >= JUDGED_FROM;
-        let grows = growth > GROWTH_MAX || threads[1] > threads[0] || files[1] > files[0];
+        // Files come and go with every compaction.
+        let more_files = files[1] > files[0] + files[0] / 10;
+        let grows = growth > GROWTH_MAX || threads[1] > threads[0] || more_files;
         has_grown |= is_judged && grows;
         let verdict = match (is_judged, grows) {
             (false, _) => "short",

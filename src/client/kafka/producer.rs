@@ -310,8 +310,8 @@ impl Producer for KafkaProducer {
         };
         // IMPORTANT: librdkafka does not heed the timeout, and waits for good when the group's coordinator goes at the wrong
         // moment (confluentinc/librdkafka#5456, #5511). A producer that is left behind like this is fenced by the next one; its
-        // thread and handle go when any broker's connection changes. The next one is not ready before the cluster answers, so
-        // an outage leaves one behind for each thread.
+        // thread and handle go when any of its connections changes, at the latest when they have been idle for long enough to be
+        // closed. The next one is not ready before the cluster answers, so an outage leaves one behind for each thread.
         let spawned = thread::Builder::new().name("send-offsets".to_owned()).spawn(send);
         let sent = match spawned {
             Ok(_) => heard.recv_timeout(OFFSETS_TIMEOUT).unwrap_or_else(|_| {

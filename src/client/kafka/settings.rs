@@ -97,7 +97,7 @@ const CONSUMER: [(&str, &str); 7] = [
     ("queued.max.messages.kbytes", "4096"),
 ];
 
-const PRODUCER: [(&str, &str); 7] = [
+const PRODUCER: [(&str, &str); 8] = [
     ("enable.idempotence", "true"),
     ("linger.ms", "5"),
     ("batch.size", "1000000"),
@@ -105,6 +105,9 @@ const PRODUCER: [(&str, &str); 7] = [
     ("compression.codec", "lz4"),
     ("queue.buffering.max.messages", "1000000"),
     ("queue.buffering.max.kbytes", "65536"),
+    // A call that librdkafka has forgotten goes on when some connection changes: see `send_offsets`. Brokers close idle ones
+    // after ten minutes.
+    ("connections.max.idle.ms", "120000"),
 ];
 
 /// The settings of one application, checked.
