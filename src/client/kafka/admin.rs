@@ -65,7 +65,12 @@ impl KafkaAdmin {
             let Some((_, _, offset)) = place.map(|place| answers.swap_remove(place)) else {
                 return Err(Error::new(ErrorKind::Unavailable, doing(partition)));
             };
-            found.push(offset.map_err(|failure| self.failed(failure, doing(partition)))?);
+            let offset = offset.map_err(|failure| self.failed(failure, doing(partition)))?;
+            // Only a time may have none.
+            if offset < 0 && time < 0 {
+                return Err(Error::new(ErrorKind::Unavailable, format!("{}: it is {offset}", doing(partition))));
+            }
+            found.push(offset);
         }
         Ok(found)
     }

@@ -112,6 +112,10 @@ impl Client {
                 let found = pointees(infos.cast_const(), count).iter().filter_map(|info| {
                     let entry = rd::rd_kafka_ListOffsetsResultInfo_topic_partition(*info).as_ref()?;
                     let offset = match Code::from(entry.err) {
+                        // IMPORTANT: librdkafka leaves what a leader has not answered as it was, and calls it no error.
+                        Code::NoError if entry.offset == i64::from(rd::RD_KAFKA_OFFSET_INVALID) => {
+                            Err(Failure::new(Code::BrokerTransportFailure, "its leader has not answered"))
+                        }
                         Code::NoError => Ok(entry.offset),
                         code => Err(Failure::new(code, describe(entry.err))),
                     };
@@ -285,5 +289,41 @@ unsafe fn topic_results(results: *mut *const rd::rd_kafka_topic_result_t, count:
             (string(rd::rd_kafka_topic_result_name(*result)), outcome)
         };
         pointees(results.cast_const(), count).iter().map(outcome).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::kafka::sys::Conf;
+    use crate::record::TopicPartition;
+
+    const LIST_OFFSETS: i16 = 2;
+
+    /// librdkafka has a broker of its own for tests.
+    #[test]
+    fn what_a_leader_does_not_answer_is_no_offset() {
+        let mut conf = Conf::new();
+        assert!(conf.set("test.mock.num.brokers", "1").is_ok());
+        let client = Client::admin(conf, "test").unwrap();
+        let partition = TopicPartition::new("topic", 0);
+        let ends = PartitionList::of([(&partition, -1)].into_iter()).unwrap();
+        // SAFETY: a live handle, whose cluster lives as long as it, and C strings and an array of the length that is passed,
+        // which are copied.
+        let mock = unsafe {
+            let mock = rd::rd_kafka_handle_mock_cluster(client.rk);
+            rd::rd_kafka_mock_topic_create(mock, c"topic".as_ptr(), 1, 1);
+            mock
+        };
+        let found = client.list_offsets(&ends, Duration::from_secs(20)).unwrap();
+        assert!(matches!(&found[..], [(_, 0, Ok(0))]), "{found:?}");
+
+        let errors = [rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TRANSPORT; 20];
+        // SAFETY: as above.
+        unsafe {
+            rd::rd_kafka_mock_push_request_errors_array(mock, LIST_OFFSETS, errors.len(), errors.as_ptr());
+        }
+        let found = client.list_offsets(&ends, Duration::from_secs(2));
+        assert!(found.is_err() || matches!(found.as_deref(), Ok([(_, 0, Err(_))])), "{found:?}");
     }
 }
