@@ -30,6 +30,7 @@ mod expiry_tests;
 mod generation;
 mod global_store;
 mod join_side;
+mod key_order;
 mod known_rows;
 mod list_store;
 mod lru;
