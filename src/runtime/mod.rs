@@ -38,6 +38,7 @@ mod restore;
 mod restore_event;
 mod restore_link;
 mod restorer;
+mod run_thread;
 mod running_task;
 mod seats;
 #[cfg(feature = "testing")]

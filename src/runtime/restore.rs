@@ -11,7 +11,7 @@ use crate::client::{Consumer, Fetch, Lag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RestoreMetrics;
 use crate::record::{RecordBatch, TopicPartition};
-use crate::state::{LogState, Reach, StoreSpec, TaskStores};
+use crate::state::{HeldBack, LogState, Reach, StoreSpec, TaskStores};
 use crate::task::CommitPoint;
 use crate::topology::{TaskId, changelog_topic};
 
@@ -58,6 +58,8 @@ struct Job {
     end: i64,
     meter: Meter,
     is_waiting: bool,
+    /// Everything is in the store.
+    is_written: bool,
     /// It is not known yet where to begin.
     search: Option<LiveRows>,
 }
@@ -95,7 +97,8 @@ impl Restoration {
             let from = first_offset(app, stores, store, &changelog, (marks.start, end), *found, now.wall_ms)?;
             let (meter, search) = (Meter::new(from, end, now), LiveRows::of(stores, store, &changelog, (from, end)));
             let (start, position) = (from, from);
-            jobs.push(Job { store, name, changelog, start, position, end, meter, is_waiting: false, search });
+            let (is_waiting, is_written) = (false, position >= end);
+            jobs.push(Job { store, name, changelog, start, position, end, meter, is_waiting, is_written, search });
         }
         let first = |job: &Job| job.search.as_ref().map_or(job.position, LiveRows::first_offset);
         let assigned: Vec<_> = jobs.iter().filter(|job| job.position < job.end).collect();
@@ -161,9 +164,8 @@ impl Restoration {
         if !self.jobs.is_empty() {
             self.jobs.rotate_left(1);
         }
-        let done: Vec<Job> = self.jobs.extract_if(.., |job| job.position >= job.end).collect();
+        let done: Vec<Job> = self.jobs.extract_if(.., |job| job.is_written).collect();
         for job in done {
-            consumer.unassign(std::slice::from_ref(&job.changelog))?;
             let (partition, records) = (job.changelog.partition, job.meter.records);
             tracing::info!("store {} of task {} is restored, {records} records", job.name, self.task);
             app.restored(&RestoreEvent::Ended { store: job.name, partition, records });
@@ -222,8 +224,16 @@ impl Job {
         batch: &mut RecordBatch,
         room: &mut usize,
     ) -> Result<u64> {
+        if self.position >= self.end {
+            // It is being written.
+            let ended = stores.end_restore(self.store);
+            if !matches!(ended, Ok(HeldBack::UnderWay)) {
+                self.written(ended, stores, consumer)?;
+            }
+            return Ok(0);
+        }
         let records_max = STEP_RECORDS.min(*room);
-        if self.position >= self.end || records_max == 0 {
+        if records_max == 0 {
             return Ok(0);
         }
         batch.clear();
@@ -236,18 +246,13 @@ impl Job {
         let next = consumer.position(&self.changelog).unwrap_or(self.position).min(self.end);
         if next > self.position {
             let reach = Reach { next_offset: next, end: self.end };
-            let mut written = stores.restore_towards(self.store, batch, reach);
-            if next >= self.end {
-                written = written.and_then(|()| stores.finish_restore(self.store));
-            }
-            if let Err(error) = written {
-                // IMPORTANT: what was read is not in the store, and the consumer is behind it.
-                stores.give_up_restore(self.store)?;
-                self.position = stores.offset(self.store).unwrap_or(self.start);
-                consumer.assign(&[(self.changelog.clone(), self.position)])?;
-                return Err(error);
-            }
+            let written = stores.restore_towards(self.store, batch, reach);
+            let written = match next >= self.end {
+                true => written.and_then(|()| stores.end_restore(self.store)),
+                false => written.map(|()| HeldBack::UnderWay),
+            };
             self.position = next;
+            self.written(written, stores, consumer)?;
         } else if !self.is_waiting && consumer.lag(&self.changelog) == Lag::CaughtUp {
             // Read committed ends before an open transaction: that of an instance before this one.
             self.is_waiting = true;
@@ -258,6 +263,32 @@ impl Job {
         let records = batch.len() as u64;
         self.meter.add(records, batch.bytes());
         Ok(records)
+    }
+
+    /// Records were given to the store, or written by it.
+    fn written(
+        &mut self,
+        written: Result<HeldBack>,
+        stores: &mut TaskStores,
+        consumer: &mut dyn Consumer,
+    ) -> Result<()> {
+        match written {
+            Ok(held_back) => {
+                self.is_written = self.position >= self.end && held_back == HeldBack::Written;
+                // What is behind the end waits for nobody.
+                if self.position >= self.end {
+                    consumer.unassign(std::slice::from_ref(&self.changelog))?;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // IMPORTANT: what was read is not in the store, and the consumer is behind it.
+                stores.give_up_restore(self.store)?;
+                self.position = stores.offset(self.store).unwrap_or(self.start);
+                consumer.assign(&[(self.changelog.clone(), self.position)])?;
+                Err(error)
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::clock::Now;
 use super::rebalance::close_stores;
 use super::restorer::{RestoreOrder, RestoreReport, Restorer};
+use super::run_thread::RunThread;
 use super::status::enter_own_thread;
 use super::stream_thread::Stepped;
 use super::supervisor::panicked;
@@ -66,16 +67,18 @@ impl RestoreLink {
     /// # Errors
     /// `Unavailable` when there is no thread to have.
     pub(super) fn start(&mut self, name: &str, wake: Wake) -> Result<()> {
-        let RestoreLink::InTurn { restorer, orders: given } = std::mem::replace(self, RestoreLink::Closed) else {
+        let RestoreLink::InTurn { mut restorer, orders: given } = std::mem::replace(self, RestoreLink::Closed) else {
             return Ok(());
         };
+        let runs = if restorer.has_disk() { Some(RunThread::start(&format!("{name}-runs"))?) } else { None };
+        runs.iter().for_each(|runs| restorer.set_work_queue(runs.queue()));
         let (orders, told) = sync_channel(ORDERS_MAX);
         let (say, reports) = sync_channel(REPORTS_MAX);
         let owned = name.to_owned();
         let body = move || {
             enter_own_thread();
             let _entered = tracing::info_span!("restore-thread", name = owned).entered();
-            let mut worker = Worker { restorer: *restorer, orders: told, reports: say, wake };
+            let mut worker = Worker { restorer: *restorer, orders: told, reports: say, wake, _runs: runs };
             let result = catch_unwind(AssertUnwindSafe(|| worker.run()));
             if let Err(panic) = result {
                 worker.fail(&owned, &*panic);
@@ -171,6 +174,8 @@ struct Worker {
     reports: SyncSender<RestoreReport>,
     /// Wakes the stream thread.
     wake: Wake,
+    /// Ends last: until then stores may wait for it.
+    _runs: Option<RunThread>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use crate::client::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Inbox;
 use crate::record::{RecordBatch, TopicPartition};
-use crate::state::{StateHome, TaskStores};
+use crate::state::{StateHome, TaskStores, WorkQueue};
 use crate::task::CommitPoint;
 use crate::topology::TaskId;
 
@@ -83,6 +83,8 @@ pub(super) struct Restorer {
     thread: usize,
     home: StateHome,
     inbox: Arc<Inbox>,
+    /// Where rows are left that are to be written; none: it writes them by itself.
+    work_queue: Option<WorkQueue>,
     consumer: Option<Box<dyn Consumer>>,
     batch: RecordBatch,
     /// To be opened and restored.
@@ -117,6 +119,7 @@ impl Restorer {
             thread,
             home,
             inbox,
+            work_queue: None,
             consumer: None,
             batch: RecordBatch::default(),
             waiting: VecDeque::new(),
@@ -127,6 +130,16 @@ impl Restorer {
             has_failed: false,
             trouble: None,
         }
+    }
+
+    /// Whether stores may be on disk.
+    pub(super) fn has_disk(&self) -> bool {
+        self.home.directory.is_some()
+    }
+
+    /// Rows that are restored are written by who works through the queue.
+    pub(super) fn set_work_queue(&mut self, queue: &WorkQueue) {
+        self.work_queue = Some(queue.clone());
     }
 
     /// Does what it is told, which is to take or to give back; the work itself is done step by step.
@@ -320,6 +333,7 @@ impl Restorer {
                 OpenStores { stores, found: Found::OnDisk }
             }
         };
+        open.stores.set_work_queue(self.work_queue.as_ref());
         self.app.lags.local.opened(task, &mut open.stores, &self.inbox);
         Ok(open)
     }

@@ -10,6 +10,7 @@ use super::merge::Direction;
 use super::retention::Expired;
 #[cfg(feature = "rocksdb")]
 use super::rocksdb as disk;
+use super::run_rows::RunRows;
 use super::spec::StoreSpec;
 use crate::error::Result;
 
@@ -37,6 +38,9 @@ pub(super) struct At<'a> {
     /// Of what time the store is; none: of now.
     pub(super) as_of_ms: Option<i64>,
 }
+
+/// Writes a run of rows that are sorted.
+pub(super) type RunWriter = Box<dyn FnOnce(&RunRows) -> Result<()> + Send>;
 
 /// Whether the caller of a scan wants the next row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +165,33 @@ impl Engine {
             Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => self.apply(rows, at),
             #[cfg(feature = "rocksdb")]
             Engine::RocksDb(family) => family.take_run(rows, at),
+        }
+    }
+
+    /// What writes a run on any thread, once; none: the engine takes no runs. Until [`has_run`](Engine::has_run) it is where
+    /// it was, and no other run is begun.
+    pub(super) fn begin_run(&mut self, at: At<'_>) -> Result<Option<RunWriter>> {
+        match self {
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => {
+                let _ = at;
+                Ok(None)
+            }
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => {
+                let run = family.begin_run(at)?;
+                Ok(Some(Box::new(move |rows| run.write(rows.sorted()))))
+            }
+        }
+    }
+
+    /// The run with this place was written.
+    pub(super) fn has_run(&mut self, at: At<'_>) {
+        match self {
+            Engine::Memory(_) | Engine::Shared(_) | Engine::Custom(_) => {
+                let _ = at;
+            }
+            #[cfg(feature = "rocksdb")]
+            Engine::RocksDb(family) => family.has_run(at),
         }
     }
 

@@ -52,6 +52,8 @@ mod retention;
 mod rocksdb;
 mod row_format;
 mod row_values;
+mod run;
+mod run_rows;
 mod session_store;
 #[cfg(feature = "testing")]
 mod shown_rows;
@@ -71,6 +73,7 @@ mod windowed_keys;
 #[cfg(test)]
 mod windowed_tests;
 mod with_headers;
+mod work_queue;
 mod write_buffer;
 
 #[cfg(feature = "testing")]
@@ -91,6 +94,7 @@ pub(crate) use removal::IdleState;
 pub(crate) use restore::Reach;
 pub(crate) use restore_plan::LogState;
 pub(crate) use row_values::{timestamped_values, values};
+pub(crate) use run::HeldBack;
 pub use session_store::SessionStore;
 pub(crate) use spec::StoreKind;
 pub(crate) use spec::VersionedKind;
@@ -109,3 +113,4 @@ pub use with_headers::{
     AggregationWithHeaders, SessionStoreWithHeaders, TimestampedKeyValueStoreWithHeaders,
     TimestampedWindowStoreWithHeaders, ValueTimestampHeaders,
 };
+pub(crate) use work_queue::WorkQueue;

@@ -13,9 +13,9 @@ use super::known_rows::{KnownRows, Names};
 use super::lru::LastUses;
 use super::merge::{Direction, Page, Rows, is_empty_range, merge};
 use super::meta::ChangelogIdentity;
-use super::restore::Run;
 use super::restore_plan::StoreCondition;
 use super::retention::{History, Retention};
+use super::run::Run;
 use super::spec::{EngineKind, LoggedHeaders, StoreSpec};
 use super::write_buffer::WriteBuffer;
 use crate::error::{Error, Result};
@@ -117,6 +117,7 @@ impl Store {
 
     /// Forgets what is not in the engine, the read cache too.
     pub(super) fn forget(&mut self) {
+        self.drop_run();
         self.buffer.forget();
         self.cache.clear();
         self.sharing.forget();
@@ -133,7 +134,6 @@ impl Store {
         self.sequence = self.committed_sequence;
         self.forwards = false;
         self.flushing = false;
-        self.run = None;
     }
 
     /// Forgets everything.
@@ -365,18 +365,25 @@ impl Store {
                 Form::File => self.engine.take_run(rows, at)?,
             }
             self.buffer.commit();
-            self.committed_sequence = self.sequence;
-            // IMPORTANT: the time after a crash. The rows of the commits that are read again then may ask for what has expired
-            // since: a late version that follows a deletion must meet it.
-            let durable = |observed| self.engine.durable_stream_time(observed);
-            let expired = match (&mut self.retention, &mut self.history) {
-                (Some(retention), _) => retention.commit(durable)?,
-                (None, Some(history)) => history.commit(durable)?,
-                (None, None) => None,
-            };
-            if let Some(expired) = expired {
-                self.engine.clear(expired)?;
-            }
+            self.has_written(stream_time)?;
+        }
+        Ok(())
+    }
+
+    /// The engine has what was put up to a time.
+    pub(super) fn has_written(&mut self, stream_time: Option<i64>) -> Result<()> {
+        self.committed_sequence = self.sequence;
+        let Some(stream_time) = stream_time else { return Ok(()) };
+        // IMPORTANT: the time after a crash. The rows of the commits that are read again then may ask for what has expired
+        // since: a late version that follows a deletion must meet it.
+        let durable = |observed| self.engine.durable_stream_time(observed);
+        let expired = match (&mut self.retention, &mut self.history) {
+            (Some(retention), _) => retention.commit(stream_time, durable)?,
+            (None, Some(history)) => history.commit(stream_time, durable)?,
+            (None, None) => None,
+        };
+        if let Some(expired) = expired {
+            self.engine.clear(expired)?;
         }
         Ok(())
     }

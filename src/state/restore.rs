@@ -2,19 +2,18 @@
 //!
 //! ```text
 //!   little is missing   each batch of records, sorted: one write with the offset behind it
-//!   much is missing     rows are collected, the last one of each key; every run of them becomes a sorted file with the
-//!                       offset behind it, which the engine takes over as it is
+//!   much is missing     rows are collected; every run of them becomes a sorted file of the last row of each key with the
+//!                       offset behind it, which the engine takes over as it is, while the next rows are read
 //! ```
 //!
 //! A store is what its changelog was at the offset that it holds, after every batch and after every run: whoever is
 //! interrupted reads on from there, and what was only collected is read again.
 
-use super::expiry::Expiry;
-use super::known_rows::KnownRows;
 use super::one_store::{Form, ReadTo, Store};
+use super::run::{HeldBack, hold_back};
 use super::spec::RowTimes;
-use super::state_memory::RunPlace;
 use super::task_stores::{TaskStores, bad_key, no_store};
+use super::work_queue::WorkQueue;
 use crate::error::Result;
 use crate::record::RecordBatch;
 
@@ -45,14 +44,6 @@ fn way(missing: i64, is_empty: bool, run_bytes_max: usize) -> Way {
     if run_bytes_max > 0 && expected >= worth { Way::Runs } else { Way::Batches }
 }
 
-/// Rows that are collected.
-#[derive(Debug)]
-pub(super) struct Run {
-    place: RunPlace,
-    /// How far they go; none: there are none.
-    to: Option<ReadTo>,
-}
-
 impl TaskStores {
     /// Writes changelog records as committed rows, with the offset behind them.
     #[cfg(any(test, feature = "testing"))]
@@ -72,42 +63,44 @@ impl TaskStores {
         let registration = self.backing.memory.as_ref();
         let memory = registration.map(|registration| &registration.memory);
         let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-        store.take_in(batch, &mut self.key)?;
         let Reach { next_offset, end } = reach;
-        let to = ReadTo { next_offset, end };
-        store.as_of.mark(end, now_ms);
         let missing = end.saturating_sub(next_offset);
         if store.run.is_none()
             && let Some(memory) = memory.filter(|_| store.engine.takes_runs())
             && way(missing, store.engine.offset().is_none(), memory.run_bytes_max()) == Way::Runs
         {
-            store.run = memory.begin_run().map(|place| Run { place, to: None });
+            store.begin_run(memory);
         }
-        let Some(run) = &mut store.run else {
-            return store.write_restored(to, now_ms, Form::RestoredBatch);
-        };
-        run.to = Some(to);
-        if missing > 0 && store.buffer.bytes() < run.place.bytes_max() {
-            return Ok(());
+        store.take_in(batch, &mut self.key)?;
+        let to = ReadTo { next_offset, end };
+        store.as_of.mark(end, now_ms);
+        match store.run {
+            Some(_) => store.step_run(to, now_ms, self.work_queue.as_ref()),
+            None => store.write_restored(to, now_ms, Form::RestoredBatch),
         }
-        store.write_run(now_ms)
     }
 
-    /// Writes what is held back of a store.
+    /// Writes what is held back of a store, and waits for it.
     ///
     /// # Errors
     /// As [`restore_towards`](TaskStores::restore_towards).
     pub(crate) fn finish_restore(&mut self, index: usize) -> Result<()> {
         let now_ms = self.now_ms();
-        let store = self.stores.get_mut(index).ok_or_else(no_store)?;
-        if store.run.is_none() {
-            return Ok(());
-        }
-        store.write_run(now_ms)?;
-        store.run = None;
-        // What a run has needed is given back: of what is empty, no memory is kept.
-        store.buffer.forget();
-        store.engine.end_runs()
+        self.stores.get_mut(index).ok_or_else(no_store)?.end_run(now_ms, None).map(|_| ())
+    }
+
+    /// The same without waiting, where another thread does it: to be called until it is written.
+    ///
+    /// # Errors
+    /// As [`restore_towards`](TaskStores::restore_towards).
+    pub(crate) fn end_restore(&mut self, index: usize) -> Result<HeldBack> {
+        let now_ms = self.now_ms();
+        self.stores.get_mut(index).ok_or_else(no_store)?.end_run(now_ms, self.work_queue.as_ref())
+    }
+
+    /// From now on rows that are restored may be written by who works through a queue; none: by who restores them.
+    pub(crate) fn set_work_queue(&mut self, queue: Option<&WorkQueue>) {
+        self.work_queue = queue.cloned();
     }
 
     /// The time of the row of a changelog record, where no row is later than its record.
@@ -152,35 +145,16 @@ impl Store {
                 continue;
             }
             let Some(retention) = &mut self.retention else {
-                self.buffer.put(key, value)?;
+                hold_back(&mut self.run, &mut self.buffer, key, value)?;
                 self.make_room(key, value.is_some())?;
                 continue;
             };
             let parts = retention.keys.decode_logged(key).ok_or_else(|| bad_key(&self.spec, record.offset))?;
             retention.keys.encode(parts, scratch);
             if retention.admit(scratch) {
-                self.buffer.put(scratch, value)?;
+                hold_back(&mut self.run, &mut self.buffer, scratch, value)?;
             }
         }
-        Ok(())
-    }
-
-    fn write_run(&mut self, now_ms: i64) -> Result<()> {
-        let Some(run) = &self.run else { return Ok(()) };
-        let Some(to) = run.to else { return Ok(()) };
-        // A small rest is no file: it would be merged with all others for a few rows.
-        let form = if self.buffer.bytes() < run.place.bytes_max() / 16 { Form::RestoredBatch } else { Form::File };
-        self.write_restored(to, now_ms, form)?;
-        self.run.iter_mut().for_each(|run| run.to = None);
-        Ok(())
-    }
-
-    fn write_restored(&mut self, to: ReadTo, now_ms: i64, form: Form) -> Result<()> {
-        self.write_as(to, now_ms, form)?;
-        // What a standby has read in is not what its task will ask for.
-        self.buffer.forget();
-        self.known.iter_mut().for_each(KnownRows::forget);
-        self.expiry.iter_mut().for_each(Expiry::forget);
         Ok(())
     }
 }

@@ -127,14 +127,18 @@ impl Retention {
         (first, self.keys.prefix(self.newest()))
     }
 
-    /// The rows are committed: what can be cleared away now, if that is more than before. `durable`: the time of the store
-    /// after a crash.
-    pub(super) fn commit(&mut self, durable: impl FnOnce(i64) -> Result<i64>) -> Result<Option<Expired>> {
-        self.committed = self.observed;
-        if self.first_prefix(self.observed) <= self.cleared {
+    /// The rows that were put up to a time are committed: what can be cleared away now, if that is more than before.
+    /// `durable`: the time of the store after a crash.
+    pub(super) fn commit(
+        &mut self,
+        observed: i64,
+        durable: impl FnOnce(i64) -> Result<i64>,
+    ) -> Result<Option<Expired>> {
+        self.committed = observed;
+        if self.first_prefix(observed) <= self.cleared {
             return Ok(None);
         }
-        let first = self.first_prefix(durable(self.observed)?);
+        let first = self.first_prefix(durable(observed)?);
         if first <= self.cleared {
             return Ok(None);
         }
@@ -218,15 +222,19 @@ impl History {
         self.observed.saturating_sub(self.kind.history_ms)
     }
 
-    /// The versions are committed: what can be cleared away now. Clearing reads every row, so it waits until it is worth
-    /// it. `durable`: the time of the store after a crash.
-    pub(super) fn commit(&mut self, durable: impl FnOnce(i64) -> Result<i64>) -> Result<Option<Expired>> {
-        self.committed = self.observed;
+    /// The versions that were put up to a time are committed: what can be cleared away now. Clearing reads every row, so it
+    /// waits until it is worth it. `durable`: the time of the store after a crash.
+    pub(super) fn commit(
+        &mut self,
+        observed: i64,
+        durable: impl FnOnce(i64) -> Result<i64>,
+    ) -> Result<Option<Expired>> {
+        self.committed = observed;
         let due = self.cleared.saturating_add(self.kind.segment_ms);
         if self.start() < due {
             return Ok(None);
         }
-        let start = durable(self.observed)?.saturating_sub(self.kind.history_ms);
+        let start = durable(observed)?.saturating_sub(self.kind.history_ms);
         if start < due {
             return Ok(None);
         }

@@ -39,7 +39,7 @@ struct Inner {
     limits: StateMemoryLimits,
     /// Stores that are open: each has an equal share of the read cache.
     stores: AtomicUsize,
-    /// Stores that collect rows for a run.
+    /// Runs that are collected or written.
     runs: AtomicUsize,
     /// The time of the last step. No task reads a clock, and a meta record wants one; nothing else hangs on it.
     now_ms: AtomicI64,
@@ -136,7 +136,7 @@ impl StateMemory {
         self.0.limits.read_cache_bytes / self.0.stores.load(Ordering::Relaxed).max(1)
     }
 
-    /// What all runs that are collected may take together, in bytes: as much as memtables, which do not get these rows.
+    /// What all runs that are collected or written may take together, in bytes: as much as memtables, which do not get these rows.
     pub(super) fn run_bytes_max(&self) -> usize {
         self.0.limits.memtable_bytes
     }
@@ -162,7 +162,7 @@ impl fmt::Debug for StateMemory {
     }
 }
 
-/// The place of a store that collects a run, until it is dropped.
+/// The place of a run that is collected or written, until it is dropped.
 #[derive(Debug)]
 pub(super) struct RunPlace(StateMemory);
 
@@ -172,6 +172,12 @@ impl RunPlace {
     pub(super) fn bytes_max(&self) -> usize {
         let share = self.0.run_bytes_max() / self.0.0.runs.load(Ordering::Relaxed).max(1);
         share.min(RUN_BYTES_MAX)
+    }
+
+    /// The place of a run that is written while the store collects the next: the shares of all fall.
+    pub(super) fn another(&self) -> RunPlace {
+        self.0.0.runs.fetch_add(1, Ordering::Relaxed);
+        RunPlace(self.0.clone())
     }
 }
 

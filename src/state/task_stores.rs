@@ -19,6 +19,7 @@ use super::row_format::LoggedRow;
 use super::spec::{LoggedHeaders, StoreKind, StoreSpec};
 use super::state_memory::Registration;
 use super::versions::{Version, VersionPut};
+use super::work_queue::WorkQueue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Position, SourceRecord};
 
@@ -43,6 +44,8 @@ pub struct TaskStores {
     pub(super) expired_max: usize,
     /// Whoever has the stores now must not write.
     is_only_read: bool,
+    /// Where runs are left that are to be written; none: whoever restores them writes them.
+    pub(super) work_queue: Option<WorkQueue>,
     pub(super) backing: Backing,
 }
 

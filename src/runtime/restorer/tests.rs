@@ -19,13 +19,19 @@ fn task(partition: i32) -> TaskId {
 
 impl Bed {
     fn new() -> Bed {
+        Bed::with(Materialized::named("n").in_memory())
+    }
+
+    fn with(counts: Materialized<String, i64>) -> Bed {
         let builder = StreamsBuilder::new();
         let grouped = builder.stream("in", Consumed::with(Utf8, Utf8)).group_by_key(Grouped::with(Utf8, Utf8));
-        grouped.count(Materialized::named("n").in_memory());
+        grouped.count(counts);
         let cluster = EmbeddedCluster::new();
         cluster.create_topic("in", 2).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let config = Config::new("app", "embedded://").cluster(&cluster).exactly_once().state_dir(folder.path());
+        // So that stores on disk collect small runs.
+        let config = config.write_buffer_bytes(256 << 10);
         let app = start::application(&builder.build().unwrap(), &config, None, Arc::default()).unwrap();
         let inbox = Arc::new(Inbox::new(Arc::new(|| {})));
         let restorer = Restorer::new(Arc::clone(&app), 1, app.state_home(), inbox);
@@ -226,4 +232,38 @@ fn what_cannot_be_restored_is_said_once_with_its_task() {
     bed.restore(0, 2, None);
     bed.settle();
     assert!(bed.restorer.report().is_none(), "the other task is not restored any more");
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn a_task_that_goes_elsewhere_takes_the_rows_with_it_that_are_just_being_written() {
+    use crate::runtime::run_thread::RunThread;
+
+    const ROWS: u64 = 60_000;
+    let mut bed = Bed::with(Materialized::named("n"));
+    let runs = RunThread::start("app-restore-1-runs").unwrap();
+    bed.restorer.set_work_queue(runs.queue());
+    bed.log(0, 0..ROWS);
+    bed.restore(0, 1, None);
+    // One run is being written, perhaps, and another one is collected.
+    for _ in 0..4 {
+        let _ = bed.restorer.step(Now::read());
+    }
+    bed.restorer.order(RestoreOrder::Release(task(0)));
+    assert_eq!(bed.lags(), []);
+    bed.restore(0, 2, None);
+    let begun = Now::read();
+    let report = loop {
+        if let Some(report) = bed.restorer.report() {
+            break report;
+        }
+        if bed.restorer.step(Now::read()) == Stepped::Idle {
+            bed.restorer.wait();
+        }
+        assert!(Now::read().since(begun) < Duration::from_secs(60), "nothing is reported");
+    };
+    let (id, ticket, mut stores) = restored(report);
+    assert_eq!((id, ticket, stores.offset(0)), (task(0), 2, Some(ROWS as i64)));
+    let rows = stores.page(0, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, false, usize::MAX).unwrap();
+    assert_eq!(rows.len() as u64, ROWS);
 }

@@ -12,6 +12,7 @@ use super::tests::{TASK, home, two_stores};
 use crate::record::{Headers, RecordBatch};
 use crate::state::spec::{EngineKind, SessionKind, VersionedKind, WindowKind};
 use crate::state::tests::{spec, with_ttl};
+use crate::state::work_queue::WorkQueue;
 use crate::state::{ChangelogIdentity, Reach, RecordContext, StateHome, StoreKind, StoreToOpen, TaskStores};
 
 /// The child's folder, and how many commits its changelog has.
@@ -128,24 +129,30 @@ fn child_of_the_crash_test() {
     }
 }
 
-/// Reads a changelog that never ends. One store at a time collects runs here, another one in each life.
+/// Reads a changelog that never ends. One store at a time collects runs here, another one in each life; they are written
+/// beside it.
 fn restore_for_ever(home: &StateHome, stores: &mut TaskStores, end: u64) {
+    let (queue, works) = WorkQueue::new();
+    stores.set_work_queue(Some(&queue));
     let starts: Vec<_> = (0..STORES).map(|store| stores.offset(store).unwrap_or(0) as u64).collect();
-    for commit in starts.iter().copied().min().unwrap_or(0).. {
-        for store in (0..STORES).map(|store| (store + usize::try_from(end).unwrap()) % STORES) {
-            if commit < starts[store] {
-                continue;
+    std::thread::scope(|scope| {
+        scope.spawn(move || while works.do_next() {});
+        for commit in starts.iter().copied().min().unwrap_or(0).. {
+            for store in (0..STORES).map(|store| (store + usize::try_from(end).unwrap()) % STORES) {
+                if commit < starts[store] {
+                    continue;
+                }
+                let next_offset = commit as i64 + 1;
+                let reach = Reach { next_offset, end: next_offset + 20_000 };
+                stores.restore_towards(store, &batch(store, commit), reach).unwrap();
             }
-            let next_offset = commit as i64 + 1;
-            let reach = Reach { next_offset, end: next_offset + 20_000 };
-            stores.restore_towards(store, &batch(store, commit), reach).unwrap();
+            if commit >= end {
+                println!("committed {commit}");
+                std::io::stdout().flush().unwrap();
+            }
+            home.memory.flush_if_due(commit as i64 * 5_000).unwrap();
         }
-        if commit >= end {
-            println!("committed {commit}");
-            std::io::stdout().flush().unwrap();
-        }
-        home.memory.flush_if_due(commit as i64 * 5_000).unwrap();
-    }
+    });
 }
 
 /// One life: the number of commits when it ended.

@@ -22,6 +22,8 @@ mod expiry;
 #[cfg(test)]
 mod expiry_tests;
 mod options;
+#[cfg(test)]
+mod run_tests;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -169,8 +171,13 @@ impl Database {
     }
 
     fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>> {
-        self.db.cf_handle(&family_name(name)).ok_or_else(|| {
-            let context = format!("could not find store {name} in {}", self.path.display());
+        self.handle(&family_name(name))
+    }
+
+    /// By the name that the family of a store has.
+    fn handle(&self, family: &str) -> Result<Arc<BoundColumnFamily<'_>>> {
+        self.db.cf_handle(family).ok_or_else(|| {
+            let context = format!("could not find {family} in {}", self.path.display());
             Error::new(ErrorKind::Internal, context)
         })
     }
@@ -458,10 +465,7 @@ impl Family {
     }
 
     fn handle(&self) -> Result<Arc<BoundColumnFamily<'_>>> {
-        self.database.db.cf_handle(&self.name).ok_or_else(|| {
-            let context = format!("could not find {} in {}", self.name, self.database.path.display());
-            Error::new(ErrorKind::Internal, context)
-        })
+        self.database.handle(&self.name)
     }
 }
 

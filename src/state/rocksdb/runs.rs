@@ -6,6 +6,8 @@
 //!
 //! Compaction waits until the last run is there: else it merges the first ones again and again.
 //!
+//! The file is written and taken over on any thread, one run of a family at a time; the family hears of it afterwards.
+//!
 //! IMPORTANT: the meta record is in the same file as its rows. It also makes every file overlap the one before it and what is
 //! in the memtable, so that no file is ever found without those that came before it.
 
@@ -13,11 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rocksdb::{IngestExternalFileOptions, SstFileWriter};
+use rocksdb::{BoundColumnFamily, IngestExternalFileOptions, Options, SstFileWriter};
 
 use super::{Activity, Database, Family, META, prefix};
 use crate::error::Result;
 use crate::state::engine::At;
+use crate::state::meta::{Layout, Meta};
 
 /// How often a file is offered again that RocksDB could not take beside a flush.
 const TRIES_MAX: usize = 10;
@@ -76,6 +79,18 @@ impl Database {
     }
 }
 
+/// A run of one family that is to be written.
+pub(in crate::state) struct RunFile {
+    database: Arc<Database>,
+    /// The family.
+    index: usize,
+    name: String,
+    layout: Layout,
+    meta: Meta,
+    /// There is nothing that a deletion could delete.
+    is_first: bool,
+}
+
 impl Family {
     /// Writes rows, in the order of their keys and each key once, as one file that the database takes over.
     pub(in crate::state) fn take_run<'a>(
@@ -83,37 +98,80 @@ impl Family {
         rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
         at: At<'_>,
     ) -> Result<()> {
-        // There is nothing that a deletion could delete.
-        let is_first = self.next_offset.is_none() && !self.has_rows()?;
+        let run = self.begin_run(at)?;
+        run.write(rows)?;
+        self.moved_to(&run.meta);
+        Ok(())
+    }
+
+    /// A run that may be written on another thread. Until [`has_run`](Family::has_run) the family is where it was.
+    pub(in crate::state) fn begin_run(&self, at: At<'_>) -> Result<RunFile> {
+        Ok(RunFile {
+            database: Arc::clone(&self.database),
+            index: self.index,
+            name: self.name.clone(),
+            layout: self.layout,
+            meta: self.meta_at(&at),
+            is_first: self.next_offset.is_none() && !self.has_rows()?,
+        })
+    }
+
+    /// A run with this place was written.
+    pub(in crate::state) fn has_run(&mut self, at: At<'_>) {
+        self.moved_to(&self.meta_at(&at));
+    }
+
+    /// The last run is there: compaction goes on, and writers do not wait for it.
+    pub(in crate::state) fn end_runs(&self) -> Result<()> {
+        let loading = &self.database.activity(self.index)?.loading;
+        if loading.0.compare_exchange(LOADS, SETTLES, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return Ok(());
+        }
+        let limits = [
+            ("level0_slowdown_writes_trigger", "100000"),
+            ("level0_stop_writes_trigger", "100000"),
+            ("disable_auto_compactions", "false"),
+        ];
+        let set = self.database.db.set_options_cf(&self.handle()?, &limits);
+        set.map_err(|error| self.database.failed("set options of", error))
+    }
+}
+
+impl RunFile {
+    /// Writes rows, in the order of their keys and each key once, and gives the file to the database.
+    pub(in crate::state) fn write<'a>(&self, rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Result<()> {
         self.begin_loading()?;
-        let database = Arc::clone(&self.database);
-        let path = run_path(&database.path, self.index);
-        let options = &database.activity(self.index)?.options;
-        let meta = self.meta_at(&at);
-        let key = &mut self.key;
-        let layout = self.layout;
-        let write = || {
-            let mut file = SstFileWriter::create(options);
-            file.open(&path)?;
-            for (row_key, row) in rows {
-                prefix(key, row_key);
-                match row {
-                    Some(row) => file.put(&*key, row)?,
-                    None if is_first => {}
-                    None => file.delete(&*key)?,
-                }
-            }
-            meta.encode(layout, key);
-            file.put(META, &*key)?;
-            file.finish()
-        };
-        let written = write().map_err(|error| database.failed("write a run of rows to", error));
+        let path = run_path(&self.database.path, self.index);
+        let options = &self.database.activity(self.index)?.options;
+        let written = self.write_file(&path, options, rows);
+        let written = written.map_err(|error| self.database.failed("write a run of rows to", error));
         if let Err(error) = written.and_then(|()| self.ingest(&path)) {
             remove(&path);
             return Err(error);
         }
-        self.moved_to(&meta);
         Ok(())
+    }
+
+    fn write_file<'a>(
+        &self,
+        path: &Path,
+        options: &Options,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> Result<(), rocksdb::Error> {
+        let mut key = Vec::new();
+        let mut file = SstFileWriter::create(options);
+        file.open(path)?;
+        for (row_key, row) in rows {
+            prefix(&mut key, row_key);
+            match row {
+                Some(row) => file.put(&*key, row)?,
+                None if self.is_first => {}
+                None => file.delete(&*key)?,
+            }
+        }
+        self.meta.encode(self.layout, &mut key);
+        file.put(META, &*key)?;
+        file.finish()
     }
 
     fn ingest(&self, path: &Path) -> Result<()> {
@@ -138,25 +196,12 @@ impl Family {
         if loading.0.swap(LOADS, Ordering::Relaxed) == LOADS {
             return Ok(());
         }
-        self.set_options(&[("disable_auto_compactions", "true")])
-    }
-
-    /// The last run is there: compaction goes on, and writers do not wait for it.
-    pub(in crate::state) fn end_runs(&self) -> Result<()> {
-        let loading = &self.database.activity(self.index)?.loading;
-        if loading.0.compare_exchange(LOADS, SETTLES, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return Ok(());
-        }
-        self.set_options(&[
-            ("level0_slowdown_writes_trigger", "100000"),
-            ("level0_stop_writes_trigger", "100000"),
-            ("disable_auto_compactions", "false"),
-        ])
-    }
-
-    fn set_options(&self, options: &[(&str, &str)]) -> Result<()> {
-        let set = self.database.db.set_options_cf(&self.handle()?, options);
+        let set = self.database.db.set_options_cf(&self.handle()?, &[("disable_auto_compactions", "true")]);
         set.map_err(|error| self.database.failed("set options of", error))
+    }
+
+    fn handle(&self) -> Result<Arc<BoundColumnFamily<'_>>> {
+        self.database.handle(&self.name)
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn two_stores() -> Vec<StoreToOpen> {
     vec![store("a", false), store("b", true)]
 }
 
-fn open(home: &StateHome) -> TaskStores {
+pub(super) fn open(home: &StateHome) -> TaskStores {
     TaskStores::open(home, TASK, &two_stores(), NOW_MS).unwrap()
 }
 
@@ -331,7 +331,7 @@ fn a_range_may_begin_and_end_anywhere() {
 }
 
 /// Records of a changelog: keys in no order, a third of them again and again, some deleted.
-fn logged(offsets: std::ops::Range<i64>) -> RecordBatch {
+pub(super) fn logged(offsets: std::ops::Range<i64>) -> RecordBatch {
     let mut batch = RecordBatch::default();
     for offset in offsets {
         let key = (offset.wrapping_mul(0x9e37_79b9) % 2999).to_be_bytes();
@@ -341,11 +341,11 @@ fn logged(offsets: std::ops::Range<i64>) -> RecordBatch {
     batch
 }
 
-fn all(stores: &mut TaskStores, store: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn all(stores: &mut TaskStores, store: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
     stores.page(store, Bound::Unbounded, Bound::Unbounded, false, usize::MAX).unwrap()
 }
 
-fn restore_in_steps(stores: &mut TaskStores, store: usize, from: i64, to: i64, end: i64) {
+pub(super) fn restore_in_steps(stores: &mut TaskStores, store: usize, from: i64, to: i64, end: i64) {
     for first in (from..to).step_by(500) {
         let next_offset = (first + 500).min(to);
         let reach = Reach { next_offset, end };
