@@ -47,12 +47,12 @@ fn every_answer_is_right_and_every_refusal_is_for_later_while_instances_are_kill
     wait_until("there is a topic", || topics.read(&topic, Duration::ZERO, |_| {}).is_ok());
 
     let ports = Ports::reserve(3);
-    let folder = tempfile::Builder::new().prefix("kstreams-reads-").tempdir().unwrap();
+    let folder = Folder(tempfile::Builder::new().prefix("kstreams-reads-").tempdir().unwrap());
     let setup = Setup {
         bootstrap: kafka.bootstrap(),
         name: name.to_owned(),
         protocol: GroupProtocol::Sticky,
-        folder: folder.path().to_owned(),
+        folder: folder.0.path().to_owned(),
         itself: SERVED,
         first_port: ports.first,
     };
@@ -132,10 +132,19 @@ fn every_answer_is_right_and_every_refusal_is_for_later_while_instances_are_kill
     });
     say(&format!("all have closed\n{}", readers.report()));
     if let Err(mistakes) = readers.verdict() {
-        for instance in &instances {
-            eprintln!("-- the end of a log\n{}", instance.tail());
-        }
         panic!("{mistakes}");
+    }
+}
+
+/// Of the instances. A failure leaves the logs.
+struct Folder(tempfile::TempDir);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.disable_cleanup(true);
+            eprintln!("-- logs and stores are kept in {}", self.0.path().display());
+        }
     }
 }
 

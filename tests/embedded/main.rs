@@ -19,6 +19,8 @@ mod globals;
 mod housekeeping;
 #[cfg(feature = "query-http")]
 mod http;
+#[cfg(all(feature = "query-http", target_os = "linux"))]
+mod http_crowd;
 #[cfg(feature = "query-http")]
 mod http_failures;
 #[cfg(feature = "query-http")]

@@ -18,6 +18,7 @@ use super::enrichment::CUSTOMER_TOTALS;
 use super::feed::Feed;
 use super::inventory::{RESERVATIONS, STOCK};
 use super::model::{Stock, TOPICS, Totals};
+use super::orders::{ORDERS_VIEW, OrderView};
 use super::rest::{self, Rest};
 
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -136,6 +137,7 @@ async fn serve(listener: TcpListener, router: Router) {
 /// What is asked for by name, below `/v1/stores`.
 fn served(service: Service) -> Vec<ServedStore> {
     let all = [
+        (Service::Orders, ServedStore::new(ORDERS_VIEW, Utf8, Json::<OrderView>::new())),
         (Service::Inventory, ServedStore::new(STOCK, Utf8, Json::<Stock>::new())),
         (Service::Inventory, ServedStore::new(RESERVATIONS, Utf8, Json::<i64>::new())),
         (Service::Enrichment, ServedStore::new(CUSTOMER_TOTALS, Utf8, Json::<Totals>::new())),

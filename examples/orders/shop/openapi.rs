@@ -24,9 +24,10 @@ pub(crate) fn description() -> Value {
     };
     let wait = json!({ "name": "wait", "in": "query", "description": "answer when the order is there, or decided",
         "schema": { "type": "string", "enum": ["accepted", "final"] } });
-    let timeout =
-        json!({ "name": "x-kstreams-timeout-ms", "in": "header", "schema": { "type": "integer", "minimum": 1 } });
-    let position = json!({ "name": "x-kstreams-position", "in": "header", "schema": { "type": "string" },
+    let timeout = json!({ "name": "x-kstreams-timeout-ms", "in": "header", "schema": { "type": "integer", "format": "int64", "minimum": 1 } });
+    let place = "[A-Za-z0-9._-]+:[0-9]{1,9}:[0-9]{1,18}";
+    let form = json!({ "type": "string", "pattern": format!("^({place}(,{place})*)?$") });
+    let position = json!({ "name": "x-kstreams-position", "in": "header", "schema": form,
         "description": "topic:partition:offset; the answer is as new as that at least" });
     let key = json!({ "name": "Idempotency-Key", "in": "header", "description": "the same key is the same order",
         "schema": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$" } });

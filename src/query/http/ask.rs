@@ -82,8 +82,10 @@ impl Ask {
                 return Err(Problem::malformed(format!("parameter \"{}\" is missing", param.name)));
             }
             let is_fine = value.is_none_or(|value| match param.kind {
-                ParamKind::Text => true,
+                // Whoever reads them says better what is wrong with their form.
+                ParamKind::Text | ParamKind::Form(_) => true,
                 ParamKind::Integer => value.parse::<i64>().is_ok(),
+                ParamKind::AtLeast(least) => value.parse().is_ok_and(|number: i64| number >= least),
                 ParamKind::Flag => matches!(value.as_str(), "true" | "false"),
                 ParamKind::Word(words) => words.contains(&value.as_str()),
             });

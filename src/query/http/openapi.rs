@@ -57,6 +57,8 @@ fn parameter(param: &Param, stores: &[&str]) -> Value {
     let schema = match param.kind {
         ParamKind::Text if param.name == "store" && !stores.is_empty() => json!({ "type": "string", "enum": stores }),
         ParamKind::Text => json!({ "type": "string" }),
+        ParamKind::Form(pattern) => json!({ "type": "string", "pattern": pattern }),
+        ParamKind::AtLeast(least) => json!({ "type": "integer", "format": "int64", "minimum": least }),
         ParamKind::Integer => json!({ "type": "integer", "format": "int64" }),
         ParamKind::Flag => json!({ "type": "boolean" }),
         ParamKind::Word(words) => json!({ "type": "string", "enum": words }),

@@ -56,7 +56,10 @@ pub(super) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ParamKind {
     Text,
+    /// Text of this form, as a pattern of ECMA-262.
+    Form(&'static str),
     Integer,
+    AtLeast(i64),
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
@@ -79,22 +82,27 @@ const FORMAT: Param = param(
     ParamKind::Word(&["json", "base64"]),
     "How keys and values are written: through the serdes of the store, or as their bytes.",
 );
+const IS_POSITION: ParamKind =
+    ParamKind::Form("^([A-Za-z0-9._-]+:[0-9]{1,9}:[0-9]{1,18}(,[A-Za-z0-9._-]+:[0-9]{1,9}:[0-9]{1,18})*)?$");
 const POSITION: Param = param(
     "position",
     Place::Query,
-    ParamKind::Text,
+    IS_POSITION,
     "Answers only from a state that has these records: topic:partition:offset, with commas between.",
 );
 const STALE: Param = param(
     "stale",
     Place::Query,
-    ParamKind::Text,
+    ParamKind::Form("^(true|false|[0-9]{1,18})$"),
     "true: also copies; a number: also copies that are at most so many records behind; false: never a copy.",
 );
-const TIMEOUT: Param =
-    param("timeout_ms", Place::Query, ParamKind::Integer, "How long the answer may take, within the server's bounds.");
-const LIMIT: Param =
-    param("limit", Place::Query, ParamKind::Integer, "Rows of a page, at least 1, within the server's bounds.");
+const TIMEOUT: Param = param(
+    "timeout_ms",
+    Place::Query,
+    ParamKind::AtLeast(0),
+    "How long the answer may take, within the server's bounds.",
+);
+const LIMIT: Param = param("limit", Place::Query, ParamKind::AtLeast(1), "Rows of a page, within the server's bounds.");
 const PAGE: Param = param(
     "page",
     Place::Query,
@@ -105,9 +113,8 @@ const REVERSE: Param = param("reverse", Place::Query, ParamKind::Flag, "Last row
 const PARTIAL: Param =
     param("partial", Place::Query, ParamKind::Flag, "Rows of those partitions that answer, and the others named.");
 const TIMEOUT_HEADER: Param =
-    param("x-kstreams-timeout-ms", Place::Header, ParamKind::Integer, "As the parameter timeout_ms.");
-const POSITION_HEADER: Param =
-    param("x-kstreams-position", Place::Header, ParamKind::Text, "As the parameter position.");
+    param("x-kstreams-timeout-ms", Place::Header, ParamKind::AtLeast(0), "As the parameter timeout_ms.");
+const POSITION_HEADER: Param = param("x-kstreams-position", Place::Header, IS_POSITION, "As the parameter position.");
 
 /// What every read takes, wherever its rows are.
 const READ: &[Param] = &[FORMAT, POSITION, STALE, TIMEOUT, POSITION_HEADER, TIMEOUT_HEADER];
