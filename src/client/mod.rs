@@ -101,6 +101,17 @@ pub(crate) struct ConsumerSpec {
     #[cfg_attr(not(any(feature = "kafka", test)), expect(dead_code, reason = "the embedded cluster writes no log"))]
     pub client_id: String,
     pub isolation: Isolation,
+    /// What a cluster may go by that reads one kind better than others.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the embedded cluster reads all alike"))]
+    pub topics: Topics,
+}
+
+/// Which topics a consumer reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topics {
+    Any,
+    /// Those that this library or Kafka Streams have written, as a rule: a table may have its input as changelog.
+    Changelogs,
 }
 
 #[derive(Debug, Clone)]

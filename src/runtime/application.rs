@@ -13,7 +13,7 @@ use super::lags::Lags;
 use super::restore::changelog_of;
 use super::restore_event::RestoreEvent;
 use super::task_layout::TaskLayout;
-use crate::client::{Admin, Cluster, ConsumerSpec, GroupSpec, Isolation, ProducerSpec};
+use crate::client::{Admin, Cluster, ConsumerSpec, GroupSpec, Isolation, ProducerSpec, Topics};
 use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
@@ -113,7 +113,11 @@ impl Application {
     }
 
     pub(super) fn restore_consumer_spec(&self, thread: usize) -> ConsumerSpec {
-        ConsumerSpec { client_id: self.client_id(thread, "restore-consumer"), isolation: self.isolation() }
+        ConsumerSpec {
+            client_id: self.client_id(thread, "restore-consumer"),
+            isolation: self.isolation(),
+            topics: Topics::Changelogs,
+        }
     }
 
     pub(super) fn producer_spec(&self, thread: usize) -> ProducerSpec {

@@ -11,7 +11,7 @@ use super::application::Application;
 use super::clock::Now;
 use super::restore_event::{Meter, RestoreEvent};
 use super::stream_thread::{Order, Orders};
-use crate::client::{Consumer, ConsumerSpec, Fetch, Watermarks};
+use crate::client::{Consumer, ConsumerSpec, Fetch, Topics, Watermarks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::state::{ChangelogIdentity, GlobalStores, StoreToOpen, TaskStores};
@@ -68,7 +68,11 @@ impl GlobalThread {
     }
 
     fn try_open(app: &Arc<Application>, orders: &Arc<Orders>) -> Result<GlobalThread> {
-        let spec = ConsumerSpec { client_id: app.own_client_id() + "-global-consumer", isolation: app.isolation() };
+        let spec = ConsumerSpec {
+            client_id: app.own_client_id() + "-global-consumer",
+            isolation: app.isolation(),
+            topics: Topics::Any,
+        };
         let consumer = app.cluster.consumer(&spec)?;
         let (app, orders) = (Arc::clone(app), Arc::clone(orders));
         let mut thread = GlobalThread { app, consumer, tasks: Vec::new(), behind: Vec::new(), orders };

@@ -12,7 +12,7 @@ use super::declaration::declare;
 use super::fencing::Fencing;
 use super::group_thread::{GroupStart, GroupThread, StreamsStart};
 use super::task_layout::TaskLayout;
-use crate::client::{Consumer, ConsumerSpec};
+use crate::client::{Consumer, ConsumerSpec, Topics};
 use crate::config::{GroupProtocol, HostInfo};
 use crate::error::{ErrorKind, Result};
 use crate::membership::Membership;
@@ -183,7 +183,8 @@ pub(super) fn join(
     let Some(group) = group else { return app.cluster.join(&app.group_spec(index)) };
     let client_id = app.client_id(index, "consumer");
     let offsets = app.cluster.group_offsets(app.id(), &client_id)?;
-    let consumer = app.cluster.consumer(&ConsumerSpec { client_id, isolation: app.isolation() })?;
+    let consumer =
+        app.cluster.consumer(&ConsumerSpec { client_id, isolation: app.isolation(), topics: Topics::Any })?;
     Ok((group.seat(index, offsets, app.outputs(), consumer.waker()), consumer))
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::{Cluster, Consumer, ConsumerSpec, Fetch, Isolation, Lag, NewTopic, Producer, ProducerSpec};
+use crate::client::{Cluster, Consumer, ConsumerSpec, Fetch, Isolation, Lag, NewTopic, Producer, ProducerSpec, Topics};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, Headers, ProducerRecord, RecordBatch, TopicPartition};
@@ -162,7 +162,11 @@ impl TopicClient {
         let partitions: Vec<_> = (0..info.partitions).map(|partition| TopicPartition::new(topic, partition)).collect();
         let starts = admin.watermarks(&partitions)?.into_iter().map(|marks| marks.start);
         let assigned: Vec<_> = partitions.iter().cloned().zip(starts).collect();
-        let spec = ConsumerSpec { client_id: self.client_id.clone(), isolation: Isolation::ReadCommitted };
+        let spec = ConsumerSpec {
+            client_id: self.client_id.clone(),
+            isolation: Isolation::ReadCommitted,
+            topics: Topics::Any,
+        };
         let mut consumer = self.cluster.consumer(&spec)?;
         consumer.assign(&assigned)?;
         Ok(Reader { consumer, partitions })

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, Fetch, Isolation, Lag, NewTopic, Producer, ProducerSpec};
+use crate::client::{
+    Admin, Cluster, Consumer, ConsumerSpec, Fetch, Isolation, Lag, NewTopic, Producer, ProducerSpec, Topics,
+};
 use crate::record::{Headers, OffsetAndMetadata, ProducerRecord, RecordBatch, TopicPartition};
 
 /// How long a cluster may take for anything before the case has failed.
@@ -103,7 +105,8 @@ pub(super) fn consumer(
     isolation: Isolation,
     from: &[(TopicPartition, i64)],
 ) -> Box<dyn Consumer> {
-    let mut consumer = cluster.consumer(&ConsumerSpec { client_id: unique("client"), isolation }).unwrap();
+    let mut consumer =
+        cluster.consumer(&ConsumerSpec { client_id: unique("client"), isolation, topics: Topics::Any }).unwrap();
     consumer.assign(from).unwrap();
     consumer
 }

@@ -5,7 +5,7 @@
 //!   KafkaConsumer   ── handle that only reads ────────┼── one Waker: the stream thread waits for both
 //!   KafkaProducer   ── handle per stream thread
 //!   KafkaAdmin      ── handle that only administers
-//!   side            ── no librdkafka: connections of our own to the group's coordinator
+//!   side            ── no librdkafka: connections of our own to the group's coordinator, and to read changelogs
 //! ```
 //!
 //! `unsafe` is in [`sys`] alone. One function says what an error means: [`failure::classify`].
@@ -22,10 +22,10 @@ use self::group::KafkaMembership;
 use self::group_admin::KafkaGroupAdmin;
 use self::producer::{KafkaProducer, Predecessor};
 use self::settings::{ClientKind, Settings, fix};
-use self::side::{SideCoordinator, SideOffsets, SideSettings, SideStreams};
+use self::side::{ChangelogReader, MakeOther, SideCoordinator, SideOffsets, SideSettings, SideStreams};
 use self::sys::Client;
 use self::wake::Waker;
-use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupAdmin, GroupSpec, Producer, ProducerSpec};
+use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupAdmin, GroupSpec, Producer, ProducerSpec, Topics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::Membership;
 use crate::membership::classic::protocol::{GroupCoordinator, GroupOffsets};
@@ -96,9 +96,12 @@ impl Cluster for KafkaCluster {
     }
 
     fn consumer(&self, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>> {
-        let mut conf = self.settings.isolated(ClientKind::Restore, &spec.client_id, spec.isolation)?;
-        fix(&mut conf, "group.id", &self.group)?;
-        Ok(Box::new(KafkaConsumer::new(conf, &spec.client_id, Arc::new(Waker::default()))?))
+        if spec.topics == Topics::Changelogs
+            && let Some(reader) = self.changelog_reader(spec)?
+        {
+            return Ok(Box::new(reader));
+        }
+        Ok(Box::new(self.settings.reader(spec, &self.group, Waker::default())?))
     }
 
     fn producer(&self, spec: &ProducerSpec) -> Result<Box<dyn Producer>> {
@@ -139,6 +142,27 @@ impl Cluster for KafkaCluster {
 }
 
 impl KafkaCluster {
+    /// None where only librdkafka does as the settings say.
+    fn changelog_reader(&self, spec: &ConsumerSpec) -> Result<Option<ChangelogReader>> {
+        if let Some(name) = self.settings.only_librdkafka_reads_so() {
+            tracing::debug!("changelogs are read through librdkafka, which alone follows the setting {name}");
+            return Ok(None);
+        }
+        let (settings, group, wanted) = (self.settings.clone(), self.group.clone(), spec.clone());
+        let other: MakeOther =
+            Box::new(move |wake| Ok(Box::new(settings.reader(&wanted, &group, Waker::beside(wake))?)));
+        let conf = self.settings.conf(ClientKind::Restore, &spec.client_id)?;
+        let who = (&*spec.client_id, spec.isolation);
+        match ChangelogReader::new(self.settings.bootstrap(), &|name| conf.get(name), who, other) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                tracing::debug!("changelogs are read through librdkafka: {}", error.report());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn kafka_admin(&self) -> Result<KafkaAdmin> {
         let client_id = format!("{}-admin", self.group);
         let conf = self.settings.conf(ClientKind::Admin, &client_id)?;

@@ -1,10 +1,13 @@
 //! The settings of librdkafka: our defaults, what the user passes through, and what the library decides itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::consumer::KafkaConsumer;
 use super::sys::{Conf, SetError};
-use crate::client::Isolation;
+use super::wake::Waker;
+use crate::client::{ConsumerSpec, Isolation};
 use crate::error::{Error, Result};
 
 /// Which of an application's clients a setting is for.
@@ -110,6 +113,47 @@ const PRODUCER: [(&str, &str); 8] = [
     ("connections.max.idle.ms", "120000"),
 ];
 
+/// What the library's own reader of changelogs follows, or has no use for.
+const READER: [&str; 13] = [
+    "check.crcs",
+    "client.id",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "max.partition.fetch.bytes",
+    "queued.max.messages.kbytes",
+    "receive.message.max.bytes",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+];
+
+/// What it does not, under every prefix that reaches it: other addresses, other replicas, code of somebody else.
+const ONLY_LIBRDKAFKA: [&str; 8] = [
+    "client.dns.lookup",
+    "client.rack",
+    "fetch.error.backoff.ms",
+    "plugin.library.paths",
+    "resolve.canonical.bootstrap.servers",
+    "socket.max.fails",
+    "socket.receive.buffer.bytes",
+    "socket.send.buffer.bytes",
+];
+
+/// How brokers are reached and who we are, which all of the library's own connections follow.
+fn is_of_connections(bare: &str) -> bool {
+    bare == "security.protocol"
+        || bare.starts_with("sasl.")
+        || bare.starts_with("ssl.")
+        || bare.starts_with("enable.ssl.")
+        || bare.starts_with("enable.sasl.")
+        || bare.starts_with("reconnect.backoff.")
+        || bare.starts_with("broker.address.")
+        || matches!(bare, "socket.timeout.ms" | "socket.connection.setup.timeout.ms")
+}
+
 /// The settings of one application, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -180,6 +224,23 @@ impl Settings {
             fix(&mut conf, "socket.timeout.ms", &timeout.as_millis().clamp(100, 10_000).to_string())?;
         }
         Ok(conf)
+    }
+
+    /// A consumer outside of any group.
+    pub(super) fn reader(&self, spec: &ConsumerSpec, group: &str, waker: Waker) -> Result<KafkaConsumer> {
+        let mut conf = self.isolated(ClientKind::Restore, &spec.client_id, spec.isolation)?;
+        // Never joins and never commits: librdkafka reads nothing without a group's name.
+        fix(&mut conf, "group.id", group)?;
+        KafkaConsumer::new(conf, &spec.client_id, Arc::new(waker))
+    }
+
+    /// A setting that was given and that the library's own reader of changelogs does not follow.
+    pub(super) fn only_librdkafka_reads_so(&self) -> Option<&str> {
+        let mut given = self.of(ClientKind::Restore).map(|(name, _)| name.as_str());
+        given.find(|name| match name.strip_prefix("restore.consumer.") {
+            Some(bare) => !READER.contains(&bare) && !is_of_connections(bare),
+            None => ONLY_LIBRDKAFKA.contains(&bare_name(name)),
+        })
     }
 
     pub(super) fn given(&self, kind: ClientKind, bare: &str) -> bool {
@@ -286,6 +347,19 @@ mod tests {
         assert_eq!(value(ClientKind::Consumer, "fetch.wait.max.ms").as_deref(), Some("7"));
         assert_eq!(value(ClientKind::Restore, "fetch.wait.max.ms").as_deref(), Some("8"));
         assert_eq!(value(ClientKind::Producer, "fetch.wait.max.ms").as_deref(), Some("500"));
+    }
+
+    #[test]
+    fn what_only_librdkafka_follows_in_reading_changelogs_is_named() {
+        let found = |name| settings(&[(name, "1000")]).unwrap().only_librdkafka_reads_so().map(str::to_owned);
+        for name in ["restore.consumer.client.rack", "consumer.client.rack", "restore.consumer.queued.min.messages"] {
+            assert_eq!(found(name).as_deref(), Some(name));
+        }
+        let followed =
+            ["restore.consumer.fetch.max.bytes", "restore.consumer.socket.timeout.ms", "producer.client.rack"];
+        for name in followed.into_iter().chain(["consumer.queued.min.messages", "queued.max.messages.kbytes"]) {
+            assert_eq!(found(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ fn cluster() -> Option<KafkaCluster> {
     Some(KafkaCluster::new(&bootstrap, "kstreams-conformance", BTreeMap::new()).unwrap())
 }
 
+mod changelogs;
+
 mod conformance {
     super::conformance_tests!(super::cluster());
 }

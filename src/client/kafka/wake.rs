@@ -1,24 +1,41 @@
 //! Wakes a stream thread that waits for its clients, without polling.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// One waiting thread, woken by any of its queues. A wake-up before the wait is kept.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Waker {
     woken: AtomicBool,
     lock: Mutex<()>,
     condition: Condvar,
+    /// Ends the wait of who waits for something else as well.
+    beside: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waker").field("woken", &self.woken).finish_non_exhaustive()
+    }
 }
 
 impl Waker {
+    /// Of a thread that waits elsewhere, from where `wake` calls it: `wait` is for a look only.
+    pub(super) fn beside(wake: Arc<dyn Fn() + Send + Sync>) -> Waker {
+        Waker { beside: Some(wake), ..Waker::default() }
+    }
+
     pub(super) fn wake(&self) {
         // Release pairs with the swap in `wait`: what was queued before the wake-up is seen after it. Only the first of
         // many wake-ups takes the lock.
         if !self.woken.swap(true, Ordering::AcqRel) {
             drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
             self.condition.notify_one();
+            if let Some(wake) = &self.beside {
+                wake();
+            }
         }
     }
 

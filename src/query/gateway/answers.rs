@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::writer::not_started;
 use super::{CORRELATION_ID, LOOK_AROUND};
-use crate::client::{Cluster, Consumer, ConsumerSpec, Fetch, Isolation};
+use crate::client::{Cluster, Consumer, ConsumerSpec, Fetch, Isolation, Topics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ConsumerRecord, RecordBatch, TopicPartition};
 use crate::serdes::DynSerde;
@@ -72,7 +72,8 @@ impl<V: Send + 'static> Answers<V> {
         // The ends as they are now: an answer to what is asked from now on comes after them.
         let ends = admin.watermarks(&partitions)?.into_iter().map(|marks| marks.end);
         let from: Vec<_> = partitions.into_iter().zip(ends).collect();
-        let spec = ConsumerSpec { client_id: client_id.to_owned(), isolation: Isolation::ReadCommitted };
+        let spec =
+            ConsumerSpec { client_id: client_id.to_owned(), isolation: Isolation::ReadCommitted, topics: Topics::Any };
         let mut consumer = cluster.consumer(&spec)?;
         consumer.assign(&from)?;
         let wake = consumer.waker();

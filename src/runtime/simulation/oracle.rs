@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::scenario::{CHANGELOG, Model};
 use super::shared::{PARTITIONS, Shared};
 use crate::client::embedded::faults::{Logged, LoggedEntry};
-use crate::client::{Cluster, Consumer, ConsumerSpec, Isolation};
+use crate::client::{Cluster, Consumer, ConsumerSpec, Isolation, Topics};
 use crate::record::{RecordBatch, TopicPartition};
 use crate::state::simulated_disk::{SimulatedDisk, StoreOnDisk};
 
@@ -40,7 +40,8 @@ type Rows = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
 
 impl Oracle {
     pub(super) fn new(shared: Arc<Shared>) -> Oracle {
-        let spec = ConsumerSpec { client_id: "reader".to_owned(), isolation: Isolation::ReadCommitted };
+        let spec =
+            ConsumerSpec { client_id: "reader".to_owned(), isolation: Isolation::ReadCommitted, topics: Topics::Any };
         let mut reader = shared.cluster.consumer(&spec).unwrap();
         let starts: Vec<_> = (0..PARTITIONS).map(|number| (TopicPartition::new("out", number), 0)).collect();
         reader.assign(&starts).unwrap();

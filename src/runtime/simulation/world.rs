@@ -9,7 +9,7 @@ use super::oracle::Oracle;
 use super::process::{Process, Processes, with_process};
 use super::scenario::{CHANGELOG, NIGHT, Scenario};
 use super::shared::{PARTITIONS, PROCESSES, Shared};
-use crate::client::{Cluster, ConsumerSpec, Isolation};
+use crate::client::{Cluster, ConsumerSpec, Isolation, Topics};
 use crate::membership::LeaveMode;
 use crate::record::TopicPartition;
 use crate::runtime::clock::simulated;
@@ -156,7 +156,8 @@ impl World {
     }
 
     fn check_that_nothing_is_open(&self) {
-        let reader = ConsumerSpec { client_id: "reader".to_owned(), isolation: Isolation::ReadCommitted };
+        let reader =
+            ConsumerSpec { client_id: "reader".to_owned(), isolation: Isolation::ReadCommitted, topics: Topics::Any };
         for partition in self.shared.partitions() {
             let end = self.shared.cluster.end_offset(&partition.topic, partition.partition).unwrap();
             let mut consumer = self.shared.cluster.consumer(&reader).unwrap();

@@ -110,7 +110,9 @@ fn a_position_that_is_compacted_away_is_read_on_behind_it() {
     assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [2]);
     let partition = TopicPartition::new("t", 0);
     let isolation = Isolation::ReadCommitted;
-    let mut consumer = cluster.consumer(&ConsumerSpec { client_id: "c".into(), isolation }).unwrap();
+    let mut consumer = cluster
+        .consumer(&ConsumerSpec { client_id: "c".into(), isolation, topics: crate::client::Topics::Any })
+        .unwrap();
     consumer.assign(&[(partition.clone(), 1)]).unwrap();
     let mut batch = crate::record::RecordBatch::default();
     consumer.fetch(&partition, 10, &mut batch).unwrap();

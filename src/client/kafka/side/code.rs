@@ -13,10 +13,13 @@ pub(super) struct Code(pub(super) i16);
 impl Code {
     pub(super) const NONE: Code = Code(0);
     pub(super) const UNKNOWN_SERVER_ERROR: Code = Code(-1);
+    pub(super) const OFFSET_OUT_OF_RANGE: Code = Code(1);
     pub(super) const UNKNOWN_TOPIC_OR_PARTITION: Code = Code(3);
     pub(super) const LEADER_NOT_AVAILABLE: Code = Code(5);
     pub(super) const NOT_LEADER_OR_FOLLOWER: Code = Code(6);
     pub(super) const REQUEST_TIMED_OUT: Code = Code(7);
+    pub(super) const BROKER_NOT_AVAILABLE: Code = Code(8);
+    pub(super) const REPLICA_NOT_AVAILABLE: Code = Code(9);
     pub(super) const OFFSET_METADATA_TOO_LARGE: Code = Code(12);
     pub(super) const NETWORK_EXCEPTION: Code = Code(13);
     pub(super) const COORDINATOR_LOAD_IN_PROGRESS: Code = Code(14);
@@ -42,8 +45,12 @@ impl Code {
     pub(super) const INVALID_TRANSACTION_TIMEOUT: Code = Code(50);
     pub(super) const CONCURRENT_TRANSACTIONS: Code = Code(51);
     pub(super) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Code = Code(53);
+    pub(super) const KAFKA_STORAGE_ERROR: Code = Code(56);
     pub(super) const SASL_AUTHENTICATION_FAILED: Code = Code(58);
     pub(super) const GROUP_ID_NOT_FOUND: Code = Code(69);
+    pub(super) const FENCED_LEADER_EPOCH: Code = Code(74);
+    pub(super) const UNKNOWN_LEADER_EPOCH: Code = Code(76);
+    pub(super) const OFFSET_NOT_AVAILABLE: Code = Code(78);
     pub(super) const MEMBER_ID_REQUIRED: Code = Code(79);
     pub(super) const GROUP_MAX_SIZE_REACHED: Code = Code(81);
     pub(super) const FENCED_INSTANCE_ID: Code = Code(82);
@@ -69,6 +76,24 @@ impl Code {
                     | Code::NOT_ENOUGH_REPLICAS
                     | Code::NOT_ENOUGH_REPLICAS_AFTER_APPEND
             )
+    }
+
+    /// A partition cannot be read there for now: it has another leader, or gets one, or its disk is gone.
+    pub(super) fn passes_with_a_leader(self) -> bool {
+        matches!(
+            self,
+            Code::LEADER_NOT_AVAILABLE
+                | Code::NOT_LEADER_OR_FOLLOWER
+                | Code::REQUEST_TIMED_OUT
+                | Code::BROKER_NOT_AVAILABLE
+                | Code::REPLICA_NOT_AVAILABLE
+                | Code::NETWORK_EXCEPTION
+                | Code::KAFKA_STORAGE_ERROR
+                | Code::FENCED_LEADER_EPOCH
+                | Code::UNKNOWN_LEADER_EPOCH
+                | Code::OFFSET_NOT_AVAILABLE
+                | Code::UNKNOWN_SERVER_ERROR
+        )
     }
 
     /// What the broker denies this principal, with the remedy.
@@ -190,6 +215,13 @@ impl Code {
             Code::TRANSACTIONAL_ID_NOT_FOUND => "transactional id not found",
             Code::FENCED_MEMBER_EPOCH => "fenced member epoch",
             Code::STALE_MEMBER_EPOCH => "stale member epoch",
+            Code::OFFSET_OUT_OF_RANGE => "offset out of range",
+            Code::BROKER_NOT_AVAILABLE => "broker not available",
+            Code::REPLICA_NOT_AVAILABLE => "replica not available",
+            Code::KAFKA_STORAGE_ERROR => "storage error",
+            Code::FENCED_LEADER_EPOCH => "fenced leader epoch",
+            Code::UNKNOWN_LEADER_EPOCH => "unknown leader epoch",
+            Code::OFFSET_NOT_AVAILABLE => "offset not available",
             _ => "an error of the broker",
         }
     }

@@ -19,6 +19,7 @@ impl fmt::Display for Malformed {
 pub(super) type Result<T> = std::result::Result<T, Malformed>;
 
 const TOO_SHORT: Malformed = Malformed("it ends too early");
+const NO_UTF8: Malformed = Malformed("a string is not UTF-8");
 
 /// Reads from the front of bytes that anybody may have written. Reserves no room that the bytes do not fill.
 pub(super) struct Reader<'a>(&'a [u8]);
@@ -96,6 +97,11 @@ impl<'a> Reader<'a> {
         Ok(self.optional_text()?.unwrap_or_default())
     }
 
+    /// A string that stays where it is; null is read as empty.
+    pub(super) fn str(&mut self) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| NO_UTF8)
+    }
+
     /// None is null.
     pub(super) fn optional_list<T>(&mut self, item: impl FnMut(&mut Self) -> Result<T>) -> Result<Option<Vec<T>>> {
         match self.varint()?.checked_sub(1) {
@@ -124,10 +130,14 @@ impl<'a> Reader<'a> {
 
     /// The tagged fields at the end of a structure; what is unknown is skipped.
     pub(super) fn tags(&mut self) -> Result<()> {
+        self.tagged(|_, _| {})
+    }
+
+    /// The tagged fields at the end of a structure: each tag and its bytes.
+    pub(super) fn tagged(&mut self, mut field: impl FnMut(usize, &'a [u8])) -> Result<()> {
         for _ in 0..self.varint()? {
-            self.varint()?;
-            let length = self.varint()?;
-            self.slice(length)?;
+            let (tag, length) = (self.varint()?, self.varint()?);
+            field(tag, self.slice(length)?);
         }
         Ok(())
     }
@@ -152,7 +162,7 @@ impl<'a> Reader<'a> {
 }
 
 fn text(bytes: &[u8]) -> Result<String> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Malformed("a string is not UTF-8"))
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| NO_UTF8)
 }
 
 /// Writes both encodings.

@@ -17,7 +17,7 @@ use mio::{Registry, Token};
 
 use super::Failure;
 use super::code::Code;
-use super::link::{Link, Progress};
+use super::link::{Body, Link, Progress};
 use super::requests::{self, Api, Request};
 use super::responses;
 use super::security::{Address, Family, SideSettings};
@@ -57,7 +57,7 @@ pub(super) enum Outcome {
     Answer {
         errand: Errand,
         version: i16,
-        body: Vec<u8>,
+        body: Body,
     },
     /// It may have arrived or not; if the failure is a denial, it has not.
     Failed {
@@ -83,7 +83,7 @@ enum Stage {
 enum Step {
     On,
     Wait,
-    Done(Outcome),
+    Done(Box<Outcome>),
 }
 
 #[derive(Debug)]
@@ -206,7 +206,7 @@ impl Lane {
             match step {
                 Step::On => {}
                 Step::Wait => return None,
-                Step::Done(outcome) => return Some(outcome),
+                Step::Done(outcome) => return Some(*outcome),
             }
         }
     }
@@ -253,20 +253,8 @@ impl Lane {
                 server.cloned().ok_or_else(|| Failure::Denied("bootstrap.servers names no broker".to_owned()))?
             }
         };
-        let found = (address.host.as_str(), address.port).to_socket_addrs();
-        let found = found.map_err(|error| Failure::lost("could not look up the name", &error).at(&address))?;
-        let family = self.settings.family;
-        let fits = |found: &SocketAddr| match family {
-            Family::Any => true,
-            Family::V4 => found.is_ipv4(),
-            Family::V6 => found.is_ipv6(),
-        };
-        let found: VecDeque<_> = found.filter(fits).map(|found| (address.clone(), found)).collect();
-        if found.is_empty() {
-            let text = "its name has no address of the family that broker.address.family wants";
-            return Err(Failure::Lost(text.to_owned()).at(&address));
-        }
-        Ok(found)
+        let found = look_up(&address, self.settings.family)?;
+        Ok(found.into_iter().map(|found| (address.clone(), found)).collect())
     }
 
     /// The connection is open, and nothing is asked on it.
@@ -305,7 +293,7 @@ impl Lane {
         Ok(Step::On)
     }
 
-    fn answered(&mut self, body: Vec<u8>) -> Result<Step, Failure> {
+    fn answered(&mut self, body: Body) -> Result<Step, Failure> {
         let Some(mut errand) = self.errand.take() else {
             return Err(Failure::Lost("it answers what was not asked".to_owned()));
         };
@@ -315,7 +303,7 @@ impl Lane {
             *served = true;
         }
         if let Phase::Sent(version) = errand.phase {
-            return Ok(Step::Done(Outcome::Answer { errand, version, body }));
+            return Ok(Step::Done(Box::new(Outcome::Answer { errand, version, body })));
         }
         let was_learning = errand.phase == Phase::Learning;
         errand.phase = Phase::Unsent;
@@ -341,7 +329,7 @@ impl Lane {
             Ok((code, ..)) => match code.denial() {
                 Some(text) => {
                     let failure = Failure::Denied(format!("could not find the coordinator: {text}"));
-                    Ok(Step::Done(Outcome::Failed { request: errand.request, failure }))
+                    Ok(Step::Done(Box::new(Outcome::Failed { request: errand.request, failure })))
                 }
                 // COORDINATOR_NOT_AVAILABLE for some time on a new cluster: its log of offsets is being made.
                 None => {
@@ -385,7 +373,7 @@ impl Lane {
         // Whoever coordinated may be down: any broker knows where it has gone.
         self.coordinator = errand.request.broker().cloned();
         if denied || matches!(errand.phase, Phase::Sent(_)) {
-            return Step::Done(Outcome::Failed { request: errand.request, failure });
+            return Step::Done(Box::new(Outcome::Failed { request: errand.request, failure }));
         }
         tracing::debug!(group = %self.group, %failure, "a side connection is lost");
         self.last_failure = Some(failure);
@@ -423,12 +411,29 @@ impl Lane {
     }
 }
 
-fn random() -> u64 {
+/// The addresses of a host, of the wanted kind; there is at least one. Blocks as long as the system takes for it.
+pub(super) fn look_up(address: &Address, family: Family) -> Result<VecDeque<SocketAddr>, Failure> {
+    let found = (address.host.as_str(), address.port).to_socket_addrs();
+    let found = found.map_err(|error| Failure::lost("could not look up the name", &error).at(address))?;
+    let fits = |found: &SocketAddr| match family {
+        Family::Any => true,
+        Family::V4 => found.is_ipv4(),
+        Family::V6 => found.is_ipv6(),
+    };
+    let found: VecDeque<_> = found.filter(fits).collect();
+    if found.is_empty() {
+        let text = "its name has no address of the family that broker.address.family wants";
+        return Err(Failure::Lost(text.to_owned()).at(address));
+    }
+    Ok(found)
+}
+
+pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
 /// Between 80 and 120 per cent of it, so that not everybody comes at the same time.
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     let percent = u32::try_from(80 + random() % 41).unwrap_or(100);
     pause.saturating_mul(percent) / 100
 }

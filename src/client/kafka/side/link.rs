@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ const RESPONSE_BYTES_MAX: usize = 16 << 20;
 
 const READ_BYTES: usize = 16 << 10;
 
+/// Room that is made at once for a long response: its length is what the broker says.
+const GROWTH_BYTES_MAX: usize = 1 << 20;
+
 /// Its own text, since the broker may be a new one that was set up without them.
 const NO_STREAMS_GROUPS: &str = "the broker has no streams groups: they need Kafka 4.2 with the feature streams.version 1, \
      or set GroupProtocol::Sticky";
@@ -33,14 +37,58 @@ const LIFETIME_USED: f64 = 0.85;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What a look at the socket gave.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Progress {
     /// Not open yet, or the broker has not answered.
     Waiting,
     /// Open, and nothing is asked.
     Idle,
-    /// The body of the response.
-    Answer(Vec<u8>),
+    Answer(Body),
+}
+
+/// The body of a response, still in the frame that it came in: some are megabytes long.
+#[derive(Debug)]
+pub(super) struct Body {
+    bytes: Vec<u8>,
+    range: Range<usize>,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// What has been read of the next frame.
+#[derive(Debug, Default)]
+struct Inbox {
+    /// Longer than what has been read: the rest is room.
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Inbox {
+    fn read(&self) -> &[u8] {
+        self.bytes.get(..self.filled).unwrap_or_default()
+    }
+
+    /// Room for some of the bytes that are missing.
+    fn room(&mut self, missing: usize) -> &mut [u8] {
+        let end = self.filled + missing.min(GROWTH_BYTES_MAX);
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes.get_mut(self.filled..end).unwrap_or_default()
+    }
+
+    /// Takes the first bytes out, with what was behind them as room.
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        let rest = self.read().get(length..).unwrap_or_default().to_vec();
+        self.filled = rest.len();
+        std::mem::replace(&mut self.bytes, rest)
+    }
 }
 
 /// A connection and what is under way on it.
@@ -61,7 +109,8 @@ pub(super) struct Link {
     correlation: i32,
     asked: Option<Api>,
     outbox: Vec<u8>,
-    inbox: Vec<u8>,
+    inbox: Inbox,
+    response_bytes_max: usize,
 }
 
 impl Link {
@@ -91,10 +140,23 @@ impl Link {
             correlation: 0,
             asked: None,
             outbox: Vec::new(),
-            inbox: Vec::new(),
+            inbox: Inbox::default(),
+            response_bytes_max: RESPONSE_BYTES_MAX,
         };
         link.ask(api, &body)?;
         Ok(link)
+    }
+
+    /// Takes responses up to another length than that of messages to a group.
+    pub(super) fn with_response_bytes_max(self, response_bytes_max: usize) -> Link {
+        Link { response_bytes_max, ..self }
+    }
+
+    /// Memory of a response that is done with, for the next one.
+    pub(super) fn give_back(&mut self, body: Body) {
+        if self.inbox.filled == 0 && self.inbox.bytes.capacity() < body.bytes.capacity() {
+            self.inbox.bytes = body.bytes;
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -155,7 +217,7 @@ impl Link {
                 let busy = self.handshake.is_some() || self.asked.is_some();
                 return Ok(if busy { Progress::Waiting } else { Progress::Idle });
             };
-            let body = self.opened(&frame)?;
+            let body = self.opened(frame)?;
             self.heard = now;
             let Some(handshake) = &mut self.handshake else { return Ok(Progress::Answer(body)) };
             match handshake.on(&body)? {
@@ -204,11 +266,16 @@ impl Link {
 
     /// Reads until there is a whole frame or nothing more to read. False: the broker has closed the connection.
     fn fill(&mut self) -> Result<bool, Failure> {
-        let mut buffer = [0; READ_BYTES];
-        while self.frame_length()?.is_none_or(|length| self.inbox.len() < length) {
+        loop {
+            let missing = match self.frame_length()? {
+                None => READ_BYTES,
+                Some(length) if self.inbox.filled >= length => return Ok(true),
+                Some(length) => length - self.inbox.filled,
+            };
+            let room = self.inbox.room(missing);
             let read = match &mut self.tls {
-                Some(tls) => tls.read(&mut buffer, &mut self.socket)?,
-                None => match self.socket.read(&mut buffer) {
+                Some(tls) => tls.read(room, &mut self.socket)?,
+                None => match self.socket.read(room) {
                     Ok(length) => Some(length),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => None,
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -218,17 +285,16 @@ impl Link {
             match read {
                 None => return Ok(true),
                 Some(0) => return Ok(false),
-                Some(length) => self.inbox.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+                Some(length) => self.inbox.filled += length,
             }
         }
-        Ok(true)
     }
 
     /// The length of the next frame with its prefix, as soon as it is known.
     fn frame_length(&self) -> Result<Option<usize>, Failure> {
-        let Some(prefix) = self.inbox.first_chunk::<4>() else { return Ok(None) };
+        let Some(prefix) = self.inbox.read().first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
-        if length > RESPONSE_BYTES_MAX {
+        if length > self.response_bytes_max {
             // What a TLS server says to a client without TLS, for one.
             let remedy =
                 "what answers there does not speak Kafka's protocol, or TLS: check security.protocol and the port";
@@ -237,23 +303,24 @@ impl Link {
         Ok(Some(length + 4))
     }
 
-    fn next_frame(&mut self) -> Result<Option<Vec<u8>>, Failure> {
-        let Some(length) = self.frame_length()?.filter(|length| self.inbox.len() >= *length) else { return Ok(None) };
-        let rest = self.inbox.split_off(length);
-        Ok(Some(std::mem::replace(&mut self.inbox, rest)))
+    /// The next frame and its length, with room behind it.
+    fn next_frame(&mut self) -> Result<Option<(Vec<u8>, usize)>, Failure> {
+        let length = self.frame_length()?.filter(|length| self.inbox.filled >= *length);
+        Ok(length.map(|length| (self.inbox.take(length), length)))
     }
 
     /// The body of a frame, if it answers what was asked.
-    fn opened(&mut self, frame: &[u8]) -> Result<Vec<u8>, Failure> {
+    fn opened(&mut self, (bytes, length): (Vec<u8>, usize)) -> Result<Body, Failure> {
         let Some(api) = self.asked.take() else {
             return Err(Failure::Lost("it answers what was not asked".to_owned()));
         };
-        let mut reader = Reader::new(frame.get(4..).unwrap_or_default());
+        let mut reader = Reader::new(bytes.get(4..length).unwrap_or_default());
         let correlation = api.open(&mut reader).map_err(Failure::malformed)?;
         if correlation != self.correlation {
             return Err(Failure::Lost("it answers what was not asked".to_owned()));
         }
-        Ok(reader.rest().to_vec())
+        let start = length - reader.rest().len();
+        Ok(Body { bytes, range: start..length })
     }
 
     fn closed(&self) -> Failure {

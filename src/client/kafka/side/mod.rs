@@ -6,6 +6,7 @@
 //!   SideStreams ───────── Lane: heartbeat of a streams group
 //!   SideOffsets ───────── Lane: offsets, fencing, ends of transactions, a group from outside; at times one to each broker
 //!                           └── Link: one socket ── Handshake (ApiVersions, SASL) ── Tls
+//!   ChangelogReader ───── a Link to each broker that leads a changelog
 //! ```
 //!
 //! librdkafka keeps a member's place only together with its own assignors and answers for its own transactional ids. Here
@@ -20,6 +21,7 @@ use std::fmt;
 use std::time::Instant;
 
 pub(super) use self::coordinator::SideCoordinator;
+pub(super) use self::fetch::{ChangelogReader, MakeOther};
 pub(super) use self::offsets::SideOffsets;
 pub(super) use self::security::SideSettings;
 pub(super) use self::settle::{Claim, LEADERS_PATIENCE};
@@ -28,6 +30,7 @@ pub(super) use self::streams::SideStreams;
 mod code;
 mod codec;
 mod coordinator;
+mod fetch;
 mod gone;
 mod handshake;
 mod heartbeat;

@@ -1,4 +1,4 @@
-//! The requests of the side connection, in versions that brokers since 2.5 understand; that of streams groups, since 4.2.
+//! The requests of the side connection, in versions that brokers since 2.5 understand; to fetch, since 2.7, and streams groups, since 4.2.
 //!
 //! Every one of them has the compact encoding, but for `SaslHandshake`, which has none.
 
@@ -27,6 +27,7 @@ const CONSUMER_PROTOCOL: i16 = 3;
 #[expect(clippy::enum_variant_names, reason = "ApiVersions is what Kafka calls it")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
+    Fetch,
     Metadata,
     OffsetCommit,
     OffsetFetch,
@@ -54,6 +55,7 @@ pub(super) enum Api {
 impl Api {
     pub(super) fn key(self) -> i16 {
         match self {
+            Api::Fetch => 1,
             Api::Metadata => 3,
             Api::OffsetCommit => 8,
             Api::OffsetFetch => 9,
@@ -82,6 +84,8 @@ impl Api {
     /// The versions that are written and read here.
     pub(super) fn versions(self) -> RangeInclusive<i16> {
         match self {
+            // With the compact encoding and an end to truncated logs; 13 would name topics by id.
+            Api::Fetch => 12..=12,
             Api::Metadata => 9..=9,
             Api::OffsetCommit => 8..=9,
             // 7 brought require_stable.
@@ -112,6 +116,7 @@ impl Api {
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Api::Fetch => "Fetch",
             Api::Metadata => "Metadata",
             Api::OffsetCommit => "OffsetCommit",
             Api::OffsetFetch => "OffsetFetch",

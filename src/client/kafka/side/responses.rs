@@ -83,7 +83,7 @@ pub(super) fn metadata(body: &[u8]) -> Result<Vec<(String, u16)>> {
 }
 
 /// With their ids.
-fn brokers(reader: &mut Reader<'_>) -> Result<Vec<(i32, Address)>> {
+pub(super) fn brokers(reader: &mut Reader<'_>) -> Result<Vec<(i32, Address)>> {
     reader.i32()?;
     let brokers = reader.list(|reader| {
         let id = reader.i32()?;

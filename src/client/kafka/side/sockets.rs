@@ -1,4 +1,4 @@
-//! Waiting for the coordinator: until its sockets have something to read, another thread wakes the waiter, or time is up.
+//! Waiting for brokers: until their sockets have something to read, another thread wakes the waiter, or time is up.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -25,8 +25,13 @@ impl Sockets {
     /// # Errors
     /// `Unavailable` when the system gives nothing to wait with.
     pub(super) fn new(group: &str) -> Result<Sockets> {
+        Sockets::of(&format!("the coordinator of group {group}"))
+    }
+
+    /// For connections to `what`, whose name is for errors.
+    pub(super) fn of(what: &str) -> Result<Sockets> {
         let failed = |error| {
-            let context = format!("could not wait for the coordinator of group {group}");
+            let context = format!("could not wait for {what}");
             Error::new(Kind::Unavailable, context).with_source(error)
         };
         let poll: Poll = Poll::new().map_err(failed)?;
@@ -42,14 +47,19 @@ impl Sockets {
     ///
     /// IMPORTANT: sockets tell only once that there is something to read: nothing may be left in them before the wait.
     pub(super) fn wait(&mut self, lanes: &[Lane], timeout: Duration, now: Instant) {
-        let next = lanes.iter().filter_map(Lane::next_time).min();
+        self.wait_until(lanes.iter().filter_map(Lane::next_time).min(), timeout, now);
+    }
+
+    /// Waits no longer than until `next`. True: another thread has ended the wait.
+    pub(super) fn wait_until(&mut self, next: Option<Instant>, timeout: Duration, now: Instant) -> bool {
         let timeout = next.map_or(timeout, |next| timeout.min(next.saturating_duration_since(now)));
         // A signal ends the wait early, which is allowed.
         if let Err(error) = self.poll.poll(&mut self.events, Some(timeout))
             && error.kind() != ErrorKind::Interrupted
         {
-            tracing::warn!(%error, "could not wait for the coordinator");
+            tracing::warn!(%error, "could not wait for a broker");
         }
+        self.events.iter().any(|event| event.token() == WAKER)
     }
 
     /// Ends a wait from another thread.
@@ -57,7 +67,7 @@ impl Sockets {
         let waker = Arc::clone(&self.waker);
         Arc::new(move || {
             if let Err(error) = waker.wake() {
-                tracing::warn!(%error, "could not wake the group's thread");
+                tracing::warn!(%error, "could not wake a thread that waits for brokers");
             }
         })
     }

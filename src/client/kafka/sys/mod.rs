@@ -1,9 +1,10 @@
-//! The C calls of librdkafka behind safe functions: the only place of the crate with `unsafe`.
+//! The C calls of librdkafka, and of LZ4, behind safe functions: the only place of the crate with `unsafe`.
 //!
 //! ```text
 //!   Conf ──> Client ──┬── PartitionQueue   records of one partition
 //!                     ├── EventQueue       rebalances and errors of a consumer
 //!                     └── Topic            records to one topic
+//!   Lz4               unpacks what a changelog holds
 //! ```
 //!
 //! A [`Client`] owns a handle. Queues and topics must be destroyed before it: each keeps an `Arc` of it. The callbacks get
@@ -19,6 +20,7 @@ use std::time::Duration;
 use rdkafka_sys::{self as rd, RDKafkaErrorCode as Code, rd_kafka_resp_err_t as RespErr};
 
 pub(super) use self::consume::{Event, EventQueue, Fetched, PartitionQueue};
+pub(super) use self::lz4::Lz4;
 pub(super) use self::partition_list::PartitionList;
 pub(super) use self::produce::{Outgoing, Topic};
 use super::failure::Failure;
@@ -27,6 +29,7 @@ use crate::record::TopicPartition;
 
 mod admin;
 mod consume;
+mod lz4;
 mod partition_list;
 mod produce;
 

@@ -25,7 +25,7 @@ use crate::membership::classic::protocol::{GroupAnswer, GroupCoordinator, GroupR
 const LONG: Duration = Duration::from_secs(3600);
 
 /// What a played broker does with a request.
-enum Reply {
+pub(super) enum Reply {
     Body(Vec<u8>),
     /// Exactly these bytes, then the end.
     Raw(Vec<u8>),
@@ -34,25 +34,25 @@ enum Reply {
 }
 
 /// A request as a played broker sees it.
-struct Asked<'a> {
-    api: Api,
-    version: i16,
-    body: &'a [u8],
+pub(super) struct Asked<'a> {
+    pub(super) api: Api,
+    pub(super) version: i16,
+    pub(super) body: &'a [u8],
     /// Counted from 1.
-    connection: usize,
+    pub(super) connection: usize,
 }
 
 type Script = dyn FnMut(&Asked<'_>) -> Option<Reply> + Send;
 
 /// A played broker. What its script has no answer for gets the usual one.
-struct Broker {
-    port: u16,
+pub(super) struct Broker {
+    pub(super) port: u16,
     /// The names of all requests and how often they came.
     asked: Arc<Mutex<HashMap<&'static str, usize>>>,
 }
 
 impl Broker {
-    fn play(script: impl FnMut(&Asked<'_>) -> Option<Reply> + Send + 'static) -> Broker {
+    pub(super) fn play(script: impl FnMut(&Asked<'_>) -> Option<Reply> + Send + 'static) -> Broker {
         Broker::play_over(Box::new, script)
     }
 
@@ -76,7 +76,7 @@ impl Broker {
         Broker { port, asked }
     }
 
-    fn asked(&self, api: Api) -> usize {
+    pub(super) fn asked(&self, api: Api) -> usize {
         self.asked.lock().unwrap().get(api.name()).copied().unwrap_or(0)
     }
 }
@@ -97,6 +97,7 @@ fn serve(
     let (key, version, correlation) = (reader.i16().unwrap(), reader.i16().unwrap(), reader.i32().unwrap());
     assert_eq!(reader.plain_text().unwrap(), "client");
     let api = [
+        Api::Fetch,
         Api::Metadata,
         Api::OffsetCommit,
         Api::OffsetFetch,
@@ -163,11 +164,15 @@ fn usual(api: Api, port: u16) -> Reply {
 fn versions(join_max: i16) -> Vec<u8> {
     let mut out = Writer::default();
     out.i16(0);
-    let keys = [3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 22, 36, 66, 88, 89];
+    let keys = [1, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 22, 36, 66, 88, 89];
     out.list(keys.into_iter(), |out, key| {
         out.i16(key);
         out.i16(0);
-        out.i16(if key == Api::JoinGroup.key() { join_max } else { 9 });
+        out.i16(match key {
+            1 => 12,
+            11 => join_max,
+            _ => 9,
+        });
         out.no_tags();
     });
     out.i32(0);
