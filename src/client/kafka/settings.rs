@@ -73,7 +73,7 @@ const JAVA_NAMES: [(&str, &str); 10] = [
     ("interceptor.classes", "there are no interceptors"),
 ];
 
-const COMMON: [(&str, &str); 7] = [
+const COMMON: [(&str, &str); 8] = [
     // A topic that is made by a look at it has the wrong number of partitions.
     ("allow.auto.create.topics", "false"),
     // librdkafka would derive it from the transaction timeout: a dead broker is noticed sooner.
@@ -85,6 +85,9 @@ const COMMON: [(&str, &str); 7] = [
     ("retry.backoff.ms", "5"),
     // As in Java. librdkafka's own 10 s are how long a broker that is back goes unnoticed.
     ("reconnect.backoff.max.ms", "1000"),
+    // A partition whose broker has named no leader stood still until the next look at all topics, which is five minutes away
+    // by default.
+    ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
 const CONSUMER: [(&str, &str); 7] = [
