@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn check(keys: &[Vec<u8>]) {
-        let mut rows: Vec<Place> = (0..keys.len() as u32).map(|row| (0, row)).collect();
+        let mut rows: Vec<Place> = (0..u32::try_from(keys.len()).unwrap()).map(|row| (0, row)).collect();
         sort(&mut rows, |row| &keys[row as usize]);
         let mut expected: Vec<(&[u8], u32)> = keys.iter().zip(0..).map(|(key, row)| (&key[..], row)).collect();
         expected.sort();
@@ -105,14 +105,16 @@ mod tests {
     fn short_keys_and_zeros_at_their_ends_are_sorted() {
         let keys: [&[u8]; 8] = [b"b", b"\0\0", b"", b"\0", b"aaaaaaaa", b"a", b"aaaaaaaa\0", b"a"];
         check(&keys.map(<[u8]>::to_vec));
-        let zeros =
-            (0..900_usize).map(|n| [&b"same-prefix"[..], &vec![0; n % 41], &vec![(n % 2) as u8; n % 3]].concat());
+        let zeros = (0..900_usize)
+            .map(|n| [&b"same-prefix"[..], &vec![0; n % 41], &vec![u8::from(n % 2 == 1); n % 3]].concat());
         check(&zeros.collect::<Vec<_>>());
     }
 
     #[test]
     fn long_keys_that_differ_late_are_sorted() {
-        let late = (0..3_000).map(|n| format!("{:>1$}", mixed(n) % 700, 8 + (n as usize % 5) * 40).into_bytes());
+        let late = (0..3_000).map(|n: u64| {
+            format!("{:>1$}", mixed(n) % 700, [8, 48, 88, 128, 168][usize::try_from(n % 5).unwrap()]).into_bytes()
+        });
         check(&late.collect::<Vec<_>>());
         // Each the beginning of the next: every eight bytes tell one row from the others.
         check(&(0..400).rev().map(|n| vec![7; n * 8]).collect::<Vec<_>>());

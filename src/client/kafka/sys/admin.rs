@@ -307,7 +307,7 @@ mod tests {
         assert!(conf.set("test.mock.num.brokers", "1").is_ok());
         let client = Client::admin(conf, "test").unwrap();
         let partition = TopicPartition::new("topic", 0);
-        let ends = PartitionList::of([(&partition, -1)].into_iter()).unwrap();
+        let ends = PartitionList::of([(&partition, -1)]).unwrap();
         // SAFETY: a live handle, whose cluster lives as long as it, and C strings and an array of the length that is passed,
         // which are copied.
         let mock = unsafe {
