@@ -41,6 +41,7 @@ pub(crate) struct Told {
     pub(crate) name: String,
     pub(crate) config: Config,
     /// The first of those that it may listen at.
+    #[cfg_attr(not(feature = "query-http"), expect(dead_code, reason = "nobody asks without a server"))]
     pub(crate) port: u16,
 }
 
