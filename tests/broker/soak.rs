@@ -32,6 +32,9 @@ const JUDGED_FROM: usize = 60;
 /// Of memory, in hundredths.
 const GROWTH_MAX: f64 = 10.0;
 
+/// They come and go with every compaction; a client that is left behind has ten.
+const FILES_MAX: u64 = 4;
+
 /// What one process has held, every five seconds.
 struct Stretch {
     instance: usize,
@@ -118,8 +121,7 @@ fn table(stretches: &[Stretch]) -> (String, bool) {
             (both(|sample| sample.resident_kib), both(|sample| sample.threads), both(|sample| sample.files));
         let growth = (resident[1] as f64 / resident[0] as f64 - 1.0) * 100.0;
         let is_judged = samples.len() >= JUDGED_FROM;
-        // Files come and go with every compaction.
-        let more_files = files[1] > files[0] + files[0] / 10;
+        let more_files = files[1] > files[0] + FILES_MAX;
         let grows = growth > GROWTH_MAX || threads[1] > threads[0] || more_files;
         has_grown |= is_judged && grows;
         let verdict = match (is_judged, grows) {

@@ -22,7 +22,7 @@ use self::group::KafkaMembership;
 use self::group_admin::KafkaGroupAdmin;
 use self::producer::{KafkaProducer, Predecessor};
 use self::settings::{ClientKind, Settings, fix};
-use self::side::{ChangelogReader, MakeOther, SideCoordinator, SideOffsets, SideSettings, SideStreams};
+use self::side::{ChangelogReader, MakeFallback, SideCoordinator, SideOffsets, SideSettings, SideStreams};
 use self::sys::Client;
 use self::wake::Waker;
 use crate::client::{Admin, Cluster, Consumer, ConsumerSpec, GroupAdmin, GroupSpec, Producer, ProducerSpec, Topics};
@@ -149,7 +149,7 @@ impl KafkaCluster {
             return Ok(None);
         }
         let (settings, group, wanted) = (self.settings.clone(), self.group.clone(), spec.clone());
-        let other: MakeOther =
+        let other: MakeFallback =
             Box::new(move |wake| Ok(Box::new(settings.reader(&wanted, &group, Waker::beside(wake))?)));
         let conf = self.settings.conf(ClientKind::Restore, &spec.client_id)?;
         let who = (&*spec.client_id, spec.isolation);

@@ -21,7 +21,7 @@ use std::fmt;
 use std::time::Instant;
 
 pub(super) use self::coordinator::SideCoordinator;
-pub(super) use self::fetch::{ChangelogReader, MakeOther};
+pub(super) use self::fetch::{ChangelogReader, MakeFallback};
 pub(super) use self::offsets::SideOffsets;
 pub(super) use self::security::SideSettings;
 pub(super) use self::settle::{Claim, LEADERS_PATIENCE};

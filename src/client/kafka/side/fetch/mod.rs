@@ -69,7 +69,7 @@ const EMPTY_PAUSE: Duration = Duration::from_millis(10);
 const MISSING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes the consumer that reads what cannot be read here; it wakes by what it is given.
-pub(in crate::client::kafka) type MakeOther =
+pub(in crate::client::kafka) type MakeFallback =
     Box<dyn Fn(Arc<dyn Fn() + Send + Sync>) -> Result<Box<dyn Consumer>> + Send>;
 
 /// How much is asked for.
@@ -90,10 +90,10 @@ pub(in crate::client::kafka) struct ChangelogReader {
     readings: FxHashMap<TopicPartition, Reading>,
     brokers: BTreeMap<i32, Broker>,
     directory: Directory,
-    make_other: MakeOther,
+    make_fallback: MakeFallback,
     /// Reads what is not read here, once there was such a thing.
-    other: Option<Box<dyn Consumer>>,
-    /// What the other consumer is to read, and why.
+    fallback: Option<Box<dyn Consumer>>,
+    /// What the fallback is to read, and why.
     foreign: Vec<(TopicPartition, String)>,
     /// A caller has not seen what is new.
     is_fresh: bool,
@@ -141,7 +141,7 @@ impl ChangelogReader {
         bootstrap: &str,
         setting: &dyn Fn(&str) -> Option<String>,
         (client_id, isolation): (&str, Isolation),
-        make_other: MakeOther,
+        make_fallback: MakeFallback,
     ) -> Result<ChangelogReader> {
         let settings = Arc::new(SideSettings::new(bootstrap, setting)?);
         let number = |name: &str, default: usize| setting(name).and_then(|value| value.parse().ok()).unwrap_or(default);
@@ -169,8 +169,8 @@ impl ChangelogReader {
             readings: FxHashMap::default(),
             brokers: BTreeMap::new(),
             directory: Directory::default(),
-            make_other,
-            other: None,
+            make_fallback,
+            fallback: None,
             foreign: Vec::new(),
             is_fresh: false,
             assignments: 0,
@@ -405,11 +405,11 @@ impl ChangelogReader {
                 moved.push((partition, reading.position));
             }
         }
-        let other = match &mut self.other {
-            Some(other) => other,
-            none => none.insert((self.make_other)(self.sockets.waker())?),
+        let fallback = match &mut self.fallback {
+            Some(fallback) => fallback,
+            none => none.insert((self.make_fallback)(self.sockets.waker())?),
         };
-        other.assign(&moved)?;
+        fallback.assign(&moved)?;
         for (partition, _) in &moved {
             self.readings.remove(partition);
         }
@@ -450,8 +450,8 @@ fn refused(code: Code, reading: &mut Reading, now: Instant) -> Option<String> {
 impl Consumer for ChangelogReader {
     fn assign(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<()> {
         for (partition, offset) in partitions {
-            if let Some(other) = &mut self.other {
-                other.unassign(std::slice::from_ref(partition))?;
+            if let Some(fallback) = &mut self.fallback {
+                fallback.unassign(std::slice::from_ref(partition))?;
             }
             self.assignments += 1;
             let leader = self.readings.get(partition).and_then(|reading| reading.leader);
@@ -466,14 +466,17 @@ impl Consumer for ChangelogReader {
         for partition in partitions {
             self.readings.remove(partition);
         }
-        self.other.as_mut().map_or(Ok(()), |other| other.unassign(partitions))
+        self.fallback.as_mut().map_or(Ok(()), |fallback| fallback.unassign(partitions))
     }
 
     fn fetch(&mut self, partition: &TopicPartition, records_max: usize, batch: &mut RecordBatch) -> Result<Fetch> {
         self.pump(now());
         self.hand_over()?;
         let Some(reading) = self.readings.get_mut(partition) else {
-            return self.other.as_mut().map_or(Ok(Fetch::Records), |other| other.fetch(partition, records_max, batch));
+            return self
+                .fallback
+                .as_mut()
+                .map_or(Ok(Fetch::Records), |fallback| fallback.fetch(partition, records_max, batch));
         };
         let had_room = reading.has_room();
         let found = reading.fetch(partition, records_max, (&mut self.tools, &mut self.spare), batch)?;
@@ -486,14 +489,14 @@ impl Consumer for ChangelogReader {
     }
 
     fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        let other = || self.other.as_ref().and_then(|other| other.position(partition));
-        self.readings.get(partition).map(|reading| reading.position).or_else(other)
+        let fallback = || self.fallback.as_ref().and_then(|fallback| fallback.position(partition));
+        self.readings.get(partition).map(|reading| reading.position).or_else(fallback)
     }
 
     fn lag(&self, partition: &TopicPartition) -> Lag {
-        match (self.readings.get(partition), &self.other) {
+        match (self.readings.get(partition), &self.fallback) {
             (Some(reading), _) => reading.lag(),
-            (None, Some(other)) => other.lag(partition),
+            (None, Some(fallback)) => fallback.lag(partition),
             (None, None) => Lag::Unknown,
         }
     }
@@ -501,15 +504,15 @@ impl Consumer for ChangelogReader {
     fn end(&self, partition: &TopicPartition) -> Option<i64> {
         match self.readings.get(partition) {
             Some(reading) => reading.end(),
-            None => self.other.as_ref().and_then(|other| other.end(partition)),
+            None => self.fallback.as_ref().and_then(|fallback| fallback.end(partition)),
         }
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<()> {
         let started = now();
         loop {
-            if let Some(other) = &mut self.other {
-                other.wait(Duration::ZERO)?;
+            if let Some(fallback) = &mut self.fallback {
+                fallback.wait(Duration::ZERO)?;
             }
             let now = now();
             self.pump(now);

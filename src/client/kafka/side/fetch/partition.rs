@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::super::codec::Malformed;
+use super::super::now;
 use super::aborted::Aborted;
 use super::records::{Chunk, Then, Tools, survey};
 use super::wire::{Fetched, Wanted};
@@ -14,8 +15,10 @@ use crate::record::{RecordBatch, TopicPartition};
 /// Answers that are buffered: one that is read, and one ahead.
 const CHUNKS_MAX: usize = 2;
 
-/// How often the same records are fetched again when they are damaged.
+/// How often the same records are fetched again when they are damaged, and the pause after that: another leader may have them
+/// whole.
 const DAMAGE_MAX: u32 = 3;
+const DAMAGE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The pause before a partition is asked for again that could not be read; it doubles each time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -241,14 +244,18 @@ impl Reading {
         if self.damage >= DAMAGE_MAX
             && let Some(malformed) = self.damaged.take()
         {
-            // Tried again if the caller goes on.
+            // IMPORTANT: not `Corrupted`, by which a caller would begin its store anew, from records that are no better.
             self.damage = 0;
+            self.not_before = Some(now() + DAMAGE_PAUSE);
+            self.leader = None;
             let context = format!(
                 "could not read {partition} at offset {}, fetched {DAMAGE_MAX} times: {malformed}; look at the log of its \
                  leader with kafka-dump-log",
                 self.position
             );
-            return Err(Error::new(ErrorKind::Corrupted, context));
+            // Whoever waits for it tries again without a word.
+            tracing::warn!("{context}");
+            return Err(Error::new(ErrorKind::Unavailable, context));
         }
         Ok(if self.is_out_of_range { Fetch::OutOfRange } else { Fetch::Records })
     }

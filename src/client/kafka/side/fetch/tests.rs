@@ -102,19 +102,19 @@ fn partition() -> TopicPartition {
     TopicPartition::new("t", 0)
 }
 
-fn reader(port: u16, make_other: MakeOther) -> ChangelogReader {
+fn reader(port: u16, make_fallback: MakeFallback) -> ChangelogReader {
     let setting = |name: &str| match name {
         "socket.timeout.ms" => Some("3600000".to_owned()),
         "reconnect.backoff.ms" | "reconnect.backoff.max.ms" => Some("1".to_owned()),
         _ => None,
     };
     let who = ("client", Isolation::ReadCommitted);
-    let mut reader = ChangelogReader::new(&format!("127.0.0.1:{port}"), &setting, who, make_other).unwrap();
+    let mut reader = ChangelogReader::new(&format!("127.0.0.1:{port}"), &setting, who, make_fallback).unwrap();
     reader.assign(&[(partition(), 10)]).unwrap();
     reader
 }
 
-fn no_other() -> MakeOther {
+fn no_other() -> MakeFallback {
     Box::new(|_| panic!("nothing is to be read by librdkafka"))
 }
 
@@ -202,7 +202,7 @@ fn what_is_damaged_is_fetched_again_and_told_if_it_stays_so() {
     let mut reader = reader(broker.port, no_other());
     assert_eq!(read(&mut reader, 2).unwrap().1, ["a", "b"]);
     let error = read(&mut reader, 1).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupted);
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "a store is not begun anew for it");
     assert!(error.to_string().contains("could not read t[0] at offset 12"), "{error}");
     assert_eq!(reader.position(&partition()), Some(12));
 }
