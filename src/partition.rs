@@ -1,5 +1,47 @@
 //! The partition of a key.
 
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::serdes::DynSerde;
+
+/// How the keys of a store are partitioned, where that is not the default: by a key's bytes, of so many partitions.
+#[derive(Clone)]
+pub(crate) struct KeyPartitioner(Arc<Choose>);
+
+type Choose = dyn Fn(&[u8], i32) -> Result<i32> + Send + Sync;
+
+impl KeyPartitioner {
+    /// By keys as `serde` reads them.
+    pub(crate) fn new<K: 'static>(
+        serde: DynSerde<K>,
+        choose: impl Fn(&K, i32) -> i32 + Send + Sync + 'static,
+    ) -> KeyPartitioner {
+        KeyPartitioner(Arc::new(move |key, partitions| Ok(choose(&serde.deserialize(key)?, partitions))))
+    }
+
+    /// # Errors
+    /// Those of the serde.
+    pub(crate) fn partition(&self, key: &[u8], partitions: i32) -> Result<i32> {
+        (self.0)(key, partitions)
+    }
+}
+
+impl PartialEq for KeyPartitioner {
+    fn eq(&self, other: &KeyPartitioner) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for KeyPartitioner {}
+
+impl fmt::Debug for KeyPartitioner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyPartitioner")
+    }
+}
+
 /// Java's default partitioner: the same key is in the same partition whoever writes it (W2 of the wire formats).
 pub(crate) fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) as i32 % partitions.max(1)

@@ -174,8 +174,10 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
             graph.mistake(missing.to_string());
         }
         let rows = Arc::new(Timestamped(Bytes));
+        let partitioner = self.key_partitioner(&key);
         let store = StoreBuilder::key_value(&name, StoreKind::TimestampedKeyValue, engine, Arc::clone(&key), rows)
-            .with_made_engine(self.custom);
+            .with_made_engine(self.custom)
+            .with_key_partitioner(partitioner);
         let store = store.with_ttl_ms(self.ttl.map(millis)).with_default_engine(is_default);
         let store = match self.logging {
             Some(config) => store.with_logging(config),

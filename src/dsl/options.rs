@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::table_node::TableStoreOption;
 use crate::operators::print::{LineFile, PrintTarget, Show};
 use crate::operators::table_store::{NoSerde, TableRows, TableStoreSpec};
+use crate::partition::KeyPartitioner;
 use crate::record::ValueAndTimestamp;
 use crate::serdes::{DynSerde, Serde, Timestamped, Untimestamped};
 use crate::state::{EngineKind, MakeEngine, StoreBuilder, StoreEngine, StoreKind, StoreSpec, VersionedKind};
@@ -119,8 +120,12 @@ pub struct Materialized<K, V> {
     pub(super) custom: Option<MakeEngine>,
     pub(super) retention: Option<Duration>,
     pub(super) ttl: Option<Duration>,
+    partitioner: Option<ChoosePartition<K>>,
     rows: RowOption,
 }
+
+/// The partition of a key, of so many.
+type ChoosePartition<K> = Arc<dyn Fn(&K, i32) -> i32 + Send + Sync>;
 
 /// What is kept of a row.
 #[derive(Debug, Clone, Copy)]
@@ -144,6 +149,7 @@ impl<K, V> Default for Materialized<K, V> {
             custom: None,
             retention,
             ttl,
+            partitioner: None,
             rows,
         }
     }
@@ -225,6 +231,34 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
     #[must_use]
     pub fn with_engine(self, make: impl Fn() -> Box<dyn StoreEngine> + Send + Sync + 'static) -> Self {
         Materialized { custom: Some(MakeEngine(Arc::new(make))), ..self }
+    }
+
+    /// Where a key is looked for, if its records are not partitioned as Kafka's clients do it: the partition of a key, of so
+    /// many. It says nothing to whoever writes the records: it has to agree with their
+    /// [`Produced::with_partitioner`](crate::Produced::with_partitioner) or [`Repartitioned::with_partitioner`].
+    ///
+    /// [`metadata_for_key`](crate::KafkaStreams::metadata_for_key) and the query server follow it, so that every caller finds
+    /// the owner of a key without knowing how keys are spread. Of a windowed row it is asked for the key in the window. A
+    /// global table needs none: every instance has it whole.
+    ///
+    /// ```
+    /// # use kstreams::*;
+    /// // Orders were written by their number, of which the shop is the first digit.
+    /// let shop = |number: &i64, partitions: i32| (number / 1_000 % i64::from(partitions)) as i32;
+    /// let builder = StreamsBuilder::new();
+    /// builder.table("orders", Consumed::with(I64, Utf8), Materialized::named("orders").with_partitioner(shop));
+    /// # builder.build()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_partitioner(self, partitioner: impl Fn(&K, i32) -> i32 + Send + Sync + 'static) -> Self {
+        Materialized { partitioner: Some(Arc::new(partitioner)), ..self }
+    }
+
+    /// The same for a store whose keys are written so.
+    pub(super) fn key_partitioner(&self, key: &DynSerde<K>) -> Option<KeyPartitioner> {
+        let choose = Arc::clone(self.partitioner.as_ref()?);
+        Some(KeyPartitioner::new(Arc::clone(key), move |key, partitions| choose(key, partitions)))
     }
 
     /// Whether nothing is said of it.
@@ -355,22 +389,23 @@ impl<K: 'static, V: 'static> Materialized<K, V> {
 
     /// The same where there may never be a store: only then the lack of a serde is a mistake.
     pub(super) fn store_if_needed(
-        self,
+        mut self,
         graph: &mut TopologyBuilder,
         prefix: &str,
         key: Option<&DynSerde<K>>,
         value: Option<&DynSerde<V>>,
     ) -> TableStoreOption<K, V> {
         let (is_named, engine, is_default) = (self.name.is_some(), self.engine(graph), self.is_default_engine());
-        let name = match self.name {
+        let name = match self.name.take() {
             Some(name) => graph.checked(name),
             None => graph.name(&format!("{prefix}STATE-STORE-")),
         };
         let mut missing = None;
-        let key = serde_or_missing(self.key.or(key.map(Arc::clone)), &name, "key", &mut missing);
+        let key = serde_or_missing(self.key.take().or(key.map(Arc::clone)), &name, "key", &mut missing);
+        let partitioner = self.key_partitioner(&key);
         let value = serde_or_missing(self.value.or(value.map(Arc::clone)), &name, "value", &mut missing);
         let (caching, engine) = (self.caching, (engine, self.custom));
-        let kept = Kept { logging: self.logging, ttl_ms: self.ttl.map(millis), is_default };
+        let kept = Kept { logging: self.logging, ttl_ms: self.ttl.map(millis), is_default, partitioner };
         let rows = match self.rows {
             RowOption::Versions(kind) => {
                 let store = StoreBuilder::versioned(&name, kind, Arc::clone(&key), Arc::clone(&value));
@@ -410,11 +445,13 @@ struct Kept {
     logging: Option<BTreeMap<String, String>>,
     ttl_ms: Option<i64>,
     is_default: bool,
+    partitioner: Option<KeyPartitioner>,
 }
 
 impl Kept {
     fn set<S>(self, store: StoreBuilder<S>) -> StoreBuilder<S> {
-        let store = store.with_ttl_ms(self.ttl_ms).with_default_engine(self.is_default);
+        let store =
+            store.with_ttl_ms(self.ttl_ms).with_default_engine(self.is_default).with_key_partitioner(self.partitioner);
         match self.logging {
             Some(config) => store.with_logging(config),
             None => store.without_logging(),

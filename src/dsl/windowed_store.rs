@@ -58,7 +58,8 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
         // As in Java: results of sliding windows that wait for the end would only wait twice.
         let is_sliding = matches!(windows, StoredWindows::Sliding(_));
         let caching = self.caching && !(is_sliding && emit == EmitStrategy::OnWindowClose);
-        let store = self.with_settings(store, caching).with_made_engine(custom);
+        let partitioner = self.key_partitioner(&key);
+        let store = self.with_settings(store, caching).with_made_engine(custom).with_key_partitioner(partitioner);
         WindowStoreOption { spec: WindowStoreSpec { store, key, value, emit }, kind, is_named }
     }
 
@@ -78,7 +79,8 @@ impl<K: 'static, A: 'static> Materialized<K, A> {
         let store =
             StoreBuilder::<SessionStore<K, A>>::session(&name, kind, engine, Arc::clone(&key), Arc::clone(&value));
         let caching = self.caching && emit == EmitStrategy::OnWindowUpdate;
-        let store = self.with_settings(store, caching).with_made_engine(custom);
+        let partitioner = self.key_partitioner(&key);
+        let store = self.with_settings(store, caching).with_made_engine(custom).with_key_partitioner(partitioner);
         SessionStoreOption { spec: SessionStoreSpec { store, kind, key, value, emit }, is_named }
     }
 

@@ -11,8 +11,11 @@ use crate::client::partition_for_key;
 use crate::config::HostInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::classic::user_data::Host;
+#[cfg(feature = "query-http")]
+use crate::partition::KeyPartitioner;
 use crate::record::TopicPartition;
 use crate::serdes::Serde;
+use crate::state::{StoreKind, StoreSpec};
 use crate::topology::{TaskId, Topology};
 
 /// What an instance of the application has: see [`KafkaStreams::all_metadata`](crate::KafkaStreams::all_metadata).
@@ -78,6 +81,8 @@ pub(crate) struct Placement {
     pub version: u64,
     /// Every instance has it whole.
     pub is_global: bool,
+    /// What the program says of its keys.
+    pub partitioner: Option<KeyPartitioner>,
     /// By their numbers.
     pub partitions: Vec<Owners>,
 }
@@ -138,7 +143,7 @@ impl Whereabouts {
     pub(super) fn of_store(&self, store: &str) -> Result<Vec<StreamsMetadata>> {
         let known = self.known();
         let program = known.started()?;
-        program.sub_topology_of(store)?;
+        program.place_of(store)?;
         let has_it = |host: &StreamsMetadata| host.stores.contains(store) || host.standby_stores.contains(store);
         Ok(known.hosts.iter().filter_map(|host| program.metadata(host)).filter(has_it).collect())
     }
@@ -147,7 +152,11 @@ impl Whereabouts {
     ///
     /// # Errors
     /// As [`KafkaStreams::metadata_for_key`](crate::KafkaStreams::metadata_for_key) says.
-    pub(super) fn of_key(&self, store: &str, choose: impl FnOnce(i32) -> Result<i32>) -> Result<KeyMetadata> {
+    pub(super) fn of_key(
+        &self,
+        store: &str,
+        choose: impl FnOnce(&StoreSpec, i32) -> Result<i32>,
+    ) -> Result<KeyMetadata> {
         let known = self.known();
         let program = known.started()?;
         let own = program.own.clone().ok_or_else(|| {
@@ -155,11 +164,11 @@ impl Whereabouts {
                 "instances cannot be asked for keys without an address: set application_server in all of them",
             )
         })?;
-        let Some(sub_topology) = program.sub_topology_of(store)? else {
+        let Some((sub_topology, spec)) = program.place_of(store)? else {
             return Ok(KeyMetadata { active: own, standbys: Vec::new(), partition: None });
         };
         let tasks = program.layout.sub_topologies().get(sub_topology).map_or(0, |known| known.tasks);
-        let partition = choose(tasks)?;
+        let partition = choose(&spec, tasks)?;
         if !(0..tasks).contains(&partition) {
             return Err(Error::invalid(format!(
                 "the partitioner says that the key is in partition {partition} of store {store}, which has {tasks}: it has \
@@ -184,8 +193,9 @@ impl Whereabouts {
     pub(super) fn placement(&self, store: &str) -> Result<Placement> {
         let known = self.known();
         let program = known.started()?;
-        let Some(sub_topology) = program.sub_topology_of(store)? else {
-            return Ok(Placement { version: known.version, is_global: true, partitions: Vec::new() });
+        let Some((sub_topology, spec)) = program.place_of(store)? else {
+            let (version, partitions) = (known.version, Vec::new());
+            return Ok(Placement { version, is_global: true, partitioner: None, partitions });
         };
         let tasks = program.layout.sub_topologies().get(sub_topology).map_or(0, |known| known.tasks);
         let address = |host: &Host| host.endpoint.as_ref()?.parse::<HostInfo>().ok();
@@ -201,14 +211,15 @@ impl Whereabouts {
             }
         };
         let partitions = (0..tasks).map(owners).collect();
-        Ok(Placement { version: known.version, is_global: false, partitions })
+        let partitioner = spec.partitioner.clone();
+        Ok(Placement { version: known.version, is_global: false, partitioner, partitions })
     }
 
     /// How many partitions a store has; none: it is a global one, or nobody knows yet.
     pub(super) fn partitions_of(&self, store: &str) -> Option<i32> {
         let known = self.known();
         let program = known.program.as_ref()?;
-        let sub_topology = program.sub_topology_of(store).ok()??;
+        let (sub_topology, _) = program.place_of(store).ok()??;
         program.layout.sub_topologies().get(sub_topology).map(|known| known.tasks)
     }
 
@@ -247,17 +258,23 @@ impl Program {
     }
 
     fn stores_of(&self, sub_topology: usize) -> Vec<Arc<str>> {
-        let specs = self.topology.stores(&self.topology.sub_topology(sub_topology));
-        specs.into_iter().map(|spec| Arc::clone(&spec.name)).collect()
+        self.specs_of(sub_topology).map(|spec| Arc::clone(&spec.name)).collect()
     }
 
-    /// The one whose tasks have it; none: it is a global one.
-    fn sub_topology_of(&self, store: &str) -> Result<Option<usize>> {
+    fn specs_of(&self, sub_topology: usize) -> impl Iterator<Item = Arc<StoreSpec>> {
+        self.topology.stores(&self.topology.sub_topology(sub_topology)).into_iter()
+    }
+
+    /// The sub-topology whose tasks have it; none: it is a global one.
+    fn place_of(&self, store: &str) -> Result<Option<(usize, Arc<StoreSpec>)>> {
         if self.topology.is_global_store(store) {
             return Ok(None);
         }
         let mut numbers = 0..self.topology.sub_topology_count();
-        let found = numbers.find(|number| self.stores_of(*number).iter().any(|known| **known == *store));
+        let found = numbers.find_map(|number| {
+            let spec = self.specs_of(number).find(|known| *known.name == *store)?;
+            Some((number, spec))
+        });
         let unknown =
             || Error::invalid(format!("the application has no store {store}: see Topology::describe for its names"));
         found.map(Some).ok_or_else(unknown)
@@ -317,8 +334,9 @@ impl KafkaStreams {
         self.board.whereabouts.of_store(store)
     }
 
-    /// Who has the row of a key (Java's `queryMetadataForKey`), for records that were partitioned by their keys as
-    /// Kafka's clients do it. The serde is that of the store's keys; a windowed key is looked for by what is in the window.
+    /// Who has the row of a key (Java's `queryMetadataForKey`): in the partition that the store's
+    /// [partitioner](crate::Materialized::with_partitioner) says, or else where Kafka's clients write such a key. The serde is
+    /// that of the store's keys; a windowed key is looked for by what is in the window.
     ///
     /// # Examples
     /// ```no_run
@@ -333,19 +351,25 @@ impl KafkaStreams {
     /// `Invalid`: the application has no such store, or this instance no `application_server`. `Unavailable`: nobody is
     /// known to have it now, because it moves or its owner has no address; ask again. What the serde fails with.
     pub fn metadata_for_key<S: Serde + ?Sized>(&self, store: &str, key: &S::Item, serde: &S) -> Result<KeyMetadata> {
-        self.board.whereabouts.of_key(store, |partitions| {
+        self.board.whereabouts.of_key(store, |spec, partitions| {
             let mut bytes = Vec::new();
             serde.serialize(key, &mut bytes)?;
             // The windows of a key are where the key is.
-            bytes.truncate(bytes.len().saturating_sub(serde.window_bytes()));
-            Ok(partition_for_key(&bytes, partitions))
+            let inner = bytes.len().saturating_sub(serde.window_bytes());
+            if spec.partitioner.is_none() || matches!(spec.kind, StoreKind::Window(_) | StoreKind::Session(_)) {
+                bytes.truncate(inner);
+            }
+            match &spec.partitioner {
+                Some(partitioner) => partitioner.partition(&bytes, partitions),
+                None => Ok(partition_for_key(&bytes, partitions)),
+            }
         })
     }
 
-    /// Who has the row of a key whose records were partitioned by something else, such as
-    /// [`Produced::with_partitioner`](crate::Produced::with_partitioner) or
-    /// [`Repartitioned::with_partitioner`](crate::Repartitioned::with_partitioner): the partitioner gives the partition of
-    /// the key among so many. Of a windowed row it is asked for the key in the window.
+    /// Who has the row of a key whose records were partitioned by something else that the store was not
+    /// [told of](crate::Materialized::with_partitioner), such as
+    /// [`Produced::with_partitioner`](crate::Produced::with_partitioner): the partitioner gives the partition of the key among
+    /// so many. Of a windowed row it is asked for the key in the window.
     ///
     /// # Examples
     /// ```no_run
@@ -366,7 +390,7 @@ impl KafkaStreams {
         key: &K,
         partitioner: impl FnOnce(&K, i32) -> i32,
     ) -> Result<KeyMetadata> {
-        self.board.whereabouts.of_key(store, |partitions| Ok(partitioner(key, partitions)))
+        self.board.whereabouts.of_key(store, |_, partitions| Ok(partitioner(key, partitions)))
     }
 
     /// The stream threads of this instance and their tasks (Java's `metadataForLocalThreads`), at most a second old.

@@ -38,7 +38,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 use scenario::Scenario;
-use world::{Trace, World};
+use world::{FORGETS, Trace, World};
 
 use super::clock::simulated;
 
@@ -141,7 +141,9 @@ fn try_all(scenario: Scenario) {
     }
     assert!(failed.is_empty(), "{scenario:?} goes wrong with KSTREAMS_SEED={failed:?}");
     let of_guarantee: &[&str] = if scenario.is_exactly_once() { &OF_TRANSACTIONS } else { &OF_COMMITTED_OFFSETS };
-    let expected = FAULTS.iter().chain(of_guarantee).filter(|what| scenario.may_jump() || **what != "a clock jumps");
+    let of_windows: &[&str] = if scenario == Scenario::Windows { &[FORGETS] } else { &[] };
+    let expected = FAULTS.iter().chain(of_guarantee).chain(of_windows);
+    let expected = expected.filter(|what| scenario.may_jump() || **what != "a clock jumps");
     let missing: Vec<_> = expected.filter(|what| !happened.contains(**what)).collect();
     assert!(seeds(SEEDS).count() < 60 || missing.is_empty(), "never happens in {scenario:?}: {missing:?}");
 }

@@ -147,6 +147,7 @@ fn spec() -> Arc<StoreSpec> {
         caching: false,
         changelog,
         custom: None,
+        partitioner: None,
         logs_headers: LoggedHeaders::None,
         ttl_ms: None,
         row_times: RowTimes::Any,

@@ -13,6 +13,7 @@ use super::spec::{
 use super::store::{KeyValueStore, TimestampedKeyValueStore};
 use super::versioned_store::VersionedKeyValueStore;
 use super::window_store::{TimestampedWindowStore, WindowStore};
+use crate::partition::KeyPartitioner;
 use crate::serdes::{DynSerde, Serde, Timestamped};
 use crate::window::millis;
 
@@ -232,6 +233,21 @@ impl<S> StoreBuilder<S> {
         self.change(|spec| spec.custom = Some(make))
     }
 
+    /// Where a key is looked for, if its records are not partitioned as Kafka's clients do it: see
+    /// [`Materialized::with_partitioner`](crate::Materialized::with_partitioner). The serde is that of the store's keys.
+    #[must_use]
+    pub fn with_partitioner<K: 'static>(
+        self,
+        key: impl Serde<Item = K>,
+        partitioner: impl Fn(&K, i32) -> i32 + Send + Sync + 'static,
+    ) -> Self {
+        self.with_key_partitioner(Some(KeyPartitioner::new(Arc::new(key), partitioner)))
+    }
+
+    pub(crate) fn with_key_partitioner(self, partitioner: Option<KeyPartitioner>) -> Self {
+        self.change(|spec| spec.partitioner = partitioner)
+    }
+
     pub(crate) fn with_made_engine(self, make: Option<MakeEngine>) -> Self {
         self.change(|spec| spec.custom = make)
     }
@@ -303,6 +319,7 @@ impl<S> StoreBuilder<S> {
             logs_headers: LoggedHeaders::None,
             ttl_ms: None,
             row_times: RowTimes::Any,
+            partitioner: None,
         };
         StoreBuilder { spec: Arc::new(spec), open: Arc::new(open) }
     }

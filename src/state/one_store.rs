@@ -287,11 +287,20 @@ impl Store {
         let (topic, partition) = self.changelog.as_ref().map_or(("", 0), |log| (&*log.topic, log.partition));
         let before = self.buffer.get(key, &mut self.engine)?;
         let row = buffer_log::row_of(&ConsumerRecord { partition, ..*record }, value, topic, before);
-        row.map(Some).map_err(|error| {
-            let (store, offset) = (&self.spec.name, record.offset);
-            Error::corrupted(format!("could not restore store {store} from offset {offset} of {topic}[{partition}]"))
-                .with_source(error)
-        })
+        row.map(Some).map_err(|error| self.unreadable(record).with_source(error))
+    }
+
+    /// A record of its changelog that no such store has written.
+    ///
+    /// IMPORTANT: not `Corrupted`, which is of the store: by that its reader would begin it anew, and come to the same record.
+    #[cold]
+    pub(super) fn unreadable(&self, record: &ConsumerRecord<'_>) -> Error {
+        let (store, offset) = (&self.spec.name, record.offset);
+        let (topic, partition) = self.changelog.as_ref().map_or(("", 0), |log| (&*log.topic, log.partition));
+        Error::invalid(format!(
+            "could not restore store {store}: what is at offset {offset} of {topic}[{partition}] was not written by a store of \
+             its kind; if the program has changed, give the store another name, or begin anew with kstreams reset"
+        ))
     }
 
     fn known_uses(&mut self) -> Result<&mut LastUses> {

@@ -12,7 +12,7 @@
 use super::one_store::{Form, ReadTo, Store};
 use super::run::{HeldBack, hold_back};
 use super::spec::RowTimes;
-use super::task_stores::{TaskStores, bad_key, no_store};
+use super::task_stores::{TaskStores, no_store};
 use super::work_queue::WorkQueue;
 use crate::error::Result;
 use crate::record::RecordBatch;
@@ -149,7 +149,7 @@ impl Store {
                 self.make_room(key, value.is_some())?;
                 continue;
             };
-            let parts = retention.keys.decode_logged(key).ok_or_else(|| bad_key(&self.spec, record.offset))?;
+            let Some(parts) = retention.keys.decode_logged(key) else { return Err(self.unreadable(&record)) };
             retention.keys.encode(parts, scratch);
             if retention.admit(scratch) {
                 hold_back(&mut self.run, &mut self.buffer, scratch, value)?;

@@ -11,6 +11,7 @@ use super::row_format::RowFormat;
 #[cfg(feature = "testing")]
 use super::windowed_keys::Parts;
 use super::windowed_keys::{Tail, WindowedKeys};
+use crate::partition::KeyPartitioner;
 
 /// Declares a store. One value for the whole application; every task opens its own store from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) struct StoreSpec {
     /// How long rows live after their own times, by the stream time; none: for ever.
     pub ttl_ms: Option<i64>,
     pub row_times: RowTimes,
+    /// Where keys are looked for; none: where Kafka's clients write them.
+    pub partitioner: Option<KeyPartitioner>,
 }
 
 /// How the times of a windowed store's rows compare with the timestamps of their changelog records.

@@ -562,14 +562,6 @@ pub(super) fn log_expired(store: &str, context: &RecordContext) {
 }
 
 #[cold]
-pub(super) fn bad_key(spec: &StoreSpec, offset: i64) -> Error {
-    let name = &spec.name;
-    Error::corrupted(format!(
-        "could not restore store {name}: the key at offset {offset} of its changelog is too short"
-    ))
-}
-
-#[cold]
 pub(super) fn no_store() -> Error {
     Error::new(ErrorKind::Internal, "a facade knows a store that its task does not have")
 }

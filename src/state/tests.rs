@@ -20,6 +20,7 @@ pub(super) fn spec(name: &str, kind: StoreKind, caching: bool) -> Arc<StoreSpec>
         caching,
         changelog,
         custom: None,
+        partitioner: None,
         logs_headers: LoggedHeaders::None,
         ttl_ms: None,
         row_times: RowTimes::Any,

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use kstreams::{Bytes, Config, EmbeddedCluster, I64, KafkaStreams, QueryServer, ServedStore, State, Utf8};
+use kstreams::{Bytes, Config, EmbeddedCluster, I64, KafkaStreams, QueryServer, ServedStore, State, Topology, Utf8};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -49,9 +49,18 @@ impl Site {
         config: Config,
         serve: impl FnOnce(&KafkaStreams) -> QueryServer,
     ) -> Site {
+        Site::start_of(runtime, topology(), config, serve)
+    }
+
+    pub(crate) fn start_of(
+        runtime: &Runtime,
+        topology: Topology,
+        config: Config,
+        serve: impl FnOnce(&KafkaStreams) -> QueryServer,
+    ) -> Site {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let streams = KafkaStreams::new(topology(), config.application_server(&*address)).unwrap();
+        let streams = KafkaStreams::new(topology, config.application_server(&*address)).unwrap();
         let server = serve(&streams);
         let (end, ended) = oneshot::channel::<()>();
         runtime.spawn(server.serve_until(listener, ended));

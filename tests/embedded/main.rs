@@ -33,6 +33,8 @@ mod metadata;
 mod offset_resets;
 #[cfg(feature = "query-http")]
 mod orders;
+#[cfg(feature = "query-http")]
+mod partitioners;
 mod patterns;
 mod queries;
 mod queries_moments;

@@ -299,3 +299,28 @@ fn a_standby_reads_a_source_topic_ahead_as_far_as_it_is_committed() {
     write_round(3);
     second.close(Duration::from_secs(30)).unwrap();
 }
+
+#[test]
+fn a_changelog_that_another_kind_of_store_has_written_is_an_error_with_its_place() {
+    let cluster = EmbeddedCluster::new();
+    cluster.create_topic("lines", 2).unwrap();
+    cluster.create_topic("word-count-n-changelog", 2).unwrap();
+    // `row-0` has no room for a window.
+    fill(&cluster, "word-count-n-changelog", 1, 1);
+    let builder = StreamsBuilder::new();
+    builder
+        .stream("lines", Consumed::with(Utf8, Utf8))
+        .group_by_key(Grouped::with(Utf8, Utf8))
+        .windowed_by(TimeWindows::of_size_with_no_grace(Duration::from_secs(60)))
+        .count(Materialized::named("n"));
+    let topology = builder.build().unwrap();
+    for in_memory in [false, true] {
+        let settings = config(&cluster).stores_in_memory(in_memory);
+        let streams = KafkaStreams::new(topology.clone(), settings).unwrap();
+        streams.start().unwrap();
+        wait_for(&streams, State::Error);
+        let report = streams.take_error().unwrap().report();
+        let place = "what is at offset 0 of word-count-n-changelog[1] was not written by a store of its kind";
+        assert!(report.contains(place), "{report}");
+    }
+}

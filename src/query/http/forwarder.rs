@@ -156,13 +156,13 @@ impl Forwarder {
         F: Future<Output = Result<Response<Body>, Problem>>,
     {
         let deadline = self.deadline(request.headers())?;
-        self.answered(store, |placement| Forwarder::partition(placement, key), request, deadline, here).await
+        self.answered(store, |placement| Ok(Forwarder::partition(placement, key)), request, deadline, here).await
     }
 
     pub(super) async fn answered<F>(
         &self,
         store: &str,
-        partition: impl Fn(&Placement) -> Option<i32>,
+        partition: impl Fn(&Placement) -> Result<Option<i32>, Problem>,
         request: &Request<Bytes>,
         deadline: Instant,
         here: impl Fn(Option<i32>) -> F,
@@ -174,7 +174,7 @@ impl Forwarder {
         let mut pause = PAUSE;
         loop {
             let placement = self.placement(store)?;
-            let partition = partition(&placement);
+            let partition = partition(&placement)?;
             let refused = match self.owner_of_partition(store, &placement, partition) {
                 Owner::Here(partition) => match here(partition).await {
                     Err(problem) if problem.code().is_about_place() && !is_sent => problem,

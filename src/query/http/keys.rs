@@ -28,7 +28,7 @@ pub(super) async fn read(site: &Arc<Site>, endpoint: Endpoint, ask: &Ask) -> Res
     let lookup = lookup(site, endpoint, ask, store, &key)?;
     let reading = Reading { site, store, ask, lookup: &lookup, endpoint };
     let placement = site.forwarder.placement(&store.name)?;
-    let partition = store.partition(&placement, &key);
+    let partition = store.partition(&placement, &key)?;
     if let Staleness::Within(behind) = ask.staleness
         && let Some(answer) = reading.copy_here(partition, behind).await
     {

@@ -34,7 +34,7 @@ pub(super) fn of_key(site: &Site, ask: &Ask) -> Result<Response, Problem> {
     let key = store.key(ask.text("key").unwrap_or_default(), ask.is_raw())?;
     let placement = site.forwarder.placement(&store.name)?;
     let own = || site.forwarder.view().own().map(ToString::to_string);
-    let Some(number) = store.partition(&placement, &key) else {
+    let Some(number) = store.partition(&placement, &key)? else {
         return Ok(in_json(&json!({ "store": &*store.name, "active": own(), "standbys": [], "global": true })));
     };
     let number = usize::try_from(number).unwrap_or(usize::MAX);

@@ -41,7 +41,8 @@ pub struct ServedStore {
     key_from_text: Arc<FromText>,
     key_to_json: Arc<ToJson>,
     value_to_json: Arc<ToJson>,
-    partitioner: Arc<Partitioner>,
+    /// In place of what the program says of the store.
+    partitioner: Option<Arc<Partitioner>>,
 }
 
 type FromText = dyn Fn(&str) -> Result<Raw> + Send + Sync;
@@ -72,7 +73,7 @@ impl ServedStore {
             key_from_text: Arc::new(key_from_text),
             key_to_json: Arc::new(move |bytes| json(&key.deserialize(bytes)?)),
             value_to_json: Arc::new(move |bytes| json(&value.deserialize(bytes)?)),
-            partitioner: Arc::new(partition_for_key),
+            partitioner: None,
         }
     }
 
@@ -83,14 +84,14 @@ impl ServedStore {
             key_from_text: Arc::new(from_base64),
             key_to_json: Arc::new(|bytes| Ok(Value::String(to_base64(bytes)))),
             value_to_json: Arc::new(|bytes| Ok(Value::String(to_base64(bytes)))),
-            partitioner: Arc::new(partition_for_key),
+            partitioner: None,
         }
     }
 
-    /// For records that are not partitioned by the bytes of their keys as Kafka's clients do it: the partition of a key's
-    /// bytes, of so many.
+    /// For records that are not partitioned by the bytes of their keys as Kafka's clients do it, if the program does not say so
+    /// [of the store](crate::Materialized::with_partitioner): the partition of a key's bytes, of so many.
     pub fn with_partitioner(self, partition: impl Fn(&[u8], i32) -> i32 + Send + Sync + 'static) -> ServedStore {
-        ServedStore { partitioner: Arc::new(partition), ..self }
+        ServedStore { partitioner: Some(Arc::new(partition)), ..self }
     }
 
     /// # Errors
@@ -109,9 +110,20 @@ impl ServedStore {
     }
 
     /// The partition of a key; none of a global store.
-    pub(super) fn partition(&self, placement: &Placement, key: &[u8]) -> Option<i32> {
+    ///
+    /// # Errors
+    /// `MalformedRequest`: the store's partitioner cannot read the key.
+    pub(super) fn partition(&self, placement: &Placement, key: &[u8]) -> Result<Option<i32>, Problem> {
+        if placement.is_global {
+            return Ok(None);
+        }
         let partitions = i32::try_from(placement.partitions.len()).unwrap_or(i32::MAX);
-        (!placement.is_global).then(|| (self.partitioner)(key, partitions))
+        let chosen = match (&self.partitioner, &placement.partitioner) {
+            (Some(partitioner), _) => Ok(partitioner(key, partitions)),
+            (None, Some(partitioner)) => partitioner.partition(key, partitions),
+            (None, None) => Ok(partition_for_key(key, partitions)),
+        };
+        chosen.map(Some).map_err(|error| Problem::malformed(error.report()))
     }
 
     /// Reads a page of a partition here, once the state is at the position that is asked for.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::scenario::{CHANGELOG, Model};
+use super::scenario::{CHANGELOG, Model, Scenario};
 use super::shared::{PARTITIONS, Shared};
 use crate::client::embedded::faults::{Logged, LoggedEntry};
 use crate::client::{Cluster, Consumer, ConsumerSpec, Isolation, Topics};
@@ -29,8 +29,12 @@ pub(super) struct Oracle {
 struct Changelog {
     entries: Vec<Logged>,
     next: i64,
+    /// Transactions that have come to an end, and those of them that have committed.
+    ended: BTreeSet<u64>,
     committed: BTreeSet<u64>,
     is_compacted: bool,
+    /// The latest time of a row that was taken away because it had expired.
+    forgotten: Option<i64>,
     /// Without transactions: the largest number of each key.
     numbers: BTreeMap<Vec<u8>, i64>,
 }
@@ -169,7 +173,11 @@ impl Oracle {
         let succeeded = self.changelogs.entry(partition).or_default().compacted_behind(offset);
         // By the time that the rows say: a store that believes it to be later has too few of them.
         let newest = folded.keys().filter_map(|key| scenario.logged_time(key)).max();
-        let counts = |key: &Vec<u8>| !succeeded.contains(key) && scenario.keeps(scenario.logged_time(key), newest);
+        let forgotten = self.changelogs.entry(partition).or_default().forgotten;
+        let counts = |key: &Vec<u8>| {
+            let time = scenario.logged_time(key);
+            !succeeded.contains(key) && scenario.keeps(time, newest) && (time.is_none() || time > forgotten)
+        };
         rows.retain(|key, _| counts(key));
         folded.retain(|key, _| counts(key));
         assert_eq!(rows, folded, "{} of process {process} at offset {offset} of its changelog", store.task);
@@ -181,8 +189,13 @@ impl Oracle {
             let partition = TopicPartition::new(CHANGELOG, number);
             let Ok((entries, end)) = self.shared.cluster.logged(&partition, changelog.next) else { continue };
             for entry in entries {
-                if let (LoggedEntry::Committed, Some(transaction)) = (&entry.entry, entry.transaction) {
-                    changelog.committed.insert(transaction);
+                match (&entry.entry, entry.transaction) {
+                    (LoggedEntry::Committed, Some(transaction)) => {
+                        changelog.committed.insert(transaction);
+                        changelog.ended.insert(transaction);
+                    }
+                    (LoggedEntry::Aborted, Some(transaction)) => _ = changelog.ended.insert(transaction),
+                    (LoggedEntry::Committed | LoggedEntry::Aborted, None) | (LoggedEntry::Record { .. }, _) => {}
                 }
                 if let (LoggedEntry::Record { key: Some(key), value: Some(value) }, None) =
                     (&entry.entry, entry.transaction)
@@ -201,6 +214,12 @@ impl Oracle {
     pub(super) fn is_compacted(&mut self) {
         self.read_changelogs();
         self.changelogs.values_mut().for_each(|changelog| changelog.is_compacted = true);
+    }
+
+    /// How much of a changelog retention takes away, at most: rows that no store keeps, whose successors none takes.
+    pub(super) fn forgets(&mut self, partition: i32) -> i64 {
+        self.read_changelogs();
+        self.changelogs.entry(partition).or_default().forget(self.shared.scenario)
     }
 
     /// Another leader does not have what was behind this offset.
@@ -232,6 +251,27 @@ impl Changelog {
             LoggedEntry::Committed | LoggedEntry::Aborted => None,
         });
         keys.collect()
+    }
+
+    /// Where it may begin, since what is before that has expired by the time of what is committed.
+    fn forget(&mut self, scenario: Scenario) -> i64 {
+        let time = |entry: &Logged| match &entry.entry {
+            LoggedEntry::Record { key: Some(key), .. } => scenario.logged_time(key),
+            LoggedEntry::Record { key: None, .. } | LoggedEntry::Committed | LoggedEntry::Aborted => None,
+        };
+        let is_in = |of: &BTreeSet<u64>, entry: &Logged| entry.transaction.is_some_and(|number| of.contains(&number));
+        let committed = self.entries.iter().filter(|entry| is_in(&self.committed, entry));
+        let newest = committed.filter_map(time).max();
+        let is_over = |entry: &&Logged| match &entry.entry {
+            LoggedEntry::Record { .. } => is_in(&self.ended, entry) && !scenario.keeps(time(entry), newest),
+            LoggedEntry::Committed | LoggedEntry::Aborted => true,
+        };
+        let mut start = 0;
+        for entry in self.entries.iter().take_while(is_over) {
+            start = entry.offset + 1;
+            self.forgotten = self.forgotten.max(time(entry));
+        }
+        start
     }
 
     /// What is committed before an offset.

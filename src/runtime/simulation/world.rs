@@ -17,6 +17,8 @@ use crate::state::simulated_disk::SimulatedDisk;
 
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
+pub(super) const FORGETS: &str = "a changelog forgets what has expired";
+
 /// What happens before the faults end.
 const EVENTS: usize = 2_500;
 
@@ -120,6 +122,17 @@ impl World {
         if self.shared.cluster.logged(&partition, 0).is_ok() {
             self.shared.note("the start of a changelog moves");
             self.shared.cluster.drop_empty_front(&partition).unwrap();
+            self.expire(&partition);
+        }
+    }
+
+    /// A changelog forgets rows by their age.
+    fn expire(&mut self, changelog: &TopicPartition) {
+        let start = self.oracle.forgets(changelog.partition);
+        if start > 0 {
+            self.shared.note(FORGETS);
+            let mut admin = self.shared.cluster.admin().unwrap();
+            admin.delete_records(&[(changelog.clone(), start)]).unwrap();
         }
     }
 

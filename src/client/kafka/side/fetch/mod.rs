@@ -65,6 +65,10 @@ const BUSY_WAIT: Duration = Duration::from_millis(10);
 /// The pause after a broker has said "nothing" without having waited for something.
 const EMPTY_PAUSE: Duration = Duration::from_millis(10);
 
+/// How often a caller that only fetches drives the sockets: it asks for one partition after another, and a thousand standbys
+/// would be looked through for each of them.
+const PUMP_PAUSE: Duration = Duration::from_micros(500);
+
 /// How long a topic may be unknown, which a new one is to some brokers, until librdkafka is asked about it.
 const MISSING_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -97,6 +101,7 @@ pub(in crate::client::kafka) struct ChangelogReader {
     foreign: Vec<(TopicPartition, String)>,
     /// A caller has not seen what is new.
     is_fresh: bool,
+    pumped: Option<Instant>,
     /// Counters of what has to be told apart.
     assignments: u64,
     tokens: usize,
@@ -173,6 +178,7 @@ impl ChangelogReader {
             fallback: None,
             foreign: Vec::new(),
             is_fresh: false,
+            pumped: None,
             assignments: 0,
             tokens: 0,
             turns: 0,
@@ -181,6 +187,7 @@ impl ChangelogReader {
 
     /// Does what can be done without waiting.
     fn pump(&mut self, now: Instant) {
+        self.pumped = Some(now);
         self.find_leaders(now);
         let mut brokers = std::mem::take(&mut self.brokers);
         for (id, broker) in &mut brokers {
@@ -470,7 +477,10 @@ impl Consumer for ChangelogReader {
     }
 
     fn fetch(&mut self, partition: &TopicPartition, records_max: usize, batch: &mut RecordBatch) -> Result<Fetch> {
-        self.pump(now());
+        let now = now();
+        if self.pumped.is_none_or(|time| now.saturating_duration_since(time) >= PUMP_PAUSE) {
+            self.pump(now);
+        }
         self.hand_over()?;
         let Some(reading) = self.readings.get_mut(partition) else {
             return self
@@ -483,7 +493,7 @@ impl Consumer for ChangelogReader {
         self.is_fresh |= reading.has_more();
         if !had_room && reading.has_room() {
             // So that the broker works while the caller does.
-            self.pump(now());
+            self.pump(now);
         }
         Ok(found)
     }
