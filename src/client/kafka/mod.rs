@@ -36,6 +36,7 @@ mod consumer;
 mod failure;
 mod group;
 mod group_admin;
+mod offsets;
 mod producer;
 mod settings;
 mod side;

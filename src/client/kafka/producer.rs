@@ -2,18 +2,18 @@
 //!
 //! Delivery reports are callbacks that run on the calling thread: while it sends, now and then, and while it waits in
 //! `confirm`, `commit_transaction` and `abort_transaction`, so no thread of ours stands between. The one call with a thread of
-//! its own is that which may never come back: see `send_offsets`. A report of a record that is not tracked costs a function call.
+//! its own is that which may never come back: see [`super::offsets`]. A report of a record that is not tracked costs a function call.
 
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka_sys::RDKafkaErrorCode as Code;
 use rustc_hash::FxHashMap;
 
 use super::failure::Failure;
+use super::offsets::send_offsets;
 use super::side::{Claim, LEADERS_PATIENCE, SideOffsets};
-use super::sys::{Client, Conf, Outgoing, PartitionList, Topic};
+use super::sys::{Client, Conf, Outgoing, Topic};
 use super::{REQUEST_TIMEOUT, connect, group::explain};
 use crate::client::{DeliveryFailure, GroupMetadata, Producer, partition_for_key};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,17 +29,11 @@ const STICKY_BYTES: usize = 64 * 1024;
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(100);
 const UNKNOWN_LOOKS: u32 = 20;
 
-/// How often offsets are sent again when the answer was to repeat it.
-const OFFSET_TRIES: u32 = 10;
-
 /// Between two looks at what a lost connection may have left behind, as long as connections are lost.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long it is not waited again for leaders that did not come.
 const NO_LEADER_PAUSE: Duration = Duration::from_secs(600);
-
-/// How long the offsets of a transaction may take with all tries: a coordinator that has moved is found in some seconds.
-const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a full buffer is waited for.
 const BUFFER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -202,23 +196,6 @@ impl KnownTopic {
     }
 }
 
-fn send_offsets(
-    client: &Client,
-    offsets: &[(TopicPartition, OffsetAndMetadata)],
-    group: &GroupMetadata,
-) -> Result<(), Failure> {
-    let list = PartitionList::of_committed(offsets)?;
-    let mut tries = 0;
-    loop {
-        match client.send_offsets(&list, group, REQUEST_TIMEOUT) {
-            Ok(()) => return Ok(()),
-            // Not resumable, but repeatable with the identical offsets.
-            Err(failure) if failure.only_repeat() && tries < OFFSET_TRIES => tries += 1,
-            Err(failure) => return Err(failure),
-        }
-    }
-}
-
 impl Producer for KafkaProducer {
     /// A handle that is not connected asks for its coordinator, finds no broker and asks again after a fixed half second:
     /// so it is connected first.
@@ -302,25 +279,8 @@ impl Producer for KafkaProducer {
         if offsets.is_empty() {
             return Ok(());
         }
-        let (client, offsets, group) = (Arc::clone(&self.client), offsets.to_vec(), group.clone());
-        let (told, heard) = mpsc::sync_channel(1);
-        let send = move || {
-            // Nobody listens any more when it took too long.
-            let _ = told.send(send_offsets(&client, &offsets, &group));
-        };
-        // IMPORTANT: librdkafka does not heed the timeout, and waits for good when the group's coordinator goes at the wrong
-        // moment (confluentinc/librdkafka#5456, #5511). A producer that is left behind like this is fenced by the next one; its
-        // thread and handle go when any of its connections changes, at the latest when they have been idle for long enough to be
-        // closed. The next one is not ready before the cluster answers, so an outage leaves one behind for each thread.
-        let spawned = thread::Builder::new().name("send-offsets".to_owned()).spawn(send);
-        let sent = match spawned {
-            Ok(_) => heard.recv_timeout(OFFSETS_TIMEOUT).unwrap_or_else(|_| {
-                let text = format!("the coordinator of the group took longer than {} s", OFFSETS_TIMEOUT.as_secs());
-                Err(Failure::new(Code::OperationTimedOut, text))
-            }),
-            Err(error) => Err(Failure::new(Code::OperationTimedOut, format!("no thread: {error}"))),
-        };
-        sent.map_err(|failure| self.failed(failure, "could not add offsets to the transaction"))
+        send_offsets(&self.client, offsets, group)
+            .map_err(|failure| self.failed(failure, "could not add offsets to the transaction"))
     }
 
     fn commit_transaction(&mut self, timeout: Duration) -> Result<()> {

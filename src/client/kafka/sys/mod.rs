@@ -28,6 +28,8 @@ use super::wake::Signal;
 use crate::record::TopicPartition;
 
 mod admin;
+#[cfg(unix)]
+mod connections;
 mod consume;
 mod lz4;
 mod partition_list;
@@ -103,6 +105,8 @@ struct Shared {
     aborting: AtomicBool,
     /// The end offsets that messages in flight point to. Only ever appended to.
     ends: Mutex<Vec<Arc<AtomicI64>>>,
+    #[cfg(unix)]
+    connections: connections::Connections,
 }
 
 /// Records that the cluster did not take.
@@ -278,6 +282,8 @@ impl Client {
     }
 
     pub(super) fn producer(conf: Conf, name: &str) -> Result<Arc<Client>> {
+        #[cfg(unix)]
+        conf.keep_connections();
         // SAFETY: the configuration is owned, and the callback has the right signature.
         unsafe { rd::rd_kafka_conf_set_dr_msg_cb(conf.0, Some(delivered)) };
         Client::new(rd::rd_kafka_type_t::RD_KAFKA_PRODUCER, conf, name)
