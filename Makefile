@@ -20,10 +20,13 @@ test-fast: ## format, lints, tests without RocksDB, librdkafka and Kafka: about 
 bench: ## the benches of the parts; side by side with Java: see CONTRIBUTING.md
 	@. scripts/prerequisites all && cargo bench --all-features
 
+fuzz: ## the HTTP interfaces, by their OpenAPI descriptions; needs Python
+	@scripts/fuzz-api
+
 fmt: ## format the sources
 	@cargo fmt
 
 clean-broker: ## end the brokers that tests have left behind, and remove their data
 	@scripts/clean-broker
 
-.PHONY: help demo test test-fast bench fmt clean-broker
+.PHONY: help demo test test-fast bench fuzz fmt clean-broker

@@ -235,6 +235,15 @@ impl<S> StoreBuilder<S> {
 
     /// Where a key is looked for, if its records are not partitioned as Kafka's clients do it: see
     /// [`Materialized::with_partitioner`](crate::Materialized::with_partitioner). The serde is that of the store's keys.
+    ///
+    /// ```
+    /// use kstreams::{I64, Stores, Utf8};
+    ///
+    /// // Seats were written by their row.
+    /// let row = |seat: &i64, partitions: i32| (seat / 100 % i64::from(partitions)) as i32;
+    /// let seats = Stores::key_value("seats", I64, Utf8).with_partitioner(I64, row);
+    /// # let _ = seats;
+    /// ```
     #[must_use]
     pub fn with_partitioner<K: 'static>(
         self,

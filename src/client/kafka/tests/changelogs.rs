@@ -48,6 +48,10 @@ fn cluster_with(settings: &[(&str, &str)]) -> Option<KafkaCluster> {
 }
 
 fn write(cluster: &KafkaCluster, partition: &TopicPartition, values: impl Iterator<Item = Vec<u8>>) {
+    write_rows(cluster, partition, values.map(|value| (b"k".to_vec(), value)));
+}
+
+fn write_rows(cluster: &KafkaCluster, partition: &TopicPartition, rows: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
     let spec = ProducerSpec {
         client_id: "test".to_owned(),
         transactional_id: None,
@@ -55,13 +59,14 @@ fn write(cluster: &KafkaCluster, partition: &TopicPartition, values: impl Iterat
         outputs: Arc::default(),
     };
     let mut producer = cluster.producer(&spec).unwrap();
-    for value in values {
+    for (key, value) in rows {
         let record = ProducerRecord {
             topic: &partition.topic,
             partition: Some(partition.partition),
-            key: Some(b"k"),
+            key: Some(&key),
             value: Some(&value),
-            timestamp: Some(1),
+            // Of the clock: a segment grows old by its records.
+            timestamp: None,
             headers: &Headers::new(),
         };
         producer.send(record, false).unwrap();
@@ -140,6 +145,49 @@ fn a_record_larger_than_what_is_asked_for_is_read() {
     write(&cluster, &partition, values());
     let mut reader = reader(&cluster, &[(partition.clone(), 0)]);
     assert!(read(reader.as_mut(), &partition, 4).into_iter().eq(values()));
+}
+
+/// Compaction leaves gaps within batches, batches without records, and gaps between batches.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "segments grow old, and the broker cleans them when it likes")]
+fn a_compacted_changelog_is_read_as_far_as_it_is_there() {
+    let Some(cluster) = cluster_with(&[("producer.compression.codec", "none")]) else { return eprintln!("skipped") };
+    let settings = [("cleanup.policy", "compact"), ("segment.ms", "100"), ("min.cleanable.dirty.ratio", "0.01")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let partition = TopicPartition::new(topic_with(&cluster, 1, BTreeMap::from(settings)), 0);
+    let mut last = BTreeMap::new();
+    let mut end = 0;
+    // Of a hundred keys in a round, those that are multiples of it come again in later ones.
+    for round in 1..=6_usize {
+        let keys: Vec<usize> = (0..100).filter(|key| key % round == 0).collect();
+        let row = |key: &usize| (key.to_string().into_bytes(), format!("{key} in {round}").into_bytes());
+        write_rows(&cluster, &partition, keys.iter().map(row));
+        last.extend(keys.iter().map(row));
+        end += i64::try_from(keys.len()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let started = Instant::now();
+    loop {
+        let mut reader = reader(&cluster, &[(partition.clone(), 0)]);
+        let values = read(reader.as_mut(), &partition, end);
+        let of_last_round = 17;
+        // The last segment stays as it was written, and so do older values of what is in it.
+        assert!(values.len() >= last.len());
+        for (key, value) in &last {
+            assert!(values.contains(value), "{} is lost", String::from_utf8_lossy(key));
+        }
+        if values.len() <= last.len() + of_last_round {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(120), "{} of {end} records are left", values.len());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    // From within a gap, too.
+    for from in [1, 50, 99, 100, 130] {
+        let mut reader = reader(&cluster, &[(partition.clone(), from)]);
+        let values = read(reader.as_mut(), &partition, end);
+        assert!(values.iter().any(|value| value == b"0 in 6"), "from {from}");
+    }
 }
 
 #[test]
