@@ -187,6 +187,9 @@ struct UnderWay {
 /// The longest time between two heartbeats: a rebalance is heard of by one.
 const HEARTBEAT_MAX: Millis = 1000;
 
+/// How late a join may come to a broker whose connection was given up.
+const STRAY: Millis = 60_000;
+
 const BACKOFF_MIN: Millis = 100;
 const BACKOFF_MAX: Millis = 2000;
 
@@ -229,6 +232,9 @@ pub(crate) struct Member {
     asking: Option<UnderWay>,
     /// The heartbeat or leave that is under way.
     beating: Option<UnderWay>,
+    /// Joins whose answers were given up: how many, and when the last one was. Each may still come to the broker.
+    strays: u32,
+    strayed: Millis,
     next_beat: Millis,
     /// When the last heartbeat was sent that the coordinator has acknowledged.
     alive: Millis,
@@ -273,6 +279,8 @@ impl Member {
             sync: None,
             asking: None,
             beating: None,
+            strays: 0,
+            strayed: now,
             next_beat: now,
             alive: now,
             backoff: BACKOFF_MIN,

@@ -49,7 +49,7 @@ impl Code {
     pub(super) const SASL_AUTHENTICATION_FAILED: Code = Code(58);
     pub(super) const GROUP_ID_NOT_FOUND: Code = Code(69);
     pub(super) const FENCED_LEADER_EPOCH: Code = Code(74);
-    pub(super) const UNKNOWN_LEADER_EPOCH: Code = Code(76);
+    pub(super) const UNKNOWN_LEADER_EPOCH: Code = Code(75);
     pub(super) const OFFSET_NOT_AVAILABLE: Code = Code(78);
     pub(super) const MEMBER_ID_REQUIRED: Code = Code(79);
     pub(super) const GROUP_MAX_SIZE_REACHED: Code = Code(81);
@@ -252,5 +252,12 @@ mod tests {
             matches!(Code::GROUP_AUTHORIZATION_FAILED.refusal(""), GroupError::Denied(text) if text.contains("READ"))
         );
         assert!(matches!(Code(12_345).refusal(""), GroupError::Other(12_345, _)));
+    }
+
+    /// By Kafka's numbers: 74 and 75 are of leader epochs, 76 is an unknown compression.
+    #[test]
+    fn epochs_of_leaders_pass_and_compressions_do_not() {
+        let passing: Vec<i16> = (70..80).filter(|number| Code(*number).passes_with_a_leader()).collect();
+        assert_eq!(passing, [74, 75, 78]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Fit, Member, MemberOutput, Millis, Phase, UnderWay};
+use super::{Fit, Member, MemberOutput, Millis, Phase, STRAY, UnderWay};
 use crate::error::ErrorKind;
 use crate::membership::classic::protocol::{GroupAnswer, GroupError, GroupMember, GroupRequest, RequestKind};
 use crate::topology::TaskId;
@@ -145,10 +145,10 @@ impl Member {
                 let at = self.after_pause(now);
                 self.rejoin_at(at);
             }
-            GroupError::FencedInstance
-            | GroupError::InvalidSessionTimeout
-            | GroupError::MaxSizeReached
-            | GroupError::Denied(_) => self.refused_for_good(error),
+            GroupError::FencedInstance => self.replaced(now),
+            GroupError::InvalidSessionTimeout | GroupError::MaxSizeReached | GroupError::Denied(_) => {
+                self.refused_for_good(error);
+            }
         }
     }
 
@@ -174,10 +174,10 @@ impl Member {
                 self.rejoin_at(at);
             }
             GroupError::InconsistentProtocol | GroupError::MemberIdRequired(_) => self.join_again(now),
-            GroupError::FencedInstance
-            | GroupError::InvalidSessionTimeout
-            | GroupError::MaxSizeReached
-            | GroupError::Denied(_) => self.refused_for_good(error),
+            GroupError::FencedInstance => self.replaced(now),
+            GroupError::InvalidSessionTimeout | GroupError::MaxSizeReached | GroupError::Denied(_) => {
+                self.refused_for_good(error);
+            }
         }
     }
 
@@ -207,7 +207,8 @@ impl Member {
                 self.forget_id();
                 self.join_again(now);
             }
-            GroupError::FencedInstance | GroupError::Denied(_) => self.refused_for_good(error),
+            GroupError::FencedInstance => self.replaced(now),
+            GroupError::Denied(_) => self.refused_for_good(error),
             GroupError::MemberIdRequired(_)
             | GroupError::InvalidSessionTimeout
             | GroupError::InconsistentProtocol
@@ -226,6 +227,7 @@ impl Member {
     fn disconnected(&mut self, request: RequestKind, now: Millis) {
         match (request, self.phase) {
             (RequestKind::Join, Phase::Joining) => {
+                (self.strays, self.strayed) = (self.strays.saturating_add(1), now);
                 let at = self.after_pause(now);
                 self.rejoin_at(at);
             }
@@ -240,6 +242,24 @@ impl Member {
             (RequestKind::Leave, _) => self.end(),
             (RequestKind::Join | RequestKind::Sync, _) => {}
         }
+    }
+
+    /// The group has another member of this instance: another process, or this one by a join that came late. Each of those
+    /// replaces the member once.
+    fn replaced(&mut self, now: Millis) {
+        if now.saturating_sub(self.strayed) > STRAY {
+            self.strays = 0;
+        }
+        let Some(strays) = self.strays.checked_sub(1) else {
+            return self.refused_for_good(GroupError::FencedInstance);
+        };
+        self.strays = strays;
+        tracing::warn!(
+            "a join that was given up came late, and has replaced this member after generation {}",
+            self.generation
+        );
+        self.forget_id();
+        self.join_again(now);
     }
 
     fn refused_for_good(&mut self, error: GroupError) {

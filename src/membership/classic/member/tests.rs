@@ -294,6 +294,43 @@ fn a_twin_ends_the_member() {
     assert_eq!(scene.on(MemberInput::Tick), []);
 }
 
+/// The broker was busy: it takes the first join after the second one.
+#[test]
+fn a_join_that_was_given_up_may_replace_the_member_once() {
+    let mut scene = Scene::new(Some("a"));
+    scene.on(MemberInput::Tick);
+    scene.answer(GroupAnswer::Disconnected(RequestKind::Join));
+    assert_eq!(requests(&scene.until(1_000)), [RequestKind::Join]);
+    scene.answer(joined(5));
+    scene.answer(synced(5, &[0]));
+    scene.answer(GroupAnswer::Alive);
+    let outputs = scene.refuse_heartbeat(GroupError::FencedInstance);
+    assert!(outputs.contains(&lost(&[0])), "{outputs:?}");
+    assert_eq!(join_of(&outputs).0, "");
+    scene.answer(joined(6));
+    scene.answer(synced(6, &[0]));
+    scene.answer(GroupAnswer::Alive);
+    let outputs = scene.refuse_heartbeat(GroupError::FencedInstance);
+    assert!(matches!(outputs.last(), Some(MemberOutput::Failed(ErrorKind::Fenced, _))), "{outputs:?}");
+}
+
+#[test]
+fn a_twin_is_told_long_after_a_join_was_given_up() {
+    let mut scene = Scene::new(Some("a"));
+    scene.on(MemberInput::Tick);
+    scene.answer(GroupAnswer::Disconnected(RequestKind::Join));
+    scene.until(1_000);
+    scene.answer(joined(5));
+    scene.answer(synced(5, &[0]));
+    // Beats are answered for long.
+    for _ in 0..70 {
+        scene.answer(GroupAnswer::Alive);
+        scene.until(scene.now + 1_000);
+    }
+    let outputs = scene.refuse_heartbeat(GroupError::FencedInstance);
+    assert!(matches!(outputs.last(), Some(MemberOutput::Failed(ErrorKind::Fenced, _))), "{outputs:?}");
+}
+
 #[test]
 fn what_the_broker_does_not_allow_is_said_with_the_remedy() {
     for (error, remedy) in [
