@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use crate::chaos::number;
 use crate::cluster::{Ports, TestKafka};
 use crate::instance::{Instance, Setup};
-use crate::readers::Readers;
+use crate::readers::{PER_WRITE, Readers};
 use crate::served::{SERVED, STORE, clicks_of};
 use crate::word_count::{PATIENCE, wait_until};
 
@@ -31,9 +31,6 @@ const WRITERS: usize = 40;
 
 /// Clicks a second on keys that nobody asks for, besides.
 const RATE: u64 = 300;
-
-/// One in so many reads is of what was written through another instance, at least.
-const PER_WRITE: u64 = 10;
 
 #[test]
 fn every_answer_is_right_and_every_refusal_is_for_later_while_instances_are_killed_and_restarted() {
